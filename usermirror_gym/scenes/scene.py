@@ -1,0 +1,136 @@
+"""Scene: what one user remembers and the list in front of them.  SceneBatch: many, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import overload
+
+import numpy as np
+
+from usermirror_gym.types import PAD, BoolArray, Float32Array, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One earlier list of this session and the item chosen from it (0 = none of these)."""
+
+    slate: tuple[int, ...]
+    chosen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Memory M and exposure list L of one choice (METHOD 1).
+
+    Attributes:
+        user_id: whose profile is shown.
+        history: item ids the user interacted with before the session, oldest first.
+        ratings: the rating of each history item; NaN where there is none.
+        ages: seconds between each history item and the start of the session, >= 0.
+        turns: the lists of this session so far, oldest first.
+        slate: item ids of the exposure list, in the order shown; no zeros, no duplicates.
+        target: position in ``slate`` of what the real user chose, ``len(slate)`` for *none of
+            these*, ``None`` if nobody knows.
+        name: how an error message calls this scene.
+    """
+
+    user_id: int
+    history: tuple[int, ...]
+    ratings: tuple[float, ...]
+    ages: tuple[int, ...]
+    slate: tuple[int, ...]
+    turns: tuple[Turn, ...] = ()
+    target: int | None = None
+    name: str = "scene"
+
+
+@dataclass(frozen=True)
+class SceneBatch(Sequence[Scene]):
+    """B scenes as arrays, padded with 0 on the right; a ``Sequence[Scene]`` that builds rows lazily.
+
+    The arrays may be the live state of an environment: read them during ``choose``, never keep or
+    change them.  H, T and K are the largest history, number of turns and slate in the batch.
+    """
+
+    user_ids: IntArray  # (B,)
+    history: IntArray  # (B, H)
+    ratings: Float32Array  # (B, H)
+    ages: IntArray  # (B, H)
+    history_lengths: IntArray  # (B,)
+    turn_slates: IntArray  # (B, T, K)
+    turn_chosen: IntArray  # (B, T)
+    turn_counts: IntArray  # (B,)
+    slates: IntArray  # (B, K)
+
+    @property
+    def slate_size(self) -> int:
+        """K, the number of columns of ``slates``."""
+        return self.slates.shape[1]
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene]) -> SceneBatch:
+        """Columns of any sequence of scenes; a SceneBatch is returned unchanged."""
+        if isinstance(scenes, SceneBatch):
+            return scenes
+        width = max((len(s.slate) for s in scenes), default=0)
+        width = max([width, *(len(t.slate) for s in scenes for t in s.turns)])
+        depth = max((len(s.turns) for s in scenes), default=0)
+        turn_slates = np.zeros((len(scenes), depth, width), np.int64)
+        for row, scene in enumerate(scenes):
+            for column, turn in enumerate(scene.turns):
+                turn_slates[row, column, : len(turn.slate)] = turn.slate
+        return cls(
+            user_ids=np.array([s.user_id for s in scenes], np.int64),
+            history=_pad([s.history for s in scenes], np.int64),
+            ratings=_pad([s.ratings for s in scenes], np.float32),
+            ages=_pad([s.ages for s in scenes], np.int64),
+            history_lengths=np.array([len(s.history) for s in scenes], np.int64),
+            turn_slates=turn_slates,
+            turn_chosen=_pad([[t.chosen for t in s.turns] for s in scenes], np.int64),
+            turn_counts=np.array([len(s.turns) for s in scenes], np.int64),
+            slates=_pad([s.slate for s in scenes], np.int64, width=width),
+        )
+
+    def select(self, rows: IntArray | BoolArray) -> SceneBatch:
+        """The given rows as a new batch (copies)."""
+        return SceneBatch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @overload
+    def __getitem__(self, row: int) -> Scene: ...
+    @overload
+    def __getitem__(self, row: slice) -> SceneBatch: ...
+    def __getitem__(self, row: int | slice) -> Scene | SceneBatch:
+        if isinstance(row, slice):
+            return self.select(np.arange(len(self))[row])
+        h, t = self.history_lengths[row], self.turn_counts[row]
+        return Scene(
+            user_id=int(self.user_ids[row]),
+            history=tuple(self.history[row, :h].tolist()),
+            ratings=tuple(self.ratings[row, :h].tolist()),
+            ages=tuple(self.ages[row, :h].tolist()),
+            slate=_ids(self.slates[row]),
+            turns=tuple(
+                Turn(_ids(self.turn_slates[row, i]), int(self.turn_chosen[row, i]))
+                for i in range(t)
+            ),
+            name=f"row {row} (user {self.user_ids[row]})",
+        )
+
+    def __iter__(self) -> Iterator[Scene]:
+        return (self[row] for row in range(len(self)))
+
+
+def _ids(padded: IntArray) -> tuple[int, ...]:
+    return tuple(padded[padded != PAD].tolist())
+
+
+def _pad(rows: Sequence[Sequence[float]], dtype: type, width: int | None = None) -> np.ndarray:
+    width = max((len(r) for r in rows), default=0) if width is None else width
+    out = np.zeros((len(rows), width), dtype)
+    for row, values in enumerate(rows):
+        out[row, : len(values)] = values
+    return out

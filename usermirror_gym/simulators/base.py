@@ -1,0 +1,50 @@
+"""The contract of everything that plays the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class ChoiceBatch:
+    """What B users would do with their lists.
+
+    Attributes:
+        probs: ``(B, K + 1)`` float64, rows sum to 1.  Column ``j < K`` is the item at slate
+            position j (0 where the slate is shorter), column K is *none of these*.
+        rationales: one text per scene, if the simulator reasons in words.
+        prompt_tokens: ``(B,)`` tokens of each question, if an LLM was asked.
+        cached_tokens: ``(B,)`` how many of them were already computed.
+    """
+
+    probs: FloatArray
+    rationales: tuple[str, ...] | None = None
+    prompt_tokens: IntArray | None = None
+    cached_tokens: IntArray | None = None
+
+
+@runtime_checkable
+class UserSimulator(Protocol):
+    """A categorical distribution over the options of a list, given a memory (METHOD 1)."""
+
+    @property
+    def name(self) -> str:
+        """Identifies the simulator, its model and its settings in logs and reports."""
+        ...
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        """Choice probabilities of every scene, in order.
+
+        A pure function of its scenes: which option is drawn is the caller's business.
+        Environments pass a :class:`~usermirror_gym.scenes.SceneBatch`, whose columns a fast
+        simulator reads directly.
+
+        Raises:
+            SceneError: a scene cannot be put to this simulator; names the scene.
+        """
+        ...
