@@ -2,9 +2,9 @@
 
 from usermirror_gym.data.dataset import RecDataset, Repair
 from usermirror_gym.data.sources import SOURCES, load_dataset
-from usermirror_gym.data.split import History, TimeSplit, histories, time_cut
+from usermirror_gym.data.split import History, Memory, TimeSplit, histories, time_cut
 
 __all__ = [
-    "SOURCES", "History", "RecDataset", "Repair", "TimeSplit", "histories", "load_dataset",
+    "SOURCES", "History", "Memory", "RecDataset", "Repair", "TimeSplit", "histories", "load_dataset",
     "time_cut",
 ]  # fmt: skip

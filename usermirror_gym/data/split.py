@@ -10,7 +10,7 @@ import pandas as pd
 
 from usermirror_gym.data.dataset import RecDataset, count_per_item
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID, IntArray
+from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID, Float32Array, IntArray
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,16 @@ class History:
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The last ``H`` interactions of N users, oldest first, padded with 0 on the right."""
+
+    items: IntArray  # (N, H)
+    ratings: Float32Array  # (N, H); NaN where the log has none
+    ages: IntArray  # (N, H) seconds between the interaction and ``now``
+    lengths: IntArray  # (N,)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,29 @@ class TimeSplit:
         return np.array(
             sorted(u for u, h in self.histories.items() if len(h) >= minimum), dtype=np.int64
         )
+
+    def memory(self, user_ids: IntArray, size: int) -> Memory:
+        """The last ``size`` interactions before T0 of the given users, aged relative to T0.
+
+        A user without history has length 0.
+        """
+        shape = (len(user_ids), size)
+        memory = Memory(
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.int64),
+            np.zeros(len(user_ids), np.int64),
+        )
+        for row, user in enumerate(user_ids):
+            history = self.histories.get(int(user))
+            if history is None:
+                continue
+            n = min(size, len(history))
+            memory.lengths[row] = n
+            memory.items[row, :n] = history.items[len(history) - n :]
+            memory.ratings[row, :n] = history.ratings[len(history) - n :]
+            memory.ages[row, :n] = self.t0 - history.timestamps[len(history) - n :]
+        return memory
 
     def _events(self, mask: pd.Series) -> pd.DataFrame:
         return self.dataset.interactions[mask].reset_index(drop=True)
