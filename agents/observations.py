@@ -1,0 +1,31 @@
+"""Observations of users as they stand at T0, without an environment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.types import IntArray, Observation
+
+
+def observations_from_split(
+    split: TimeSplit, user_ids: IntArray, *, history_size: int = 50, slate_size: int = 10
+) -> Observation:
+    """What an environment would show at the start of a session at T0 (keys of :class:`Agent`).
+
+    Args:
+        user_ids: ``(N,)``; users without interactions before T0 get an empty history.
+        history_size: H, the columns of ``history_items`` and ``history_ratings``.
+        slate_size: K; ``last_slate`` is all zeros and ``last_choice`` is K (nothing yet).
+    """
+    users = np.asarray(user_ids, np.int64)
+    memory = split.memory(users, history_size)
+    return {
+        "user_id": users,
+        "history_items": memory.items,
+        "history_ratings": memory.ratings,
+        "history_length": memory.lengths,
+        "last_slate": np.zeros((len(users), slate_size), np.int64),
+        "last_choice": np.full(len(users), slate_size, np.int64),
+        "turns": np.zeros(len(users), np.int64),
+    }
