@@ -21,7 +21,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Memory M and exposure list L of one choice (METHOD 1).
+    """Memory M and exposure list L of one choice.
 
     Attributes:
         user_id: whose profile is shown.

@@ -30,7 +30,7 @@ class ChoiceBatch:
 
 @runtime_checkable
 class UserSimulator(Protocol):
-    """A categorical distribution over the options of a list, given a memory (METHOD 1)."""
+    """A categorical distribution over the options of a list, given a memory."""
 
     @property
     def name(self) -> str:

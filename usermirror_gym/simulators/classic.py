@@ -1,0 +1,66 @@
+"""Users without an LLM: the yardsticks, and fast stand-ins while you build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.scenes.scene import Scene, SceneBatch
+from usermirror_gym.simulators.base import ChoiceBatch
+from usermirror_gym.types import PAD, FloatArray
+
+
+class UniformChooser:
+    """Takes *none of these* with probability ``outside``, else any item of the list alike."""
+
+    name = "uniform"
+
+    def __init__(self, outside: float = 0.5) -> None:
+        self.outside = _share(outside)
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        shown = SceneBatch.of(scenes).slates != PAD
+        return ChoiceBatch(_mix(shown / np.maximum(shown.sum(1, keepdims=True), 1), self.outside))
+
+
+class PopularityChooser:
+    """Conditional logit on ``log(1 + interactions before T0)`` (McFadden, 1974).
+
+    Args:
+        split: where popularity is counted.
+        outside_quantile: *none of these* is as attractive as the item at this quantile of the
+            catalogue's popularity, weighted by ``slate_size`` such items: at the default, a list
+            of five items at the 90th percentile earns a click half of the time.
+        slate_size: list length to which that statement refers.
+    """
+
+    name = "popularity"
+
+    def __init__(
+        self, split: TimeSplit, *, outside_quantile: float = 0.9, slate_size: int = 5
+    ) -> None:
+        self.weights = np.log1p(split.popularity.astype(np.float64))
+        self.weights = np.exp(self.weights)
+        self.weights[PAD] = 0.0
+        level = np.quantile(self.weights[1:], _share(outside_quantile))
+        self.outside = float(slate_size * level)
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        weights = self.weights[SceneBatch.of(scenes).slates]
+        mass = np.concatenate([weights, np.full((len(weights), 1), self.outside)], axis=1)
+        return ChoiceBatch(mass / mass.sum(1, keepdims=True))
+
+
+def _mix(shares: FloatArray, outside: float) -> FloatArray:
+    probs = np.concatenate([shares * (1 - outside), np.zeros((len(shares), 1))], axis=1)
+    probs[:, -1] = 1 - probs[:, :-1].sum(1)
+    return probs
+
+
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"a share must be between 0 and 1, got {value!r}")
+    return value
