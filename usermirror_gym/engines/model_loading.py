@@ -1,0 +1,116 @@
+"""Weights, tokenizer and configuration of a checkpoint through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of that name.
+
+    Raises:
+        UnknownNameError: not one of float32, bfloat16, float16.
+    """
+    if name not in DTYPES:
+        raise UnknownNameError("dtype", name, DTYPES)
+    return DTYPES[name]
+
+
+def torch_device(name: str) -> torch.device:
+    """``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: torch does not know or cannot use the device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} asked for, but torch sees no GPU: use device='cpu'.")
+    return device
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Tokenizer of a folder or GGUF file."""
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, path)
+
+
+def load_config(path: Path) -> Any:
+    """Configuration of a folder or GGUF file."""
+    from transformers import AutoConfig
+
+    return _load(AutoConfig, path)
+
+
+def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """A causal LM in eval mode on its device.
+
+    Raises:
+        CheckpointError: the files cannot be read as a causal LM.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, path, dtype=dtype).to(device).eval()
+
+
+def context_length(config: Any) -> int:
+    """The most tokens the model takes, from its configuration."""
+    text = config.get_text_config(decoder=True)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        if getattr(text, name, None):
+            return int(getattr(text, name))
+    return 1 << 20  # recurrent models name no limit
+
+
+def exact_tree_length(config: Any) -> int:
+    """The longest question whose attention is full attention in every layer.
+
+    Sliding windows and chunks are full attention up to their width; masks of our own would widen
+    them beyond it.
+    """
+    text = config.get_text_config(decoder=True)
+    if set(getattr(text, "layer_types", None) or ["?"]) == {"full_attention"}:
+        return context_length(config)
+    widths = [getattr(text, n, None) for n in ("sliding_window", "attention_chunk_size")]
+    return min([context_length(config), *(int(w) for w in widths if w)])
+
+
+def _load(factory: Any, path: Path, **kwargs: Any) -> Any:
+    try:
+        with _quiet():
+            if path.is_file():
+                return factory.from_pretrained(path.parent, gguf_file=path.name, **kwargs)
+            return factory.from_pretrained(path, local_files_only=True, **kwargs)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError
+        raise CheckpointError(
+            f"cannot load {path} with {factory.__name__}: {error}. It must hold a causal language "
+            "model that transformers reads: config.json, safetensors weights and a tokenizer."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars of transformers, which end up in the middle of ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,301 @@
+"""The engine that runs a causal LM in process, on CPU or GPU, through transformers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from usermirror_gym.engines.answers import Answer, Scorer
+from usermirror_gym.engines.base import OptionScores
+from usermirror_gym.engines.checkpoints import resolve_checkpoint
+from usermirror_gym.engines.encoding import EncodedPrompt, PromptEncoder
+from usermirror_gym.errors import ConfigError, EngineError
+from usermirror_gym.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from usermirror_gym.engines.tree_scorer import TreeScorer
+
+
+@dataclass
+class EngineUsage:
+    """What an engine has done so far; benchmarks read it."""
+
+    questions: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    seconds: float = 0.0
+
+
+class TransformersEngine:
+    """Reads option probabilities from a causal LM in one short forward pass.
+
+    The options of a prompt, and prompts that begin alike, are packed into one row in which each
+    token attends to its own line only (tree attention); beginnings of earlier calls come from a
+    prefix cache.  A check at load compares this with plain forward passes, and a model on which it
+    is not exact is asked the plain way.  The weights are loaded at the first question.
+
+    Args:
+        path_or_name: a folder, a GGUF file, or a name for
+            :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``auto`` (GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
+        batch_tokens: most new tokens of one forward pass, padding included; ``None`` chooses by
+            device.
+        row_tokens: most new tokens that several prompts share in one row; ``None`` chooses.
+        cache_tokens: size of the prefix cache in tokens.
+        padding_side: where shorter rows of a batch are padded; the answers are the same.
+        reuse_prefix: share beginnings between prompts and calls.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+        row_tokens: int | None = None,
+        cache_tokens: int = 32_768,
+        padding_side: Literal["left", "right"] = "right",
+        reuse_prefix: bool = True,
+    ) -> None:
+        if padding_side not in ("left", "right"):
+            raise ConfigError(f"padding_side is {padding_side!r}: use 'left' or 'right'.")
+        _check_positive(batch_tokens=batch_tokens, row_tokens=row_tokens)
+        if cache_tokens < 0:
+            raise ConfigError(f"cache_tokens is {cache_tokens}: use 0 (no cache) or more.")
+        self._name = str(path_or_name)
+        self._dtype, self._device_name = dtype, device
+        self._batch_tokens, self._row_tokens = batch_tokens, row_tokens
+        self._cache_tokens, self._reuse = cache_tokens, reuse_prefix
+        self._pad_left = padding_side == "left"
+        self._lock = threading.RLock()
+        self.usage = EngineUsage()
+
+    @property
+    def model_id(self) -> str:
+        """Name of the weights and their precision, for logs."""
+        name = Path(self._name).name if Path(self._name).exists() else self._name
+        return f"{name}/{self._dtype}"
+
+    @cached_property
+    def context_length(self) -> int:
+        """The most tokens one question may have."""
+        from usermirror_gym.engines.model_loading import context_length, load_config
+
+        return context_length(load_config(self._path))
+
+    @property
+    def tree_attention(self) -> bool:
+        """Whether the model passed the check for shared and cached prefixes (loads the model)."""
+        return self._tree is not None
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of the question, its longest option included."""
+        return self._encoder.encode(prompt).longest
+
+    def load(self) -> None:
+        """Load the weights now instead of at the first question."""
+        with self._lock:
+            _ = self._encoder, self._tree
+
+    def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        questions = self._encode(prompts)
+        for prompt, question in zip(prompts, questions, strict=True):
+            self._check_letters(prompt, question)
+        return self._score(questions, lambda scorer, part: scorer.letters(part), _letter_scores)
+
+    def text_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Likelihood readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        questions = self._encode(prompts)
+        for prompt, question in zip(prompts, questions, strict=True):
+            _check_texts(prompt, question)
+        return self._score(questions, lambda scorer, part: scorer.texts(part), _text_scores)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """Sampled continuations; see :class:`~usermirror_gym.engines.base.Engine`.
+
+        Every sample has a generator of its own, seeded by ``seed``, the prompt's tokens and the
+        number of the sample.
+        """
+        from usermirror_gym.engines.generation import Sampling, generate
+
+        sampling = Sampling(n, temperature, top_p, max_tokens, tuple(stop), seed)
+        bare = [Prompt(p.messages, p.answer_prefix, (), p.name) for p in prompts]
+        questions = self._encode(bare, room=max_tokens)
+        with self._lock:
+            fits = all(q.longest + max_tokens <= self._tree_length for q in questions)
+            tree = self._tree if fits else None
+            return generate(self._model, self._tokenizer, tree, questions, sampling)
+
+    def _encode(self, prompts: Sequence[Prompt], room: int = 0) -> list[EncodedPrompt]:
+        questions = [self._encoder.encode(prompt) for prompt in prompts]
+        for question in questions:
+            if question.longest + room > self.context_length:
+                raise EngineError(
+                    f"prompt {question.name!r} has {question.longest + room} tokens, the model "
+                    f"takes {self.context_length}: shorten its history or its list."
+                )
+        return questions
+
+    def _check_letters(self, prompt: Prompt, question: EncodedPrompt) -> None:
+        if not prompt.options:
+            raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+        for text, tokens in zip(prompt.options, question.options, strict=True):
+            if len(tokens) != 1:
+                raise EngineError(
+                    f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
+                    f"({self._encoder.describe(tokens)}) and must be one to be read as a letter: "
+                    "use single letters A..Z, or ask for text_logprobs."
+                )
+
+    def _score(
+        self,
+        questions: Sequence[EncodedPrompt],
+        ask: Callable[[Scorer, Sequence[EncodedPrompt]], list[Answer]],
+        finish: Callable[[EncodedPrompt, Answer], OptionScores],
+    ) -> list[OptionScores]:
+        with self._lock:
+            begin = time.perf_counter()
+            answers: dict[int, Answer] = {}
+            for scorer, rows in self._routes(questions):
+                part = [questions[i] for i in rows]
+                answers.update(zip(rows, ask(scorer, part), strict=True))
+            scores = [finish(q, answers[i]) for i, q in enumerate(questions)]
+            self._count(scores, answers, time.perf_counter() - begin)
+        return scores
+
+    def _routes(self, questions: Sequence[EncodedPrompt]) -> list[tuple[Scorer, list[int]]]:
+        """Which scorer answers which questions."""
+        short = [i for i, q in enumerate(questions) if q.longest <= self._tree_length]
+        if self._tree is None:
+            short = []
+        rest = sorted(set(range(len(questions))) - set(short))
+        routes: list[tuple[Scorer, list[int]]] = []
+        if short and self._tree is not None:
+            routes.append((self._tree, short))
+        return [*routes, (self._plain, rest)] if rest else routes
+
+    def _count(
+        self, scores: Sequence[OptionScores], answers: dict[int, Answer], seconds: float
+    ) -> None:
+        self.usage.questions += len(scores)
+        self.usage.prompt_tokens += sum(s.prompt_tokens for s in scores)
+        self.usage.computed_tokens += sum(a.computed for a in answers.values())
+        self.usage.seconds += seconds
+
+    @cached_property
+    def _path(self) -> Path:
+        return resolve_checkpoint(self._name)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from usermirror_gym.engines.model_loading import load_tokenizer
+
+        return load_tokenizer(self._path)
+
+    @cached_property
+    def _encoder(self) -> PromptEncoder:
+        return PromptEncoder(self._tokenizer)
+
+    @cached_property
+    def _model(self) -> Any:
+        from usermirror_gym.engines.model_loading import load_model, torch_device, torch_dtype
+
+        dtype, device = torch_dtype(self._dtype), torch_device(self._device_name)
+        return load_model(self._path, dtype, device)
+
+    @cached_property
+    def _tree_length(self) -> int:
+        from usermirror_gym.engines.model_loading import exact_tree_length
+
+        return exact_tree_length(self._model.config)
+
+    @cached_property
+    def _plain(self) -> Scorer:
+        from usermirror_gym.engines.plain_forward import PlainScorer
+
+        return PlainScorer(self._model, batch_tokens=self._sizes()[0])
+
+    @cached_property
+    def _tree(self) -> TreeScorer | None:
+        """The fast scorer, or None where it would not be exact."""
+        from usermirror_gym.engines.self_check import tree_is_exact
+
+        return self._new_tree() if tree_is_exact(self._model, self._new_tree) else None
+
+    def _new_tree(self) -> TreeScorer:
+        from usermirror_gym.engines.tree_scorer import TreeScorer
+
+        batch_tokens, row_tokens = self._sizes()
+        return TreeScorer(
+            self._model,
+            cache_tokens=self._cache_tokens,
+            batch_tokens=batch_tokens,
+            row_tokens=row_tokens,
+            reuse=self._reuse,
+            pad_left=self._pad_left,
+        )
+
+    def _sizes(self) -> tuple[int, int]:
+        """(batch_tokens, row_tokens).  A CPU is busy with a few hundred tokens; a GPU wants more."""
+        on_cpu = self._model.device.type == "cpu"
+        batch = self._batch_tokens or (1_024 if on_cpu else 16_384)
+        return batch, self._row_tokens or min(batch, 512)
+
+
+def _letter_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
+    values = answer.values - np.logaddexp.reduce(answer.values)
+    return _scores(question, answer, values, fed=len(question.prefix))
+
+
+def _text_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
+    fed = len(question.prefix) + sum(len(o) - 1 for o in question.options)
+    return _scores(question, answer, answer.values, fed)
+
+
+def _scores(
+    question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int
+) -> OptionScores:
+    lengths = np.array([len(o) for o in question.options], np.int64)
+    return OptionScores(
+        logprobs=np.asarray(values, np.float64),
+        n_tokens=lengths,
+        prompt_tokens=len(question.prefix) + int(lengths.sum()),
+        cached_tokens=max(0, fed - answer.computed),
+    )
+
+
+def _check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
+    if not prompt.options:
+        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+    for k, tokens in enumerate(question.options):
+        if not tokens:
+            raise EngineError(
+                f"option {k} of prompt {prompt.name!r} ({prompt.options[k]!r}) has no tokens: "
+                "give every option some text."
+            )
+
+
+def _check_positive(**sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ConfigError(f"{name} is {size}: use 1 or more, or None for the default.")
