@@ -25,12 +25,16 @@ class SeenItems:
     @classmethod
     def of(cls, split: TimeSplit) -> Self:
         """Read ``split.before``, which is sorted by time."""
-        users = split.before[USER_ID].to_numpy()
+        users, items = (split.before[c].to_numpy() for c in (USER_ID, ITEM_ID))
+        return cls.from_events(users, items, split.dataset.n_users, split.dataset.n_items)
+
+    @classmethod
+    def from_events(cls, users: IntArray, items: IntArray, n_users: int, n_items: int) -> Self:
+        """Events sorted by time, as two arrays of equal length."""
         order = np.argsort(users, kind="stable")
-        counts = np.bincount(users, minlength=split.dataset.n_users + 1)
+        counts = np.bincount(users, minlength=n_users + 1)
         indptr = np.r_[0, np.cumsum(counts)].astype(np.int64)
-        items = split.before[ITEM_ID].to_numpy()[order].astype(np.int64)
-        return cls(indptr, items, split.dataset.n_items)
+        return cls(indptr, items[order].astype(np.int64), n_items)
 
     def rows(self, user_ids: IntArray) -> tuple[IntArray, IntArray]:
         """``(row, item)`` of every interaction before T0 of the users in the rows, in order."""

@@ -8,22 +8,15 @@ from pathlib import Path
 
 from usermirror_gym.errors import AgentError, MissingDependencyError, UnknownNameError
 
-_NEEDS_GRAPH = "it needs a knowledge graph (.kg and .link files), which these data sets do not have"
 _NEEDS_TREE = "it is a wrapper around a tree-boosting package with a training loop of its own"
 
 UNUSABLE: dict[str, str] = {
-    "CFKG": _NEEDS_GRAPH,
-    "CKE": _NEEDS_GRAPH,
     "GRU4RecKG": "it needs pretrained entity embeddings",
     "KGAT": "it needs the package dgl, which has no build for this Python and torch",
-    "KGCN": _NEEDS_GRAPH,
     "KGIN": "it needs the package torch_scatter, which has no build for this torch",
-    "KGNNLS": _NEEDS_GRAPH,
     "KSR": "it needs pretrained entity embeddings",
-    "KTUP": _NEEDS_GRAPH,
     "MCCLK": "it needs the package torch_scatter, which has no build for this torch",
-    "MKR": _NEEDS_GRAPH,
-    "RippleNet": _NEEDS_GRAPH,
+    "S3Rec": "it is pretrained in one run and fine-tuned in another, from a checkpoint between them",
     "lightgbm": _NEEDS_TREE,
     "xgboost": _NEEDS_TREE,
 }
