@@ -5,6 +5,13 @@ from usermirror_gym.data.sources import SOURCES, load_dataset
 from usermirror_gym.data.split import History, Memory, TimeSplit, histories, time_cut
 
 __all__ = [
-    "SOURCES", "History", "Memory", "RecDataset", "Repair", "TimeSplit", "histories", "load_dataset",
+    "SOURCES",
+    "History",
+    "Memory",
+    "RecDataset",
+    "Repair",
+    "TimeSplit",
+    "histories",
+    "load_dataset",
     "time_cut",
-]  # fmt: skip
+]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.errors import DataError
+from usermirror_gym.errors import DataError, UnknownNameError
 from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, TITLE, TOKEN, USER_ID, IntArray
 
 BadRows = Literal["repair", "raise"]
@@ -84,9 +84,12 @@ class RecDataset:
                 ``"raise"`` makes the first kind found an error.
 
         Raises:
-            DataError: a column is missing, ids in ``users`` / ``items`` are not unique, nothing is
-                left, or ``bad_rows="raise"`` and a bad row was found.
+            DataError: a column is missing, ids in ``users`` / ``items`` are empty or not unique,
+                nothing is left, or ``bad_rows="raise"`` and a bad row was found.
+            UnknownNameError: ``bad_rows`` is neither of the two.
         """
+        if bad_rows not in get_args(BadRows):
+            raise UnknownNameError("bad_rows", bad_rows, get_args(BadRows))
         _require(users, (USER_ID,), "users")
         _require(items, (ITEM_ID, TITLE), "items")
         _require(interactions, (USER_ID, ITEM_ID, TIMESTAMP), "interactions")
@@ -96,7 +99,10 @@ class RecDataset:
         items = _mend_titles(items, log)
         events = _clean_events(interactions, users, items, log)
         if events.empty:
-            raise DataError(f"data set {name!r}: no usable interaction is left after validation")
+            raise DataError(
+                f"data set {name!r}: none of the {len(interactions)} interactions is usable. "
+                f"{'; '.join(map(str, log.repairs)) or 'The table is empty'}."
+            )
         return cls(name, domain, users, items, events, tuple(log.repairs))
 
 
@@ -123,7 +129,10 @@ def _require(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
 
 def _index(table: pd.DataFrame, key: str, what: str) -> pd.DataFrame:
     """Number the rows 1..n in the given order; the raw id becomes the column ``token``."""
-    tokens = table[key].astype(str)
+    tokens = _tokens(table[key])
+    if tokens.isna().any():
+        row = int(np.flatnonzero(tokens.isna())[0])
+        raise DataError(f"table {what!r} has no {key} in row {row} (counted from 0)")
     twice = tokens[tokens.duplicated()]
     if not twice.empty:
         raise DataError(f"table {what!r} has the same {key} twice: {twice.iloc[0]!r}")
@@ -131,6 +140,13 @@ def _index(table: pd.DataFrame, key: str, what: str) -> pd.DataFrame:
     numbered.insert(0, TOKEN, tokens.to_numpy())
     numbered.index = pd.RangeIndex(1, len(table) + 1, name=key)
     return numbered
+
+
+def _tokens(ids: pd.Series) -> pd.Series:
+    """Raw ids as strings; a gap in a column of integers must not turn 7 into "7.0"."""
+    if pd.api.types.is_float_dtype(ids) and (ids.dropna() % 1 == 0).all():
+        ids = ids.astype("Int64")
+    return ids.astype("string").astype(object)
 
 
 def _mend_titles(items: pd.DataFrame, log: _RepairLog) -> pd.DataFrame:
@@ -168,16 +184,20 @@ def _clean_events(
     events = events[keep].astype({USER_ID: np.int64, ITEM_ID: np.int64, TIMESTAMP: np.int64})
     twice = events.duplicated([USER_ID, ITEM_ID, TIMESTAMP])
     log.note("duplicate event, kept once", _describe(events[twice]))
-    return (
-        events[~twice]
-        .sort_values([TIMESTAMP, USER_ID, ITEM_ID], kind="stable", ignore_index=True)
-        .astype({RATING: np.float64})
-    )
+    events = events[~twice]
+    if RATING in raw:
+        given = raw.loc[events.index, RATING]
+        log.note(
+            "rating that is not a number, left empty", given[events[RATING].isna() & given.notna()]
+        )
+    return events.sort_values(
+        [TIMESTAMP, USER_ID, ITEM_ID], kind="stable", ignore_index=True
+    ).astype({RATING: np.float64})
 
 
 def _to_ids(tokens: pd.Series, table: pd.DataFrame) -> pd.Series:
     ids = pd.Series(table.index.to_numpy(), index=table[TOKEN].to_numpy())
-    return tokens.astype(str).map(ids)
+    return _tokens(tokens).map(ids)
 
 
 def _describe(events: pd.DataFrame) -> pd.Series:

@@ -118,10 +118,12 @@ def time_cut(dataset: RecDataset, fraction: float = 0.8) -> TimeSplit:
 
 def histories(events: pd.DataFrame) -> dict[int, History]:
     """Group events (sorted by time) into one :class:`History` per user id."""
+    if events.empty:
+        return {}
     order = np.argsort(events[USER_ID].to_numpy(), kind="stable")
     users = events[USER_ID].to_numpy()[order]
     columns = [events[c].to_numpy()[order] for c in (ITEM_ID, RATING, TIMESTAMP)]
-    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(users) else []
+    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
     ends = [*starts[1:], len(users)]
     return {
         int(users[a]): History(*(c[a:b] for c in columns))

@@ -25,7 +25,8 @@ def load(folder: Path | None = None) -> RecDataset:
         kind: read_delimited(folder / f"ml-100k.{kind}", sep="\t", names=names, header=True)
         for kind, names in _FILES.items()
     }
-    users = tables["user"].assign(age=pd.to_numeric(tables["user"]["age"]).astype("Int64"))
+    ages = pd.to_numeric(tables["user"]["age"], errors="coerce")
+    users = tables["user"].assign(age=ages.astype("Int64"))
     items = tables["item"]
     # One entry of the published data, item 267, has no film behind it; the wheel spells it so.
     nameless = items["title"].isin(["unkonwn", "unknown"])

@@ -54,5 +54,7 @@ def _read(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:
 def _decode(codes: pd.Series, table: dict, path: Path) -> pd.Series:
     values = pd.to_numeric(codes, errors="coerce").map(table)
     if values.isna().any():
-        raise DataError(f"{path}: unknown code {codes[values.isna()].iloc[0]!r}; known: {list(table)}")
+        raise DataError(
+            f"{path}: unknown code {codes[values.isna()].iloc[0]!r}; known: {list(table)}"
+        )
     return values

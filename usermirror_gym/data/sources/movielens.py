@@ -5,6 +5,7 @@ Source: the READMEs of the data sets (Harper & Konstan, ACM TiiS 5(4):19, 2015).
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -12,17 +13,26 @@ import pandas as pd
 
 from usermirror_gym.errors import DataError
 
-_ARTICLE = re.compile(r"^(?P<rest>.+), (?P<article>The|A|An|Les|La|Le|L'|Il|Das|Der|Die|El)\b(?P<end>.*)$")
+_ARTICLES = "The|A|An|Les|La|Le|L'|Un|Une|Il|Lo|Gli|I|Das|Der|Die|Den|Det|El|Los|Las|O"
+# An article counts only at the end of the title or of a bracket: "Hate (Haine, La)".
+_ARTICLE = re.compile(
+    rf"(?P<start>^|\()(?P<rest>[^()]+), (?P<article>{_ARTICLES})(?=\s*(?:[()]|$))"
+)
 _YEAR = re.compile(r"\s*\((?P<year>\d{4})\)\s*$")
 
 
 def natural_title(title: str) -> str:
-    """``"Birdcage, The"`` -> ``"The Birdcage"``; anything else is returned as it is."""
-    match = _ARTICLE.match(title)
-    if match is None:
-        return title
+    """Move articles to the front: ``"Birdcage, The"`` -> ``"The Birdcage"``.
+
+    A foreign title in brackets is treated alike: ``"Hate (Haine, La)"`` -> ``"Hate (La Haine)"``.
+    """
+    return _ARTICLE.sub(_article_first, title)
+
+
+def _article_first(match: re.Match[str]) -> str:
     article = match["article"]
-    return f"{article}{'' if article.endswith(chr(39)) else ' '}{match['rest']}{match['end']}"
+    space = "" if article.endswith("'") else " "
+    return f"{match['start']}{article}{space}{match['rest']}"
 
 
 def split_year(titles: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -40,13 +50,23 @@ def read_delimited(path: Path, *, sep: str, names: list[str], header: bool) -> p
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror}. The folder must hold the files as published."
+        ) from error
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    rows = [line.split(sep) for line in text.splitlines()[1 if header else 0 :] if line]
-    for number, row in enumerate(rows, start=2 if header else 1):
+    # Not splitlines(): it also splits at control characters that a title may hold.
+    lines = enumerate(text.split("\n"), start=1)
+    rows = []
+    for number, line in itertools.islice(lines, 1 if header else 0, None):
+        row = line.rstrip("\r").split(sep)
+        if row == [""]:
+            continue
         if len(row) != len(names):
-            raise DataError(f"{path}, line {number}: {len(row)} fields, expected {len(names)} ({names})")
+            raise DataError(
+                f"{path}, line {number}: {len(row)} fields, expected {len(names)} ({names})"
+            )
+        rows.append(row)
     return pd.DataFrame(rows, columns=pd.Index(names), dtype=str)
