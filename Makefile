@@ -40,9 +40,8 @@ test-slow: install  ## the tests with the real language model and real trainings
 	$(BIN)/python -m pytest -m slow --durations 10 $(PYTEST_ARGS)
 
 check: install  ## ruff, formatting and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@failed=; for tool in "ruff check ." "ruff format --check ." mypy; do \
+	  echo "$$tool"; $(BIN)/$$tool || failed=1; done; test -z "$$failed"
 
 lint-fix: install  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
