@@ -63,7 +63,7 @@ def click_plot(results: Mapping[str, Any]) -> Plot:
             _dots(axes, [a["metrics"][key] for a in agents], np.arange(len(agents)) + shift,
                   color, label)  # fmt: skip
         _baseline_line(axes, results)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.tick_params(axis="y", length=0, labelcolor=FG)
         axes.spines["left"].set_visible(False)
         axes.set_xlim(left=0)
@@ -122,7 +122,7 @@ def session_plot(results: Mapping[str, Any], steps: pd.DataFrame) -> Plot:
     names = [a["name"] for a in ranked(results["agents"])]
     baseline = results["intervals"]["baseline"]
     curves = click_curves(steps)
-    columns = 3
+    columns = min(3, len(names))
     rows = -(-len(names) // columns)
 
     def draw(figure: Figure) -> None:
@@ -133,15 +133,16 @@ def session_plot(results: Mapping[str, Any], steps: pd.DataFrame) -> Plot:
             if name != baseline:
                 axes.plot(at, curves.loc[baseline], color=MUTED, lw=1, ls="--", marker=marker, ms=3)
             axes.plot(at, curves.loc[name], color=ACCENT, lw=1.8, marker=marker, ms=4)
-            axes.set_title(_short(name), loc="left")
+            axes.set_title(_short(name, 13), loc="left")
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.yaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
             axes.grid(lw=0.6)
             axes.set_ylim(bottom=0)
-        for axes in list(panels.flat)[len(names) :]:
-            axes.set_visible(False)
-            panels[-2, columns - 1].tick_params(labelbottom=True)
+        for unused in range(len(names), rows * columns):
+            panels.flat[unused].set_visible(False)
+            if unused >= columns:
+                panels.flat[unused - columns].tick_params(labelbottom=True)
         figure.supxlabel("Step of the session", color=MUTED, fontsize=10.5)
 
     ends = (f"{n} from {c.iloc[0]:.0%} to {c.iloc[-1]:.0%}" for n in names for c in [curves.loc[n]])
@@ -238,8 +239,8 @@ def _listing(agents: Sequence[Mapping[str, Any]], key: str) -> str:
     return ", ".join(f"{a['name']} {interval_text(a['metrics'][key])}" for a in agents)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else name[:19] + "…"
+def _short(name: str, limit: int = 18) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _svg(draw: Callable[[Figure], None], height: float, prefix: str) -> str:

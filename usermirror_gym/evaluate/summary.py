@@ -82,11 +82,15 @@ def summarise(
     baseline = _baseline(names, baseline)
     owner = episodes.drop_duplicates("episode").set_index("episode")["user_id"].sort_index()
     bootstrap = UserBootstrap(owner.to_numpy(), n_resamples, seed)
-    values = {
-        str(name): rows.set_index("episode").reindex(owner.index)[list(EPISODE_METRICS)].to_numpy(float)
-        for name, rows in episodes.groupby("agent", sort=False)
-    }
+    values = _values_by_agent(episodes, owner.index)
     offline = offline or {}
+
+    def versus(name: str) -> dict[str, dict[str, float]] | None:
+        if name == baseline:
+            return None
+        difference = catalogue.loc[name] - catalogue.loc[baseline]
+        return _mean_block(values[name] - values[baseline], difference, bootstrap)
+
     rows = [
         {
             "name": name,
@@ -94,13 +98,7 @@ def summarise(
             "steps": int((steps["agent"] == name).sum()),
             "fit_seconds": (fit_seconds or {}).get(name),
             "metrics": _mean_block(values[name], catalogue.loc[name], bootstrap),
-            "vs_baseline": None
-            if name == baseline
-            else _mean_block(
-                values[name] - values[baseline],
-                catalogue.loc[name] - catalogue.loc[baseline],
-                bootstrap,
-            ),
+            "vs_baseline": versus(name),
             "offline": dict(offline.get(name, {})),
         }
         for name in names
@@ -195,6 +193,15 @@ def _baseline(names: list[str], wanted: str | None) -> str:
     if wanted not in names:
         raise UnknownNameError("baseline agent", wanted, names)
     return wanted
+
+
+def _values_by_agent(episodes: pd.DataFrame, order: pd.Index) -> dict[str, FloatArray]:
+    """``(E, M)`` values of each agent, rows in the given order; NaN where an episode is absent."""
+    columns = list(EPISODE_METRICS)
+    return {
+        str(name): rows.set_index("episode")[columns].reindex(order).to_numpy(np.float64)
+        for name, rows in episodes.groupby("agent", sort=False)
+    }
 
 
 def _mean_block(
