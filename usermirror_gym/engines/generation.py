@@ -78,7 +78,11 @@ class _Row:
     """One sample in the making."""
 
     def __init__(
-        self, prefix: tuple[int, ...], sample: int, sampling: Sampling, tokenizer: Any,
+        self,
+        prefix: tuple[int, ...],
+        sample: int,
+        sampling: Sampling,
+        tokenizer: Any,
         ends: frozenset[int],
     ) -> None:
         self.prefix, self.text, self.done = prefix, "", False
@@ -123,16 +127,14 @@ def _decode(model: Any, tree: TreeScorer, rows: Sequence[_Row], max_tokens: int)
         logits = tree.head.logits(hidden[:, -1])
 
 
-def _stack(
-    blocks: Sequence[torch.Tensor], past: int, room: int
-) -> tuple[RowCache, torch.Tensor]:
+def _stack(blocks: Sequence[torch.Tensor], past: int, room: int) -> tuple[RowCache, torch.Tensor]:
     """A cache with room behind the prefixes, and its ``(B, 1, 1, past + room)`` additive mask."""
     layers, heads, _, dim = blocks[0].shape
-    like = {"dtype": blocks[0].dtype, "device": blocks[0].device}
-    block = torch.zeros((layers, len(blocks), heads, past + room, dim), **like)
-    mask = torch.full(
-        (len(blocks), 1, 1, past + room), torch.finfo(blocks[0].dtype).min, **like
-    )
+    dtype, device = blocks[0].dtype, blocks[0].device
+    shape = (layers, len(blocks), heads, past + room, dim)
+    block = torch.zeros(shape, dtype=dtype, device=device)
+    mask = torch.full((len(blocks), 1, 1, past + room), torch.finfo(dtype).min, dtype=dtype)
+    mask = mask.to(device)
     for b, kept in enumerate(blocks):
         block[:, b, :, past - kept.shape[2] : past] = kept
         mask[b, ..., past - kept.shape[2] : past] = 0
@@ -142,18 +144,22 @@ def _stack(
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
-    probs = torch.softmax(logits.double() / sampling.temperature, 0)
+    scores = torch.log_softmax(logits.double() / sampling.temperature, 0)
     if sampling.top_p < 1:
-        probs = _nucleus(probs, sampling.top_p)
-    point = torch.rand((), generator=generator, dtype=torch.float64) * probs.sum()
-    return int(torch.searchsorted(probs.cumsum(0), point).clamp(max=len(probs) - 1))
+        scores = _nucleus(scores, sampling.top_p)
+    # Gumbel-max instead of an inverse CDF: rounding differences between batches move the
+    # boundaries of a CDF by more than the width of its many rare tokens.
+    noise = torch.rand(len(scores), generator=generator, dtype=torch.float64)
+    return int((scores - (-noise.log()).log()).argmax())
 
 
-def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Everything outside the smallest set of mass ``top_p`` set to 0 (Holtzman et al., 2020)."""
-    ordered, index = probs.sort(descending=True)
-    outside = ordered.cumsum(0) - ordered >= top_p
-    return probs.index_fill(0, index[outside], 0.0)
+def _nucleus(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Log-probabilities with everything outside the smallest set of mass ``top_p`` at -inf
+    (Holtzman et al., 2020)."""
+    ordered, index = scores.sort(descending=True)
+    mass = ordered.exp()
+    outside = mass.cumsum(0) - mass >= top_p
+    return scores.index_fill(0, index[outside], float("-inf"))
 
 
 def _generate_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from usermirror_gym.engines.encoding import EncodedPrompt
 from usermirror_gym.engines.token_tree import common_prefix
@@ -62,8 +63,7 @@ class _Planner:
         self._known = [match(p[:-1]) for p in prefixes]
         # The last token of a prefix is never shared as a trunk: the answer is read there.
         self._lcp = [0] + [
-            min(common_prefix(a, b), len(a) - 1, len(b) - 1)
-            for a, b in zip(prefixes, prefixes[1:], strict=False)
+            min(common_prefix(a, b), len(a) - 1, len(b) - 1) for a, b in pairwise(prefixes)
         ]
         self.stages: list[list[Row]] = []
         if questions:

@@ -100,7 +100,8 @@ class PrefixCache:
 
     def _split(self, run: _Run, n: int) -> _Run:
         """Cut a run after n tokens; the new upper half."""
-        assert run.parent is not None and run.kv is not None
+        assert run.parent is not None
+        assert run.kv is not None
         upper = _Run(run.tokens[:n], run.kv[:, :, :n].clone(), run.parent)
         upper.used = run.used
         run.parent.children[upper.tokens[0]] = upper

@@ -256,7 +256,7 @@ class TransformersEngine:
         )
 
     def _sizes(self) -> tuple[int, int]:
-        """(batch_tokens, row_tokens).  A CPU is busy with a few hundred tokens; a GPU wants more."""
+        """(batch_tokens, row_tokens).  A few hundred tokens keep a CPU busy; a GPU wants more."""
         on_cpu = self._model.device.type == "cpu"
         batch = self._batch_tokens or (1_024 if on_cpu else 16_384)
         return batch, self._row_tokens or min(batch, 512)
@@ -272,9 +272,7 @@ def _text_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
     return _scores(question, answer, answer.values, fed)
 
 
-def _scores(
-    question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int
-) -> OptionScores:
+def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int) -> OptionScores:
     lengths = np.array([len(o) for o in question.options], np.int64)
     return OptionScores(
         logprobs=np.asarray(values, np.float64),

@@ -36,7 +36,11 @@ class RowCache(DynamicCache):
         self._past = past
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store the new keys and values of a layer; all of them, ``(B, heads, past + T, dim)``."""

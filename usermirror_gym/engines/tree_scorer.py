@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from usermirror_gym.engines.prefix_cache import PrefixCache
 from usermirror_gym.engines.token_tree import TokenTree
 from usermirror_gym.engines.tree_forward import TreeForward, TreeOutput, TreeRow
 from usermirror_gym.types import FloatArray
+
+_ENOUGH = 256
+"""Padded tokens from which on a larger batch no longer pays for more padding."""
 
 
 @dataclass
@@ -88,9 +92,11 @@ class TreeScorer:
                 out = self._forward([item.run for item in batch])
                 for b, item in enumerate(batch):
                     read(item, b, out, asked, values)
-                    kept = [item.row.trunk] if item.row.trunk else [
-                        fed[i].prefix for i in item.row.members
-                    ]
+                    kept = (
+                        [item.row.trunk]
+                        if item.row.trunk
+                        else [fed[i].prefix for i in item.row.members]
+                    )
                     self._keep(item, kept, out, b)
                     owners = item.row.members or (item.row.owner,)
                     for i, n in zip(owners, item.computed, strict=True):
@@ -132,7 +138,11 @@ class TreeScorer:
             yield batch
 
     def _read_letters(
-        self, item: _LaidOut, b: int, out: TreeOutput, asked: Sequence[EncodedPrompt],
+        self,
+        item: _LaidOut,
+        b: int,
+        out: TreeOutput,
+        asked: Sequence[EncodedPrompt],
         values: list[FloatArray],
     ) -> None:
         for i, nodes in zip(item.row.members, item.prefixes, strict=False):
@@ -141,7 +151,11 @@ class TreeScorer:
             values[i] = logits[0].double().cpu().numpy()
 
     def _read_texts(
-        self, item: _LaidOut, b: int, out: TreeOutput, asked: Sequence[EncodedPrompt],
+        self,
+        item: _LaidOut,
+        b: int,
+        out: TreeOutput,
+        asked: Sequence[EncodedPrompt],
         values: list[FloatArray],
     ) -> None:
         """All options of all members in one pass through the head."""
@@ -159,28 +173,26 @@ class TreeScorer:
         for i in item.row.members:
             lengths = np.array([len(o) for o in asked[i].options])
             ends = at + lengths.cumsum()
-            values[i] = np.array([found[e - n : e].sum() for e, n in zip(ends, lengths, strict=True)])
+            spans = zip(ends - lengths, ends, strict=True)
+            values[i] = np.array([found[a:b].sum() for a, b in spans])
             at = int(ends[-1])
 
-    def _logprobs(
-        self, hidden: torch.Tensor, where: np.ndarray, targets: list[int]
-    ) -> FloatArray:
+    def _logprobs(self, hidden: torch.Tensor, where: np.ndarray, targets: list[int]) -> FloatArray:
         """Log-probability of each target at its (possibly shared) position."""
-        return self.head.shared_logprobs(
-            hidden,
-            torch.as_tensor(where, device=self._device),
-            torch.tensor(targets, device=self._device),
-        ).double().cpu().numpy()
+        return (
+            self.head.shared_logprobs(
+                hidden,
+                torch.as_tensor(where, device=self._device),
+                torch.tensor(targets, device=self._device),
+            )
+            .double()
+            .cpu()
+            .numpy()
+        )
 
     def _keep(
         self, item: _LaidOut, prefixes: Sequence[tuple[int, ...]], out: TreeOutput, b: int
     ) -> None:
+        offset = item.run.tree.offset
         for prefix, nodes in zip(prefixes, item.prefixes, strict=True):
-            self.cache.insert(
-                prefix,
-                lambda skip, nodes=nodes: out.keys_values(b, item.run.tree.offset, nodes, skip),
-            )
-
-
-_ENOUGH = 256
-"""Padded tokens from which on a larger batch no longer pays for more padding."""
+            self.cache.insert(prefix, partial(out.keys_values, b, offset, nodes))
