@@ -16,7 +16,7 @@ UNUSABLE: dict[str, str] = {
     "KGIN": "it needs the package torch_scatter, which has no build for this torch",
     "KSR": "it needs pretrained entity embeddings",
     "MCCLK": "it needs the package torch_scatter, which has no build for this torch",
-    "S3Rec": "it is pretrained in one run and fine-tuned in another, from a checkpoint between them",
+    "S3Rec": "it is pretrained in one run and fine-tuned in another",
     "lightgbm": _NEEDS_TREE,
     "xgboost": _NEEDS_TREE,
 }

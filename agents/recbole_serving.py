@@ -14,15 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from usermirror_gym.agents.recbole_foldin import Fold, fit_fold_in, history_code
 from usermirror_gym.agents.recbole_train import Built
 from usermirror_gym.types import BoolArray, Float32Array, FloatArray, IntArray
 
 _CHUNK = 32
 """Rows of one call of a torch model."""
 
-_MAX_FACTORS = 64
 _BASIS_USERS = 1024
-_RIDGE = 1.0
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,7 @@ class FoldInScorer:
     ``S`` of (a sample of) the training users is factored as ``mean + U V'``; a ridge regression
     maps what a user consumed, projected on the fixed item factors ``V``, to ``U``.  Items consumed
     since training move the user's scores by that map; a user unknown to the model gets the map of
-    the whole history.  (Fold-in after Sarwar et al., ICCIT 2002, with a learned map in place of
-    the projection, so that it follows whatever scale the model's scores have.)
+    the whole history.  See :mod:`usermirror_gym.agents.recbole_foldin`.
     """
 
     def __init__(self, built: Built, trained: sp.csr_matrix) -> None:
@@ -201,7 +199,7 @@ class FoldInScorer:
         self.trained = trained.tocsr()
         self.listwise = _has_full_sort(built.model)
         self._blocks: OrderedDict[int, Float32Array] = OrderedDict()
-        self._basis: tuple[FloatArray, FloatArray, FloatArray] | None = None
+        self._basis: Fold | None = None
 
     def scores(self, asked: Asked) -> np.ndarray:
         known = asked.users > 0
@@ -246,8 +244,8 @@ class FoldInScorer:
         ]
         return np.stack(rows)
 
-    def _fold(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """``(V, W, mean)``: item factors, the ridge map from code to user vector, and the offset."""
+    def _fold(self) -> Fold:
+        """``(V, W, offset)`` of :func:`fit_fold_in` on a sample of the training users."""
         if self._basis is None:
             n_users = self.trained.shape[0]
             users = np.unique(
@@ -264,44 +262,6 @@ class FoldInScorer:
         items, weights, _ = self._fold()
         # A sparse product, because its rows do not depend on how many there are.
         return np.asarray(sp.csr_matrix(code) @ (weights @ items.T))
-
-
-def history_code(rows: sp.csr_matrix, items: FloatArray) -> FloatArray:
-    """``(N, d)`` sum of the item factors of a history, divided by the root of its length."""
-    lengths = np.maximum(np.asarray(rows.sum(axis=1)), 1.0)
-    return np.asarray(rows.astype(np.float64) @ items) / np.sqrt(lengths)
-
-
-def fit_fold_in(
-    scores: FloatArray, rows: sp.csr_matrix
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Factor scores of M users and learn the way from their histories to their factors.
-
-    Args:
-        scores: ``(M, n_items)``.
-        rows: ``(M, n_items)`` what these users consumed.
-
-    Returns:
-        item factors ``(n_items, d)`` with orthonormal columns, the map ``(d, d)``, and the offset
-        ``(n_items,)``: a user with history row ``x`` has scores ``offset + code(x) W V'``.
-    """
-    mean = scores.mean(axis=0)
-    centred = scores - mean
-    values, vectors = np.linalg.eigh(centred @ centred.T)
-    keep = values > max(values[-1] * 1e-8, 1e-12)
-    order = np.flatnonzero(keep)[::-1][:_MAX_FACTORS]
-    if len(order) == 0:  # everybody has the same scores: growth changes nothing
-        return np.zeros((scores.shape[1], 1)), np.zeros((1, 1)), mean
-    lengths = np.sqrt(values[order])
-    items = centred.T @ (vectors[:, order] / lengths)
-    users = vectors[:, order] * lengths
-    code = history_code(rows, items)
-    offset = code.mean(axis=0)
-    code = code - offset
-    scale = np.trace(code.T @ code) / len(order)
-    gram = code.T @ code + _RIDGE * scale / np.sqrt(len(scores)) * np.eye(len(order))
-    weights = np.linalg.solve(gram, code.T @ users)
-    return items, weights, mean - offset @ weights @ items.T
 
 
 def _in_chunks(n: int, run: Any) -> np.ndarray:
@@ -329,7 +289,7 @@ def _full_sort(built: Built, fields: dict[str, np.ndarray]) -> np.ndarray:
     import torch
 
     batch = _interaction(built, fields).to(built.config["device"])
-    # Some diffusion models draw noise even when asked; the same draw for every batch.
+    # A few models draw noise even when asked; the same draw for every batch.
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         scores = built.model.full_sort_predict(batch)
@@ -340,6 +300,7 @@ def _predict(built: Built, fields: dict[str, np.ndarray]) -> np.ndarray:
     import torch
 
     batch = built.dataset.join(_interaction(built, fields)).to(built.config["device"])
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
         scores = built.model.predict(batch)
     return scores.reshape(-1).cpu().numpy().astype(np.float32)

@@ -38,7 +38,7 @@ def _dok_update(matrix: Any, entries: dict) -> None:
 
 
 class _NoWriter:
-    """Stands in for TensorBoard's writer, which would create a folder wherever one happens to be."""
+    """Stands in for TensorBoard's writer, which would create a folder in the working directory."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: None
@@ -59,7 +59,7 @@ def contained(seed: int) -> Iterator[str]:
     from recbole.trainer import trainer
     from recbole.utils import init_seed
 
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     writer, root = trainer.get_tensorboard, logging.getLogger()
     command_line = Config._load_cmd_line
@@ -83,7 +83,7 @@ def contained(seed: int) -> Iterator[str]:
         Config._load_cmd_line = command_line
         root.setLevel(level)
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002
         if visible is None:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         else:

@@ -30,15 +30,29 @@ def settings_for(model: str, overrides: dict[str, Any]) -> dict[str, Any]:
     return {**COMMON, **DEFAULTS.get(model, {}), **overrides}
 
 
-def build(model: str, settings: dict[str, Any], tables: Tables, seed: int, folder: str) -> Built:
-    """Configuration, data and an untrained model; call inside ``recbole_shim.contained``."""
+def build(
+    model: str,
+    settings: dict[str, Any],
+    tables: Tables,
+    seed: int,
+    folder: str,
+    *,
+    solve: bool = True,
+) -> Built:
+    """Configuration, data and an untrained model; call inside ``recbole_shim.contained``.
+
+    Args:
+        solve: models of ``NO_TRAINING`` solve their equations while they are constructed; false
+            leaves that out, for a model whose solution is about to be loaded.
+    """
     from recbole.data.transform import construct_transform
 
     config = _configure(model, settings, tables, seed, folder)
     dataset = build_dataset(config, tables)
     dataset._change_feat_format()  # as Dataset.build() does before it splits
     construct_transform(config)  # adds names of fields to the configuration that models look up
-    built = config.model_class(config, dataset).to(config["device"])
+    built = config.model_class(config, dataset) if solve else _unsolved(config, dataset)
+    built = built.to(config["device"])
     n_users = int(tables.users.max())
     return Built(
         config,
@@ -47,6 +61,18 @@ def build(model: str, settings: dict[str, Any], tables: Tables, seed: int, folde
         IdMap(dataset.field2id_token[dataset.uid_field], n_users),
         IdMap(dataset.field2id_token[dataset.iid_field], tables.n_items),
     )
+
+
+def _unsolved(config: Any, dataset: Any) -> Any:
+    """The model's class with only what its base class sets."""
+    import torch
+    from recbole.model.abstract_recommender import GeneralRecommender
+
+    model = config.model_class.__new__(config.model_class)
+    GeneralRecommender.__init__(model, config, dataset)
+    model.center_columns = bool(config["center_columns"])
+    model.dummy_param = torch.nn.Parameter(torch.zeros(1))
+    return model
 
 
 def train(built: Built, *, progress: bool) -> None:
