@@ -17,7 +17,7 @@ from usermirror_gym.evaluate import report as report_module
 from usermirror_gym.evaluate.labels import place_labels
 from usermirror_gym.evaluate.metric_info import METRICS
 from usermirror_gym.evaluate.plots import all_plots, click_curves
-from usermirror_gym.evaluate.report import headline, is_best, write_report
+from usermirror_gym.evaluate.report import fidelity_panel, headline, is_best, write_report
 from usermirror_gym.evaluate.summary import summarise
 from usermirror_gym.evaluate.viewer import viewer_data
 
@@ -94,6 +94,14 @@ def test_fidelity_comes_before_the_ranking(make_report, split, fidelity) -> None
     assert "51.0%" in words
 
 
+def test_paired_gap_is_shown_with_its_interval(fidelity) -> None:
+    paired = {"mean": 0.14, "low": 0.05, "high": 0.23}
+    blocks = fidelity_panel(fidelity | {"gaps": {"uniform": paired}})
+    assert blocks[0]["gap"] == paired
+    # Without the check's own interval the difference stands alone.
+    assert blocks[1]["gap"] == {"mean": pytest.approx(0.12), "low": None, "high": None}
+
+
 def test_missing_fidelity_is_said_loudly(make_log, split, tmp_path) -> None:
     log = make_log(split, QUALITY, episodes=3)
     path = write_report(summarise(log, split), log, split, tmp_path / "deep" / "r.html")
@@ -107,7 +115,7 @@ def test_hostile_titles_and_names_are_inert(make_report, hostile_split) -> None:
     assert len(page.scripts) == 2
     assert page.handlers == []
     assert set(page.tags) == set(harmless.tags)
-    assert "i" in page.tags  # the fidelity bars; the rationale adds none
+    assert "i" in page.tags  # of the fidelity panel; the rationale adds none
     assert page.tags.count("i") == harmless.tags.count("i")
     assert HOSTILE_AGENT in page.text
 

@@ -9,6 +9,7 @@ correlations are read from the very same resamples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ class UserBootstrap:
         if not 0 < self.confidence < 1:
             raise ConfigError(f"confidence must be between 0 and 1, got {self.confidence!r}")
 
+    @cached_property
     def weights(self) -> FloatArray:
         """How often each episode is in each resample, ``(n_resamples, E)``."""
         users, column = np.unique(self.user_ids, return_inverse=True)
@@ -69,9 +71,8 @@ class UserBootstrap:
         NaN values are left out; a resample without any value is NaN.
         """
         known = np.isfinite(values)
-        weights = self.weights()
-        count = weights @ known.astype(np.float64)
-        total = weights @ np.where(known, values, 0.0)
+        count = self.weights @ known.astype(np.float64)
+        total = self.weights @ np.where(known, values, 0.0)
         return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
     def intervals(self, values: FloatArray) -> list[Interval]:

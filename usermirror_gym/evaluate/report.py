@@ -116,13 +116,19 @@ def headline(results: Mapping[str, Any]) -> str:
 
 
 def fidelity_panel(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One block per way of drawing the other options: its rows and the own-minus-swapped gap."""
+    """One block per way of drawing the other options: its rows and the own-minus-swapped gap.
+
+    The gap comes with its paired interval where the check wrote one (``gaps``).
+    """
+    gaps = fidelity.get("gaps") or {}
     blocks = []
     for sampler in dict.fromkeys(row["sampler"] for row in fidelity["rows"]):
         rows = [row for row in fidelity["rows"] if row["sampler"] == sampler]
         accuracy = {row["chooser"]: row["accuracy"]["mean"] for row in rows}
         own, swapped = accuracy.get("simulator"), accuracy.get("swapped history")
-        gap = None if own is None or swapped is None else own - swapped
+        gap = gaps.get(sampler)
+        if gap is None and own is not None and swapped is not None:
+            gap = {"mean": own - swapped, "low": None, "high": None}
         blocks.append({"sampler": sampler, "rows": rows, "gap": gap})
     return blocks
 

@@ -77,8 +77,9 @@ def summarise(
         UnknownNameError: ``baseline`` is not among the agents.
     """
     episodes = episode_metrics(steps, split)
-    catalogue = agent_metrics(steps, split)
-    names = list(catalogue.index)
+    table = agent_metrics(steps, split)
+    catalogue = {str(name): dict(row) for name, row in table.iterrows()}
+    names = list(catalogue)
     baseline = _baseline(names, baseline)
     owner = episodes.drop_duplicates("episode").set_index("episode")["user_id"].sort_index()
     bootstrap = UserBootstrap(owner.to_numpy(), n_resamples, seed)
@@ -88,7 +89,7 @@ def summarise(
     def versus(name: str) -> dict[str, dict[str, float]] | None:
         if name == baseline:
             return None
-        difference = catalogue.loc[name] - catalogue.loc[baseline]
+        difference = {k: v - catalogue[baseline][k] for k, v in catalogue[name].items()}
         return _mean_block(values[name] - values[baseline], difference, bootstrap)
 
     rows = [
@@ -97,7 +98,7 @@ def summarise(
             "episodes": int((episodes["agent"] == name).sum()),
             "steps": int((steps["agent"] == name).sum()),
             "fit_seconds": (fit_seconds or {}).get(name),
-            "metrics": _mean_block(values[name], catalogue.loc[name], bootstrap),
+            "metrics": _mean_block(values[name], catalogue[name], bootstrap),
             "vs_baseline": versus(name),
             "offline": dict(offline.get(name, {})),
         }
@@ -205,7 +206,7 @@ def _values_by_agent(episodes: pd.DataFrame, order: pd.Index) -> dict[str, Float
 
 
 def _mean_block(
-    values: FloatArray, catalogue: pd.Series, bootstrap: UserBootstrap
+    values: FloatArray, catalogue: Mapping[Any, float], bootstrap: UserBootstrap
 ) -> dict[str, dict[str, float]]:
     """``{metric: {mean, low, high}}`` of ``(E, M)`` episode values and the catalogue metrics."""
     blocks = dict(zip(EPISODE_METRICS, bootstrap.intervals(values), strict=True))

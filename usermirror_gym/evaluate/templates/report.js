@@ -56,12 +56,13 @@
     const profile = user.profile.map(([key, value]) => row([key], el("bdi", {}, value)));
     const history = user.history.map(([item, rating]) =>
       row(itemText(item), rating === null ? "" : "rated " + number(rating)));
-    const of = user.seen > history.length ? "Last " + history.length + " of " + user.seen : "All " + user.seen;
+    const last = user.seen > history.length ? "Last " + history.length + " of " : "";
+    const seen = last + user.seen + (user.seen === 1 ? " interaction." : " interactions, oldest first.");
     $("user").replaceChildren(
       el("h3", {}, "User " + id),
       el("ul", {}, ...profile),
       el("h3", {}, "Before the session"),
-      el("p", { class: "note" }, user.seen ? of + " interactions, oldest first." : "No history."),
+      el("p", { class: "note" }, user.seen ? seen : "No history."),
       el("ul", {}, ...history));
   }
 
