@@ -1,0 +1,5 @@
+"""``usermirror``: one command; parses, calls, prints."""
+
+from usermirror_gym.cli.main import app
+
+__all__ = ["app"]

@@ -1,0 +1,167 @@
+"""The ``usermirror`` command."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from usermirror_gym.errors import UserMirrorError
+
+app = typer.Typer(
+    help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
+    add_completion=False, rich_markup_mode=None,
+)  # fmt: skip
+
+Simulator = Annotated[
+    str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a simulator setting: --set outside=-1.5 (repeatable)."),
+]
+Dataset = Annotated[str, typer.Option(help="Data set: ml-100k (included) or ml-1m.")]
+DataFolder = Annotated[
+    Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
+]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+
+
+def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors raised on purpose end the command with one readable message and status 1."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserMirrorError as error:
+            Console(stderr=True).print(f"Error: {error}", style="red", markup=False)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+@app.command()
+@_plain_errors
+def benchmark(
+    agents: Annotated[
+        str, typer.Option(help="Comma-separated: Random, Pop, Oracle or any RecBole model.")
+    ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,SASRec",
+    users: Annotated[int, typer.Option(help="Episodes per agent, each with another user.")] = 24,
+    steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 8,
+    slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
+    simulator: Simulator = "smollm2-likelihood",
+    setting: Setting = None,
+    dataset: Dataset = "ml-100k",
+    data_folder: DataFolder = None,
+    patience: Annotated[
+        int, typer.Option(help="The user leaves after so many lists without a choice.")
+    ] = 3,
+    reward: Annotated[
+        str, typer.Option(help="click, expected_click, target_rank or satisfaction.")
+    ] = "click",
+    fidelity_scenes: Annotated[
+        int, typer.Option(help="Real choices in the check of the simulator; 0 leaves it out.")
+    ] = 300,
+    batch_size: Annotated[
+        int, typer.Option(help="Episodes side by side; does not change the result.")
+    ] = 24,
+    seed: Seed = 0,
+    out: Annotated[
+        Path, typer.Option(help="Run folder; an unfinished run in it is continued.")
+    ] = Path("runs/benchmark"),
+) -> None:
+    """Benchmark recommenders against the simulated user and write a report."""
+    from usermirror_gym.evaluate.benchmark import BenchmarkConfig, run_benchmark
+    from usermirror_gym.evaluate.progress import Display
+    from usermirror_gym.evaluate.report import results_table
+
+    config = BenchmarkConfig(
+        agents=tuple(name.strip() for name in agents.split(",") if name.strip()),
+        users=users, steps=steps, slate_size=slate_size, simulator=simulator,
+        simulator_options=_settings(setting), dataset=dataset,
+        data_folder=None if data_folder is None else str(data_folder), patience=patience,
+        reward=reward, fidelity_scenes=fidelity_scenes, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+    results = run_benchmark(config, out, display=Display())
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(results_table(results))
+    for name in ("report.html", "results.json", "episodes.jsonl"):
+        console.print(f"{out / name}", highlight=False)
+
+
+@app.command()
+@_plain_errors
+def episode(
+    agent: Annotated[str, typer.Option(help="Random, Pop, Oracle or any RecBole model.")] = "Pop",
+    user: Annotated[int | None, typer.Option(help="User id; drawn by the seed if absent.")] = None,
+    steps: Annotated[int, typer.Option(help="Most lists.")] = 5,
+    slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
+    simulator: Simulator = "smollm2-likelihood",
+    setting: Setting = None,
+    dataset: Dataset = "ml-100k",
+    data_folder: DataFolder = None,
+    patience: Annotated[int, typer.Option(help="Lists without a choice until the user leaves.")] = 3,
+    seed: Seed = 0,
+) -> None:
+    """Play one episode and print it readably, step by step."""
+    from usermirror_gym.agents import make_agent
+    from usermirror_gym.envs import SlateEnv, make_world
+
+    world = make_world(
+        dataset, data_folder=data_folder, simulator=simulator, simulator_options=_settings(setting)
+    )
+    player = make_agent(agent, seed=seed, simulator=world.simulator).fit(world.split)
+    env = SlateEnv(world, slate_size=slate_size, session=patience, render_mode="ansi")
+    observation, _ = env.reset(seed=seed, options=None if user is None else {"user_id": user})
+    for _ in range(steps):
+        batched = {name: value[None] for name, value in observation.items()}
+        observation, _, left, _, _ = env.step(player.recommend(batched, slate_size)[0])
+        Console().print(Text.from_ansi(str(env.render())))
+        if left:
+            break
+
+
+@app.command()
+@_plain_errors
+def fetch(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Hub name, folder, GGUF file, or the default checkpoint.")
+    ] = "smollm2-135m-instruct",
+) -> None:
+    """Download and prepare the weights of a language model."""
+    from usermirror_gym.engines.checkpoints import resolve_checkpoint
+
+    print(resolve_checkpoint(checkpoint))
+
+
+@app.command(name="list")
+def list_names() -> None:
+    """List data sets, simulators and agents."""
+    from usermirror_gym.agents import available_agents
+    from usermirror_gym.data import SOURCES
+    from usermirror_gym.simulators import available_simulators
+
+    print(f"data sets:  {', '.join(SOURCES)}")
+    print(f"simulators: {', '.join(available_simulators())}, or any checkpoint")
+    print(f"agents:     {', '.join(available_agents())}")
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    from usermirror_gym.errors import ConfigError
+
+    settings = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes name=value, got {pair!r}")
+        settings[name.strip()] = yaml.safe_load(value)
+    return settings

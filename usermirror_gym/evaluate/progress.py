@@ -1,0 +1,52 @@
+"""Progress bars with rate and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    """Units a second since the start."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s", style="dim")
+
+
+class Display:
+    """Says what is going on; ``quiet=True`` says nothing."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet)
+        self.quiet = quiet
+
+    def say(self, message: str) -> None:
+        """One line."""
+        self.console.print(message, highlight=False)
+
+    @contextmanager
+    def phase(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """A bar; the value is a function that takes the units done since the last call."""
+        columns = (
+            TextColumn("{task.description:<22}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, disable=self.quiet) as bars:
+            task = bars.add_task(name, total=total, unit=unit)
+            yield lambda done: bars.advance(task, done)
+            # Sessions that end early leave fewer steps than were planned.
+            bars.update(task, total=bars.tasks[0].completed)

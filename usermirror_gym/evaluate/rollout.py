@@ -1,0 +1,144 @@
+"""Episodes of one agent with given users, as rows of the step log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from usermirror_gym.agents.base import Agent
+from usermirror_gym.envs import SlateVectorEnv
+from usermirror_gym.types import BoolArray, IntArray, Observation
+
+
+@dataclass
+class Clock:
+    """Where the time of the played steps went, in seconds."""
+
+    user_steps: int = 0
+    recommend_seconds: float = 0.0
+    """In the agent."""
+    env_step_seconds: float = 0.0
+    """In the environment, the simulator and its engine included."""
+    engine_seconds: float = 0.0
+    """In the engine, as part of the environment's steps; 0 without an LLM."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Which episodes to play: numbers, users and seeds, each of length N."""
+
+    numbers: IntArray
+    user_ids: IntArray
+    seeds: IntArray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def part(self, rows: slice | BoolArray) -> Episodes:
+        """Some of them."""
+        return Episodes(self.numbers[rows], self.user_ids[rows], self.seeds[rows])
+
+
+def plan_episodes(users: IntArray, count: int, seed: int) -> Episodes:
+    """``count`` episodes with different users, as far as there are enough, and a seed for each.
+
+    The plan depends on nothing but its arguments, so every agent meets the same users with the
+    same luck; a longer plan starts with the episodes of a shorter one.
+    """
+    rng = np.random.default_rng(seed)
+    rounds = -(-count // len(users))
+    ids = np.concatenate([rng.permutation(users) for _ in range(rounds)])[:count]
+    seeds = np.random.default_rng([seed, 1]).integers(2**31, size=count)
+    return Episodes(np.arange(count), ids, seeds)
+
+
+def roll_out(
+    env: SlateVectorEnv,
+    agent: Agent,
+    episodes: Episodes,
+    clock: Clock,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> list[dict[str, Any]]:
+    """Play the episodes side by side; one dict per step, ordered by episode, then step.
+
+    The agent is judged as it is: it is not told what happened beyond its observations.
+
+    Args:
+        env: N rows, ``autoreset_mode=DISABLED``.
+        progress: told how many user-steps were made since the last call.
+    """
+    observations, _ = env.reset(
+        seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
+    )
+    log: list[dict[str, Any]] = []
+    while env.live.any():
+        live = np.flatnonzero(env.live)
+        slates = np.tile(np.arange(1, env.slate_size + 1), (len(episodes), 1))
+        start = time.perf_counter()
+        slates[live] = agent.recommend(_rows(observations, live), env.slate_size)
+        middle, engine_before = time.perf_counter(), _engine_seconds(env)
+        observations, rewards, terminated, truncated, info = env.step(slates)
+        end = time.perf_counter()
+        clock.recommend_seconds += middle - start
+        clock.env_step_seconds += end - middle
+        clock.engine_seconds += _engine_seconds(env) - engine_before
+        clock.user_steps += len(live)
+        for row in live.tolist():
+            log.append(
+                _record(env, agent, episodes, row, info, rewards, (end - middle) / len(live))
+                | {"terminated": bool(terminated[row]), "truncated": bool(truncated[row])}
+            )
+        progress(len(live))
+    return sorted(log, key=lambda step: (step["episode"], step["step"]))
+
+
+def _engine_seconds(env: SlateVectorEnv) -> float:
+    engine = getattr(env.world.simulator, "engine", None)
+    return engine.usage.seconds if engine is not None else 0.0
+
+
+def _rows(observations: Observation, rows: IntArray) -> Observation:
+    return {name: values[rows] for name, values in observations.items()}
+
+
+def _record(
+    env: SlateVectorEnv,
+    agent: Agent,
+    episodes: Episodes,
+    row: int,
+    info: dict[str, Any],
+    rewards: np.ndarray,
+    seconds: float,
+) -> dict[str, Any]:
+    rating = float(info["rating"][row])
+    return {
+        "agent": agent.name,
+        "episode": int(episodes.numbers[row]),
+        "seed": int(episodes.seeds[row]),
+        "user_id": int(info["user_id"][row]),
+        "step": int(env.core.turns[row]) - 1,
+        "slate": info["shown"][row].tolist(),
+        "probabilities": info["probabilities"][row].tolist(),
+        "choice": int(info["choice"][row]),
+        "item": int(info["item"][row]),
+        "rating": None if np.isnan(rating) else rating,
+        "reward": float(rewards[row]),
+        "rewards": {
+            key.removeprefix("rewards/"): float(values[row])
+            for key, values in info.items()
+            if key.startswith("rewards/")
+        },
+        "rationale": info["rationales"][row] if "rationales" in info else None,
+        "simulator": env.world.simulator.name,
+        "prompt_tokens": _count(info, "prompt_tokens", row),
+        "cached_tokens": _count(info, "cached_tokens", row),
+        "seconds": seconds,
+    }
+
+
+def _count(info: dict[str, Any], name: str, row: int) -> int | None:
+    return int(info[name][row]) if name in info else None
