@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -80,6 +81,7 @@ def render_report(
         results=results,
         agents=agents,
         baseline=results["intervals"]["baseline"],
+        cut=datetime.fromtimestamp(results["dataset"]["t0"], UTC).strftime("%Y-%m-%d %H:%M UTC"),
         columns=_COLUMNS,
         offline_columns=_OFFLINE,
         rows=[_table_row(agent, agents, results) for agent in agents],
