@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
-_BLOCK = 32  # steps for which a row draws its random numbers in advance
+_BLOCK = 32  # events (steps, starts of sessions) for which a row draws its luck in advance
 _CHOICE, _RATING, _LEAVE = range(3)
+_USER = 0  # a start of a session needs one number only
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,13 @@ class SessionCore:
         self.session = session
         self.reward = reward
         n, h, k = num_envs, world.history_size, slate_size
-        self.generators: list[np.random.Generator] = [None] * n  # type: ignore[list-item]
+        self.generators: list[np.random.Generator | None] = [None] * n
         self.user_ids = np.zeros(n, np.int64)
-        # Memory at T0, fixed during a session: what the scene calls history.
-        self.start_items = np.zeros((n, h), np.int64)
-        self.start_ratings = np.zeros((n, h), np.float32)
-        self.start_ages = np.zeros((n, h), np.int64)
-        self.start_lengths = np.zeros(n, np.int64)
-        # The same, growing with every choice: what the agent observes.
+        # What the agent observes: the memory at T0, growing with every choice.
         self.items = np.zeros((n, h), np.int64)
         self.ratings = np.zeros((n, h), np.float32)
         self.lengths = np.zeros(n, np.int64)
+        # What happened in this session; only the first ``turns`` entries of a row count.
         self.turn_slates = np.zeros((n, _BLOCK, k), np.int64)
         self.turn_chosen = np.zeros((n, _BLOCK), np.int64)
         self.turns = np.zeros(n, np.int64)
@@ -69,46 +67,52 @@ class SessionCore:
         self.last_slates = np.zeros((n, k), np.int64)
         self.last_choices = np.full(n, k, np.int64)
         self._luck = np.zeros((n, _BLOCK, 3))
+        self._used = np.zeros(n, np.int64)  # how much of its block of luck a row has used up
         self._all = np.arange(n)
+
+    def seed_row(self, row: int, generator: np.random.Generator) -> None:
+        """Let ``row`` draw from ``generator`` from now on."""
+        self.generators[row] = generator
+        generator.random(out=self._luck[row])
+        self._used[row] = 0
 
     def reset_rows(self, rows: IntArray, user_ids: IntArray | None = None) -> None:
         """Start new sessions in ``rows``, of the given users or of users drawn by the rows."""
         users, memory = self.world.users, self.world.memory
-        drawn = np.empty(len(rows))
-        for index, row in enumerate(rows.tolist()):
-            rng = self.generators[row]
-            # Drawn even when the user is given, so that the luck that follows is the same.
-            drawn[index] = rng.random()
-            rng.random(out=self._luck[row])
+        # Used up even when the user is given, so that the luck that follows is the same.
+        drawn = self._luck[rows, self._used[rows], _USER]
+        self._use_up(rows)
         ids = users[(drawn * len(users)).astype(np.int64)] if user_ids is None else user_ids
         self.user_ids[rows] = ids
-        self.start_items[rows] = self.items[rows] = memory.items[ids]
-        self.start_ages[rows] = memory.ages[ids]
-        self.start_ratings[rows] = memory.ratings[ids]
+        self.items[rows] = memory.items[ids]
         self.ratings[rows] = self.world.known_ratings[ids]
-        self.start_lengths[rows] = self.lengths[rows] = memory.lengths[ids]
+        self.lengths[rows] = memory.lengths[ids]
         self.turns[rows] = self.misses[rows] = 0
         self.last_slates[rows] = 0
         self.last_choices[rows] = self.slate_size
 
     def step(self, slates: IntArray, live: BoolArray) -> StepResult:
-        """Show ``slates`` (N, K) to the users of the ``live`` rows (at least one)."""
+        """Show ``slates`` (N, K) to the users of the ``live`` rows (at least one).
+
+        Nothing changes if the simulator fails.
+        """
         rows = live.nonzero()[0]
         batch = self.world.simulator.choose(self._scenes(slates, rows))
-        probs = self._spread(batch.probs, rows)
-        luck = self._luck[self._all, self.turns % _BLOCK]
-        choices = self._draw(probs, luck[:, _CHOICE])
+        probs = self._spread(np.asarray(batch.probs), rows)
+        luck = self._luck[self._all, self._used]
+        choices = inverse_transform(self._cumulative(probs), luck[:, _CHOICE])
         options = np.zeros_like(probs, np.int64)  # last column: no item
         options[:, :-1] = slates
         items = options[self._all, choices]
         ratings = self.world.ratings.sample(self.user_ids, items, luck[:, _RATING])
         ratings[items == 0] = np.nan
         outcome = Outcome(slates, probs, choices, ratings)
-        self._remember(outcome, items, rows)
+        rewards, components = self.reward(outcome)
+        self._remember(outcome, items, live)
         leaves = self.session.leaves(
             Progress(self.turns, self.misses, probs[:, -1], luck[:, _LEAVE])
         )
-        rewards, components = self.reward(outcome)
+        self._use_up(rows)
         if len(rows) < self.num_envs:
             rewards = np.where(live, rewards, 0.0)
         return StepResult(live, rows, outcome, items, rewards, components, leaves & live, batch)
@@ -126,15 +130,22 @@ class SessionCore:
         }
 
     def _scenes(self, slates: IntArray, rows: IntArray) -> SceneBatch:
-        depth = self.turns.max()
-        batch = SceneBatch(
-            self.user_ids, self.start_items, self.start_ratings, self.start_ages,
-            self.start_lengths, self.turn_slates[:, :depth], self.turn_chosen[:, :depth],
-            self.turns, slates,
-        )  # fmt: skip
-        return batch if len(rows) == self.num_envs else batch.select(rows)
+        """The live rows' scenes; the history is that at T0, this session follows in turns."""
+        memory, users = self.world.memory, self.user_ids[rows]
+        columns: dict[str, Callable[[], np.ndarray]] = {
+            "user_ids": lambda: users,
+            "history": lambda: memory.items[users],
+            "ratings": lambda: memory.ratings[users],
+            "ages": lambda: memory.ages[users],
+            "history_lengths": lambda: memory.lengths[users],
+            "turn_slates": lambda: self.turn_slates[rows, : self.turns[rows].max()],
+            "turn_chosen": lambda: self.turn_chosen[rows, : self.turns[rows].max()],
+            "turn_counts": lambda: self.turns[rows],
+            "slates": lambda: slates[rows],
+        }
+        return SceneBatch.lazy(len(rows), lambda name: columns[name]())
 
-    def _spread(self, answered: FloatArray, rows: IntArray) -> FloatArray:
+    def _spread(self, answered: np.ndarray, rows: IntArray) -> FloatArray:
         """Probabilities over all N rows; a resting row takes none of these."""
         shape = (len(rows), self.slate_size + 1)
         if answered.shape != shape:
@@ -149,50 +160,53 @@ class SessionCore:
         probs[rows] = answered
         return probs
 
-    def _draw(self, probs: FloatArray, uniforms: FloatArray) -> IntArray:
+    def _cumulative(self, probs: FloatArray) -> FloatArray:
         cumulative = probs.cumsum(axis=1)
-        # Written so that NaN fails too.
-        if not (probs.min() >= 0 and abs(cumulative[:, -1] - 1).max() < 1e-6):
-            worst = int(np.argmin(probs.min(axis=1) - abs(cumulative[:, -1] - 1)))
+        sums_to_one = np.abs(cumulative[:, -1] - 1.0) < 1e-6
+        # Counting what is right, so that NaN counts as wrong.
+        if np.count_nonzero(probs >= 0) < probs.size or np.count_nonzero(sums_to_one) < len(probs):
+            worst = int(np.argmin((probs >= 0).all(axis=1) & sums_to_one))
             raise UserMirrorError(
                 f"simulator {self.world.simulator.name!r} answered row {worst} with "
                 f"{probs[worst].tolist()}, which is no probability distribution"
             )
-        return inverse_transform(cumulative, uniforms)
+        return cumulative
 
-    def _remember(self, outcome: Outcome, items: IntArray, rows: IntArray) -> None:
-        turn = self.turns[rows]
-        self._grow(int(turn.max()) + 1)
-        everyone = len(rows) == self.num_envs
-        slates = outcome.slates if everyone else outcome.slates[rows]
-        self.turn_slates[rows, turn] = self.last_slates[rows] = slates
-        self.turn_chosen[rows, turn] = items if everyone else items[rows]
-        self.last_choices[rows] = outcome.choices if everyone else outcome.choices[rows]
-        self.turns[rows] = turn + 1
-        self.misses += 1  # a resting row's count is void: its reset clears it
+    def _remember(self, outcome: Outcome, items: IntArray, live: BoolArray) -> None:
+        if self.turns.max() == self.turn_chosen.shape[1]:
+            self._double_room()
+        # A resting row writes behind the end of its session, where nobody reads.
+        self.turn_slates[self._all, self.turns] = outcome.slates
+        self.turn_chosen[self._all, self.turns] = items
+        self.turns += live
+        self.misses = np.where(items > 0, 0, self.misses + 1)
+        np.copyto(self.last_slates, outcome.slates, where=live[:, None])
+        np.copyto(self.last_choices, outcome.choices, where=live)
         clicked = items.nonzero()[0]
-        self.misses[clicked] = 0
         self._append(clicked, items[clicked], outcome.ratings[clicked])
-        for row in rows[(turn + 1) % _BLOCK == 0]:
-            self.generators[row].random(out=self._luck[row])
 
     def _append(self, rows: IntArray, items: IntArray, ratings: FloatArray) -> None:
         end = self.lengths[rows]
         full = rows[end == self.world.history_size]
         if len(full):
-            self.items[full, :-1] = self.items[full, 1:]
-            self.ratings[full, :-1] = self.ratings[full, 1:]
+            self.items[full, :-1] = self.items.take(full, axis=0)[:, 1:]
+            self.ratings[full, :-1] = self.ratings.take(full, axis=0)[:, 1:]
             end = np.minimum(end, self.world.history_size - 1)
         self.items[rows, end] = items
         self.ratings[rows, end] = np.where(np.isnan(ratings), 0.0, ratings)
         self.lengths[rows] = end + 1
 
-    def _grow(self, turns: int) -> None:
-        """Double the room for turns when a session outgrows it."""
+    def _use_up(self, rows: IntArray) -> None:
+        """One event of luck is gone; whose block is empty draws the next."""
+        used = self._used[rows] + 1
+        self._used[rows] = used
+        for row in rows[used == _BLOCK]:
+            self.seed_row(row, self.generators[row])
+
+    def _double_room(self) -> None:
         more = self.turn_chosen.shape[1]
-        if turns > more:
-            self.turn_slates = np.pad(self.turn_slates, ((0, 0), (0, more), (0, 0)))
-            self.turn_chosen = np.pad(self.turn_chosen, ((0, 0), (0, more)))
+        self.turn_slates = np.pad(self.turn_slates, ((0, 0), (0, more), (0, 0)))
+        self.turn_chosen = np.pad(self.turn_chosen, ((0, 0), (0, more)))
 
 
 def inverse_transform(cumulative: FloatArray, uniforms: FloatArray) -> IntArray:
@@ -202,4 +216,6 @@ def inverse_transform(cumulative: FloatArray, uniforms: FloatArray) -> IntArray:
         cumulative: ``(N, M)`` cumulative probabilities, last column about 1.
         uniforms: ``(N,)`` in [0, 1).
     """
-    return (cumulative <= (uniforms * cumulative[:, -1])[:, None]).sum(axis=1)
+    # Just below the total, so that rounding cannot carry a draw past the last option.
+    below = np.nextafter(cumulative[:, -1], 0.0)
+    return (cumulative > (uniforms * below)[:, None]).argmax(axis=1)

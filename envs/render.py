@@ -5,15 +5,18 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from usermirror_gym.envs.core import SessionCore, StepResult
 
-_HISTORY_SHOWN = 8
+_HISTORY_SHOWN = 5
+_BAR = 20  # characters of a full bar
 NONE_OF_THESE = "none of these"
 
 
@@ -21,7 +24,9 @@ NONE_OF_THESE = "none of these"
 class Option:
     """One line of a list: its text, its probability, and whether it was chosen."""
 
+    title: str
     text: str
+    """Title and details, as the list shows them."""
     probability: float
     chosen: bool
 
@@ -35,8 +40,10 @@ class StepView:
     history: tuple[str, ...]
     """Before this session, oldest first."""
     session: tuple[str, ...]
-    """Chosen earlier in this session."""
+    """Chosen in this session before the present list."""
     turn: int
+    past: str = "seen"
+    """What the user did with the items of the history, e.g. ``"watched"``."""
     options: tuple[Option, ...] = ()
     rating: float | None = None
     reward: float = 0.0
@@ -59,24 +66,32 @@ class StepView:
             return "The session begins."
         chosen = next(option for option in self.options if option.chosen)
         rated = f", rated {self.rating:g}" if self.rating is not None else ""
-        return f"Chosen: {chosen.text}{rated}." + (" The user leaves." if self.left else "")
+        return f"Chosen: {chosen.title}{rated}." + (" The user leaves." if self.left else "")
+
+    def gains(self) -> str:
+        """Reward and return so far; empty before the first list."""
+        return f"Reward {self.reward:.2f}, return {self.total:.2f}." if self.options else ""
+
+    def memory(self) -> list[tuple[str, str]]:
+        """Headings and texts of what the user did before and in this session."""
+        parts = ((f"{self.past} before", self.history), ("this session", self.session))
+        return [(label.capitalize(), _last(lines)) for label, lines in parts if lines]
 
 
 def step_view(core: SessionCore, row: int, result: StepResult | None, total: float) -> StepView:
     """The present state of one row in words; ``result`` is its last step (as its only row)."""
-    text = core.world.text
-    known = int(core.start_lengths[row])
-    user = int(core.user_ids[row])
-    turn = int(core.turns[row])
+    text, memory = core.world.text, core.world.memory
+    user, turn = int(core.user_ids[row]), int(core.turns[row])
+    known = int(memory.lengths[user])
     earlier = core.turn_chosen[row, : max(turn - 1, 0)]
     history = tuple(
         text.past_item(int(item), float(rating))
         for item, rating in zip(
-            core.start_items[row, :known], core.start_ratings[row, :known], strict=True
+            memory.items[user, :known], memory.ratings[user, :known], strict=True
         )
     )
     session = tuple(text.title(int(item)) for item in earlier if item)
-    view = StepView(user, text.profile(user), history, session, turn)
+    view = StepView(user, text.profile(user), history, session, turn, text.past)
     return view if result is None else _with_step(view, core, result, total)
 
 
@@ -84,69 +99,81 @@ def _with_step(view: StepView, core: SessionCore, result: StepResult, total: flo
     text, outcome = core.world.text, result.outcome
     probs, choice = outcome.probs[0], int(outcome.choices[0])
     options = [
-        Option(text.option(int(item)), float(probs[position]), position == choice)
-        for position, item in enumerate(outcome.slates[0])
+        Option(text.title(item), text.option(item), float(probs[position]), position == choice)
+        for position, item in enumerate(outcome.slates[0].tolist())
         if item
     ]
-    options.append(Option(NONE_OF_THESE, float(probs[-1]), choice == core.slate_size))
+    none = NONE_OF_THESE
+    options.append(Option(none, none, float(probs[-1]), choice == core.slate_size))
     rating = float(outcome.ratings[0])
     rationales = result.batch.rationales
-    return StepView(
-        view.user_id, view.profile, view.history, view.session, view.turn, tuple(options),
-        None if np.isnan(rating) else rating, float(result.rewards[0]), total,
-        bool(result.terminated[0]), None if rationales is None else rationales[0],
-    )  # fmt: skip
+    return replace(
+        view,
+        options=tuple(options),
+        rating=None if np.isnan(rating) else rating,
+        reward=float(result.rewards[0]),
+        total=total,
+        left=bool(result.terminated[0]),
+        rationale=None if rationales is None else rationales[0],
+    )
 
 
 def render_ansi(view: StepView, width: int = 88) -> str:
-    """The step as coloured terminal text."""
+    """The step as coloured terminal text, at most ``width`` columns wide."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(
         file=io.StringIO(), width=width, force_terminal=True, color_system="standard",
-        legacy_windows=False,
+        legacy_windows=False, highlight=False,
     )  # fmt: skip
     console.print(Text(f"User {view.user_id}  ", style="bold") + Text(view.profile))
-    for label, lines in (("watched before", view.history), ("this session", view.session)):
-        if lines:
-            console.print(Text(f"{label}: ", style="dim") + Text(_last(lines)))
+    for label, text in view.memory():
+        console.print(Text(f"{label}: ", style="dim") + Text(text))
     if view.options:
-        table = Table(title=f"List {view.turn}", title_justify="left", box=None, pad_edge=False)
-        table.add_column("", width=1)
-        table.add_column("option", ratio=1, overflow="fold")
-        table.add_column("probability", width=27)
-        for option in view.options:
-            bar = "█" * round(20 * option.probability)
-            table.add_row(
-                ">" if option.chosen else "",
-                Text(option.text),
-                Text(f"{bar:<20} {option.probability:6.1%}"),
-                style="bold green" if option.chosen else "",
-            )
-        console.print(table)
-    console.print(Text(view.verdict(), style="bold"), end="")
-    if view.options:
-        console.print(f"  Reward {view.reward:.2f}, return {view.total:.2f}.", end="")
+        console.print(Text(f"\nList {view.turn}", style="bold"))
+        console.print(_ansi_options(view.options))
+    console.print(Text(view.verdict(), style="bold") + Text(f" {view.gains()}", style="not bold"))
     if view.rationale:
-        console.print(Text(f"\nWhy: {view.rationale}", style="italic"), end="")
-    return console.file.getvalue() + "\n"  # type: ignore[attr-defined]
+        console.print(Text(f"Why: {view.rationale}", style="italic"))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def _ansi_options(options: tuple[Option, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False, expand=True)
+    table.add_column(width=1)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column(width=_BAR)
+    table.add_column(width=6, justify="right")
+    for option in options:
+        table.add_row(
+            ">" if option.chosen else "",
+            Text(option.text),
+            "█" * round(_BAR * option.probability),
+            f"{option.probability:.1%}",
+            style="bold green" if option.chosen else "",
+        )
+    return table
 
 
 def _last(lines: tuple[str, ...]) -> str:
     shown = "; ".join(lines[-_HISTORY_SHOWN:])
     more = len(lines) - _HISTORY_SHOWN
-    return f"({more} earlier) {shown}" if more > 0 else shown
+    return f"({more} more) … {shown}" if more > 0 else shown
 
 
 _STYLE = """
-.um-step{font:14px/1.45 system-ui,sans-serif;max-width:46em;border:1px solid #8885;border-radius:10px;
-padding:12px 16px;margin:8px 0}
-.um-step h4{margin:0 0 4px;font-size:15px}.um-step p{margin:4px 0}
+.um-step{font:14px/1.45 system-ui,sans-serif;max-width:46em;border:1px solid #8885;
+border-radius:10px;padding:12px 16px;margin:8px 0}
+.um-step h4{margin:0 0 4px;font-size:15px}.um-step h4 span{font-weight:400;margin-left:.5em}
+.um-step p{margin:4px 0}.um-step .um-list{margin:10px 0 2px;font-weight:600}
 .um-step .um-dim{opacity:.75;font-size:13px}
 .um-step .um-row{display:grid;grid-template-columns:minmax(0,1fr) 130px 56px;gap:10px;
-align-items:center;padding:3px 8px;border-radius:6px}
+align-items:center;padding:3px 8px;margin:0 -8px;border-radius:6px}
+.um-step .um-row>span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .um-step .um-chosen{background:#2e9e5b2e;font-weight:600}
 .um-step .um-bar{height:9px;border-radius:5px;background:#8883;overflow:hidden}
 .um-step .um-bar i{display:block;height:100%;background:#2e7dd1}
@@ -159,15 +186,13 @@ def render_html(view: StepView) -> str:
     """The step as a self-contained HTML fragment; all foreign text is escaped."""
     esc = html.escape
     parts = [f"<style>{_STYLE}</style><div class='um-step'>"]
-    parts.append(f"<h4>User {view.user_id}</h4><p>{esc(view.profile)}</p>")
-    for label, lines in (("Before", view.history), ("This session", view.session)):
-        if lines:
-            parts.append(f"<p class='um-dim'><b>{label}:</b> {esc(_last(lines))}</p>")
+    parts.append(f"<h4>User {view.user_id}<span>{esc(view.profile)}</span></h4>")
+    for label, text in view.memory():
+        parts.append(f"<p class='um-dim'><b>{label}:</b> {esc(text)}</p>")
     if view.options:
-        parts.append(f"<p><b>List {view.turn}</b></p>")
+        parts.append(f"<p class='um-list'>List {view.turn}</p>")
     parts += [_html_row(option) for option in view.options]
-    tail = f" Reward {view.reward:.2f}, return {view.total:.2f}." if view.options else ""
-    parts.append(f"<p><b>{esc(view.verdict())}</b>{tail}</p>")
+    parts.append(f"<p><b>{esc(view.verdict())}</b> {view.gains()}</p>")
     if view.rationale:
         parts.append(f"<p class='um-dim'><i>{esc(view.rationale)}</i></p>")
     return "".join(parts) + "</div>"
@@ -176,8 +201,9 @@ def render_html(view: StepView) -> str:
 def _html_row(option: Option) -> str:
     share = f"{option.probability:.1%}"
     mark = " um-chosen" if option.chosen else ""
+    text = html.escape(option.text)
     return (
-        f"<div class='um-row{mark}'><span>{html.escape(option.text)}</span>"
+        f"<div class='um-row{mark}'><span title='{text}'>{text}</span>"
         f"<span class='um-bar'><i style='width:{share}'></i></span>"
         f"<span class='um-num'>{share}</span></div>"
     )

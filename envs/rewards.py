@@ -1,4 +1,4 @@
-"""What a step is worth to the recommender.  Rewards compose: ``{"click": 1.0, "satisfaction": 0.2}``."""
+"""What a step is worth; rewards compose: ``{"click": 1.0, "satisfaction": 0.2}``."""
 
 from __future__ import annotations
 
@@ -62,8 +62,14 @@ class Reward:
     def __init__(self, spec: RewardSpec = "click") -> None:
         self.terms: dict[str, tuple[RewardFunction, float]] = {}
         if callable(spec):
-            self.terms[getattr(spec, "__name__", "custom")] = (spec, 1.0)
+            name = getattr(spec, "__name__", "custom")
+            self.terms["custom" if name == "<lambda>" else name] = (spec, 1.0)
             return
+        if not isinstance(spec, (str, Mapping)):
+            raise ConfigError(
+                "a reward is a name, a mapping of names to weights or a function, got "
+                f"{type(spec).__name__}"
+            )
         weights = {spec: 1.0} if isinstance(spec, str) else dict(spec)
         if not weights:
             raise ConfigError(f"a reward needs at least one component of {sorted(REWARDS)}")
@@ -73,7 +79,18 @@ class Reward:
             self.terms[name] = (REWARDS[name], float(weight))
 
     def __call__(self, outcome: Outcome) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Total ``(N,)`` and the raw components by name."""
+        """Total ``(N,)`` and the raw components by name.
+
+        Raises:
+            ConfigError: a function did not answer with one number per row.
+        """
         raw = {name: function(outcome) for name, (function, _) in self.terms.items()}
-        total = sum(weight * raw[name] for name, (_, weight) in self.terms.items())
-        return np.asarray(total, dtype=np.float64), raw
+        total = np.zeros(len(outcome.slates))
+        for name, (_, weight) in self.terms.items():
+            if np.shape(raw[name]) != total.shape:
+                raise ConfigError(
+                    f"reward {name!r} answered with shape {np.shape(raw[name])}, expected "
+                    f"{total.shape}: one number per row"
+                )
+            total += weight * raw[name]
+        return total, raw

@@ -56,10 +56,15 @@ class Patience:
 
 def session_model(spec: SessionModel | str | int) -> SessionModel:
     """A session model from ``"stay"``, ``"patience"``, an int (the patience), or itself."""
-    if isinstance(spec, bool) or not isinstance(spec, (str, int)):
-        return spec  # type: ignore[return-value]
-    if isinstance(spec, int):
+    if isinstance(spec, int) and not isinstance(spec, bool):
         return Patience(spec)
+    if not isinstance(spec, str):
+        if isinstance(spec, bool) or not callable(getattr(spec, "leaves", None)):
+            raise ConfigError(
+                "session must be 'stay', 'patience', an int (the patience) or an object with a "
+                f"method leaves(progress), got {spec!r}"
+            )
+        return spec
     models = {"stay": Stay, "patience": Patience}
     if spec not in models:
         raise UnknownNameError("session model", spec, models)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -12,10 +12,11 @@ from usermirror_gym.envs.spaces import (
     check_slates,
     drop_duplicates,
     observation_space,
+    place,
 )
 from usermirror_gym.envs.world import World
-from usermirror_gym.errors import ActionError, ConfigError
-from usermirror_gym.types import RATING, IntArray
+from usermirror_gym.errors import ActionError, ConfigError, UnknownNameError
+from usermirror_gym.types import RATING, BoolArray, IntArray
 
 Duplicates = Literal["drop", "raise"]
 
@@ -48,18 +49,37 @@ def spaces_of(world: World, slate_size: int) -> tuple[spaces.Dict, spaces.MultiD
 
 
 def prepare(
-    actions: object, num_envs: int, slate_size: int, n_items: int, duplicates: Duplicates
+    actions: object,
+    shape: tuple[int, ...],
+    n_items: int,
+    duplicates: Duplicates,
+    live: BoolArray | None = None,
 ) -> tuple[IntArray, IntArray]:
-    """Checked slates without duplicates, and how many items each row lost.
+    """Checked slates ``(N, K)`` without duplicates, and how many items each row lost.
+
+    Arguments are those of :func:`~usermirror_gym.envs.spaces.check_slates`.
 
     Raises:
         ActionError: a slate cannot be shown.
     """
-    slates, dropped = drop_duplicates(check_slates(actions, num_envs, slate_size, n_items))
-    if duplicates == "raise" and dropped.any():
-        row = int(np.flatnonzero(dropped)[0])
+    slates, dropped = drop_duplicates(check_slates(actions, shape, n_items, live))
+    if duplicates == "raise" and np.count_nonzero(dropped):
+        row = int(dropped.nonzero()[0][0])
+        slate = np.asarray(actions).reshape(-1, shape[-1])[row].tolist()
         raise ActionError(
-            f"row {row}: the slate {np.asarray(actions)[row].tolist()} shows an item twice "
+            f"{place(row, shape)}slate {slate} shows an item twice "
             "(duplicates='drop' would show it once)"
         )
     return slates, dropped
+
+
+def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
+    """The options of ``reset``, as a dict.
+
+    Raises:
+        UnknownNameError: an option that would be ignored.
+    """
+    for name in options or {}:
+        if name not in known:
+            raise UnknownNameError("reset option", name, known)
+    return options or {}

@@ -11,8 +11,15 @@ from usermirror_gym.envs.core import SessionCore, StepResult
 from usermirror_gym.envs.render import RENDERERS, StepView, step_view
 from usermirror_gym.envs.rewards import Reward, RewardSpec
 from usermirror_gym.envs.session import SessionModel, session_model
-from usermirror_gym.envs.setup import Duplicates, check_setup, prepare, spaces_of
+from usermirror_gym.envs.setup import (
+    Duplicates,
+    check_options,
+    check_setup,
+    prepare,
+    spaces_of,
+)
 from usermirror_gym.envs.world import World, check_users, make_world
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import IntArray, Observation
 
 
@@ -61,7 +68,8 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
         self.text = text
         self.render_mode = render_mode
         self.core = SessionCore(self.world, 1, slate_size, session_model(session), Reward(reward))
-        self.observation_space, self.action_space = spaces_of(self.world, slate_size)
+        observation_space, self.action_space = spaces_of(self.world, slate_size)
+        self.observation_space = observation_space  # type: ignore[assignment]
         self._rows = np.zeros(1, np.int64)
         self._over = True
         self._last: StepResult | None = None
@@ -70,19 +78,24 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start a session; ``options={"user_id": id}`` chooses whose."""
-        super().reset(seed=seed)
-        user = (options or {}).get("user_id")
+        """Start a session; ``options={"user_id": id}`` chooses whose.
+
+        Raises:
+            ConfigError, UnknownNameError: options that do not exist or do not fit.
+        """
+        user = check_options(options, ("user_id",)).get("user_id")
         if user is not None:
-            check_users(np.atleast_1d(np.asarray(user)), self.world.split.dataset.n_users)
-        self.core.generators[0] = self.np_random
-        self.core.reset_rows(self._rows, None if user is None else np.atleast_1d(user))
+            user = check_users(user, self.world.split.dataset.n_users).reshape(-1)
+            if len(user) != 1:
+                raise ConfigError(f"options['user_id'] must be one id, got {len(user)}")
+        super().reset(seed=seed)
+        if self.core.generators[0] is not self.np_random:
+            self.core.seed_row(0, self.np_random)
+        self.core.reset_rows(self._rows, user)
         self._over, self._last, self._return = False, None, 0.0
         return self._observation(), self._info(None, 0)
 
-    def step(
-        self, action: IntArray
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: IntArray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Show a slate.
 
         Raises:
@@ -91,11 +104,8 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
         """
         if self._over:
             raise gymnasium.error.ResetNeeded("the session is over (or not begun): call reset()")
-        action = np.asarray(action)
-        slates, dropped = prepare(
-            action[None] if action.ndim else action, 1, self.slate_size,
-            self.world.split.dataset.n_items, self.duplicates,
-        )  # fmt: skip
+        n_items = self.world.split.dataset.n_items
+        slates, dropped = prepare(action, (self.slate_size,), n_items, self.duplicates)
         result = self.core.step(slates, np.ones(1, np.bool_))
         self._last, self._over = result, bool(result.terminated[0])
         reward = float(result.rewards[0])
@@ -103,7 +113,7 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
         info = self._info(result, int(dropped[0]))
         return self._observation(), reward, self._over, False, info
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The last step as text or HTML, by ``render_mode``; ``None`` without one."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs render_mode='ansi' or 'html' in gym.make")

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from usermirror_gym.errors import ActionError
-from usermirror_gym.types import IntArray
+from usermirror_gym.types import PAD, BoolArray, IntArray
 
 MAX_TURNS = 2**31 - 1
 
@@ -49,48 +49,75 @@ def observation_space(
     )
 
 
-def check_slates(actions: object, num_envs: int, slate_size: int, n_items: int) -> IntArray:
-    """Actions as an int64 array ``(num_envs, slate_size)`` of its own.
+def check_slates(
+    actions: object,
+    shape: tuple[int, ...],
+    n_items: int,
+    live: BoolArray | None = None,
+    *,
+    positions: bool = False,
+) -> IntArray:
+    """Actions as an int64 array ``(N, K)`` of its own.
+
+    Args:
+        actions: anything that numpy reads as an array of integers.
+        shape: what it must have: ``(K,)`` or ``(N, K)``.
+        n_items: ids are 1..n_items.
+        live: ``(N,)`` rows whose items are looked at; the others become 0.  ``None``: all rows.
+        positions: the numbers are positions 0..n_items - 1 of a shortlist instead.
 
     Raises:
-        ActionError: wrong shape, a dtype that is not integer, or an id outside 1..n_items.
+        ActionError: wrong shape, a dtype that is not integer, or a number out of range.
     """
-    array = np.asarray(actions)
+    first, what, hint = (0, "candidate", "") if positions else (1, "item id", " (0 is padding)")
+    try:
+        array = np.asarray(actions)
+    except ValueError as error:
+        raise ActionError(f"a slate is an array of shape {shape}, but {error}") from error
+    if array.shape != shape:
+        axes = "(slate size,)" if len(shape) == 1 else "(environments, slate size)"
+        raise ActionError(f"expected shape {shape} {axes}, got {array.shape}")
     if array.dtype.kind not in "iu":
         raise ActionError(
-            f"a slate holds integer item ids, got dtype {array.dtype}; "
-            "convert scores to ids first (the score wrapper does that)"
+            f"a slate holds integer item ids, got dtype {array.dtype}; cast ids with "
+            ".astype(int), or let ScoreWrapper turn scores into a slate"
         )
-    if array.shape != (num_envs, slate_size):
-        raise ActionError(
-            f"expected slates of shape {(num_envs, slate_size)} (environments, slate size), "
-            f"got {array.shape}"
-        )
-    slates = array.astype(np.int64)
+    slates = array.astype(np.int64).reshape(-1, shape[-1])
+    if live is not None:
+        slates[~live] = 0
     # As unsigned numbers, negative ids are larger than any catalogue: one pass finds both ends.
-    if ((slates - 1).view(np.uint64) >= n_items).any():
-        row, column = np.argwhere((slates < 1) | (slates > n_items))[0]
+    bad = (slates - first).view(np.uint64) >= n_items
+    if live is not None:
+        bad &= live[:, None]
+    if np.count_nonzero(bad):
+        row, column = np.argwhere(bad)[0]
         raise ActionError(
-            f"row {row}, position {column}: item id {slates[row, column]} is not in "
-            f"1..{n_items} (0 is padding)"
+            f"{place(row, shape)}position {column}: {what} {slates[row, column]} is not in "
+            f"{first}..{first + n_items - 1}{hint}"
         )
     return slates
 
 
-def drop_duplicates(slates: IntArray) -> tuple[IntArray, np.ndarray]:
-    """Show every item once: later copies go, the rest moves up, zeros fill the end.
+def place(row: int, shape: tuple[int, ...]) -> str:
+    """How an error message names a row; empty where there is only one."""
+    return f"row {row}, " if len(shape) > 1 else ""
+
+
+def drop_duplicates(slates: IntArray) -> tuple[IntArray, IntArray]:
+    """Show every item once, in place: later copies go, the rest moves up, zeros fill the end.
 
     Returns:
-        the slates (the same array if nothing was dropped) and the number dropped per row, (N,).
+        the slates and the number dropped per row, (N,).  Rows of zeros lose nothing.
     """
     ordered = np.sort(slates, axis=1)
-    copies = (ordered[:, 1:] == ordered[:, :-1]).sum(axis=1)
-    if not copies.any():
-        return slates, copies
-    slates = slates.copy()
-    for row in np.flatnonzero(copies):
+    repeated = ordered[:, 1:] == ordered[:, :-1]
+    dropped = np.zeros(len(slates), np.int64)
+    if not np.count_nonzero(repeated):
+        return slates, dropped
+    for row in (repeated & (ordered[:, 1:] != PAD)).any(axis=1).nonzero()[0]:
         _, first = np.unique(slates[row], return_index=True)
         kept = slates[row, np.sort(first)]
-        slates[row] = 0
+        slates[row] = PAD
         slates[row, : len(kept)] = kept
-    return slates, copies
+        dropped[row] = slates.shape[1] - len(kept)
+    return slates, dropped

@@ -1,4 +1,4 @@
-"""SlateVectorEnv: N simulated users behind ``gymnasium.vector.VectorEnv``, one simulator call a step."""
+"""SlateVectorEnv: N simulated users behind ``gymnasium.vector.VectorEnv``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -13,14 +14,22 @@ from gymnasium.vector.utils import batch_space
 from usermirror_gym.envs.core import SessionCore, StepResult
 from usermirror_gym.envs.rewards import Reward, RewardSpec
 from usermirror_gym.envs.session import SessionModel, session_model
-from usermirror_gym.envs.setup import Duplicates, check_setup, prepare, spaces_of
+from usermirror_gym.envs.setup import (
+    Duplicates,
+    check_options,
+    check_setup,
+    prepare,
+    spaces_of,
+)
 from usermirror_gym.envs.world import World, check_users, make_world
-from usermirror_gym.errors import ConfigError
+from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
 
 class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
-    """N users at once; row i of ``reset(seed=s)`` lives exactly like ``SlateEnv.reset(seed=s + i)``.
+    """N users at once, with one simulator call a step.
+
+    Row i of ``reset(seed=s)`` lives exactly like ``SlateEnv.reset(seed=s + i)``.
 
     Arguments are those of :class:`~usermirror_gym.envs.SlateEnv`, and
 
@@ -57,14 +66,12 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
     ) -> None:
         self.world = world or make_world(**world_options)
         check_setup(self.world, slate_size, duplicates, render_mode, [])
-        mode = AutoresetMode(autoreset_mode)
+        mode = _mode(autoreset_mode)
         if num_envs < 1 or (max_episode_steps is not None and max_episode_steps < 1):
             raise ConfigError(
                 f"num_envs and max_episode_steps must be at least 1, got {num_envs} and "
                 f"{max_episode_steps}"
             )
-        if mode is AutoresetMode.SAME_STEP:
-            raise ConfigError("autoreset_mode must be NEXT_STEP or DISABLED, got SAME_STEP")
         self.metadata = {"render_modes": [], "autoreset_mode": mode}
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
@@ -81,7 +88,7 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         self._over = np.ones(num_envs, np.bool_)
         self._begun = False
 
-    def reset(  # type: ignore[override]
+    def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
@@ -90,13 +97,13 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         """Start all sessions, or those of ``options["reset_mask"]``.
 
         Raises:
-            ConfigError: seeds, mask or user ids do not fit.
+            ConfigError, UnknownNameError: seeds, mask, user ids or option names do not fit.
         """
-        options = options or {}
+        options = check_options(options, ("user_id", "reset_mask"))
         mask = self._mask(options.get("reset_mask"))
+        user_ids = self._user_ids(options.get("user_id"), mask)
         self._seed(seed, mask)
-        rows = self._rows[mask]
-        self.core.reset_rows(rows, self._user_ids(options.get("user_id"), mask))
+        self.core.reset_rows(self._rows[mask], user_ids)
         self._over[mask] = False
         self._begun = True
         return self.core.observe(), self._user_info()
@@ -107,17 +114,18 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         """Show one slate per row.
 
         Raises:
-            ActionError: a slate cannot be shown; names the row.
-            ConfigError: ``reset`` was not called yet.
+            ActionError: a slate cannot be shown; names the row.  Slates of resting rows are not
+                looked at, apart from their shape and dtype.
+            gymnasium.error.ResetNeeded: ``reset`` was not called yet.
         """
         if not self._begun:
-            raise ConfigError("call reset() before step()")
-        slates, dropped = prepare(
-            actions, self.num_envs, self.slate_size, self.world.split.dataset.n_items,
-            self.duplicates,
-        )  # fmt: skip
+            raise ResetNeeded("call reset() before step()")
         resting = self._over
         live = ~resting
+        slates, dropped = prepare(
+            actions, (self.num_envs, self.slate_size), self.world.split.dataset.n_items,
+            self.duplicates, live if resting.any() else None,
+        )  # fmt: skip
         info: dict[str, Any] = {}
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
@@ -181,19 +189,35 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         return mask
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: BoolArray) -> None:
+        seeds: list[int | None]
         if seed is None or isinstance(seed, (int, np.integer)):
+            super().reset(seed=None if seed is None else int(seed))  # of this env as a whole
             seeds = [None if seed is None else int(seed) + row for row in range(self.num_envs)]
         else:
-            seeds = list(seed)
+            seeds = [None if s is None else int(s) for s in seed]
         if len(seeds) != self.num_envs:
-            raise ConfigError(f"{len(seeds)} seeds for {self.num_envs} environments")
+            raise ConfigError(
+                f"{len(seeds)} seeds for {self.num_envs} environments; give one per row, or an "
+                "int s for s, s + 1, ..."
+            )
         for row in self._rows[mask]:
             if seeds[row] is not None or self.core.generators[row] is None:
-                self.core.generators[row], _ = seeding.np_random(seeds[row])
+                self.core.seed_row(row, seeding.np_random(seeds[row])[0])
 
     def _user_ids(self, ids: Any, mask: BoolArray) -> IntArray | None:
         if ids is None:
             return None
-        ids = np.broadcast_to(np.asarray(ids, dtype=np.int64), (self.num_envs,))[mask]
-        check_users(ids, self.world.split.dataset.n_users)
-        return ids
+        if np.shape(ids) not in ((), (self.num_envs,)):
+            raise ConfigError(
+                f"options['user_id'] must be one id or {self.num_envs}, got shape {np.shape(ids)}"
+            )
+        ids = np.broadcast_to(np.asarray(ids), (self.num_envs,))[mask]
+        return check_users(ids, self.world.split.dataset.n_users)
+
+
+def _mode(mode: AutoresetMode | str) -> AutoresetMode:
+    modes = {m.value: m for m in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED)}
+    name = mode.value if isinstance(mode, AutoresetMode) else mode
+    if name not in modes:
+        raise UnknownNameError("autoreset mode", name, modes)
+    return modes[name]

@@ -113,15 +113,23 @@ def _users(split: TimeSplit, users: IntArray | list[int] | None, min_history: in
                 "lower min_history"
             )
         return ids
-    ids = np.asarray(users, dtype=np.int64)
-    if ids.ndim != 1 or not len(ids):
-        raise ConfigError(f"users must be a non-empty list of user ids, got shape {ids.shape}")
-    check_users(ids, split.dataset.n_users)
-    return ids
+    if np.ndim(users) != 1 or not len(users):
+        raise ConfigError(
+            f"users must be a non-empty list of user ids, got shape {np.shape(users)}"
+        )
+    return check_users(users, split.dataset.n_users)
 
 
-def check_users(ids: IntArray, n_users: int) -> None:
-    """Raise ConfigError for a user id outside 1..n_users."""
-    bad = ids[(ids < 1) | (ids > n_users)]
+def check_users(ids: object, n_users: int) -> IntArray:
+    """User ids as an array.
+
+    Raises:
+        ConfigError: one is no integer, or outside 1..n_users.
+    """
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu":
+        raise ConfigError(f"user ids are integers in 1..{n_users}, got {ids!r}")
+    bad = array[(array < 1) | (array > n_users)]
     if len(bad):
         raise ConfigError(f"user id {bad[0]} is not in 1..{n_users}")
+    return array.astype(np.int64)

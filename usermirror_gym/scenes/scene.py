@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import overload
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 
@@ -45,12 +45,14 @@ class Scene:
     name: str = "scene"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SceneBatch(Sequence[Scene]):
-    """B scenes as arrays, padded with 0 on the right; a ``Sequence[Scene]`` that builds rows lazily.
+    """B scenes as arrays, padded with 0 on the right; a ``Sequence[Scene]`` that builds its rows.
 
     The arrays may be the live state of an environment: read them during ``choose``, never keep or
     change them.  H, T and K are the largest history, number of turns and slate in the batch.
+    Columns of a batch made by :meth:`lazy` or :meth:`select` come into being when first read, so
+    that a simulator pays only for what it looks at.
     """
 
     user_ids: IntArray  # (B,)
@@ -92,12 +94,31 @@ class SceneBatch(Sequence[Scene]):
             slates=_pad([s.slate for s in scenes], np.int64, width=width),
         )
 
+    @classmethod
+    def lazy(cls, size: int, load: Callable[[str], np.ndarray]) -> SceneBatch:
+        """``size`` scenes whose columns are made by ``load(name)``, each when it is first read."""
+        batch = object.__new__(cls)
+        batch.__dict__.update(_size=size, _load=load)
+        return batch
+
     def select(self, rows: IntArray | BoolArray) -> SceneBatch:
-        """The given rows as a new batch (copies)."""
-        return SceneBatch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        """The given rows as a new batch; its columns are copies."""
+        numbers = np.arange(len(self))[rows]
+        return SceneBatch.lazy(len(numbers), lambda name: getattr(self, name)[numbers])
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        # Python asks here only for what is not there: a column that nobody has read yet.
+        if name not in type(self).__dataclass_fields__ or "_load" not in self.__dict__:
+            raise AttributeError(f"SceneBatch has no attribute {name!r}")
+        column = self.__dict__[name] = self.__dict__["_load"](name)
+        return column
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
 
     def __len__(self) -> int:
-        return len(self.user_ids)
+        size = self.__dict__.get("_size")
+        return len(self.user_ids) if size is None else size
 
     @overload
     def __getitem__(self, row: int) -> Scene: ...
@@ -130,7 +151,7 @@ def _ids(padded: IntArray) -> tuple[int, ...]:
 
 def _pad(rows: Sequence[Sequence[float]], dtype: type, width: int | None = None) -> np.ndarray:
     width = max((len(r) for r in rows), default=0) if width is None else width
-    out = np.zeros((len(rows), width), dtype)
+    out: np.ndarray = np.zeros((len(rows), width), dtype)
     for row, values in enumerate(rows):
         out[row, : len(values)] = values
     return out
