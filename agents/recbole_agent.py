@@ -121,18 +121,18 @@ class RecBoleAgent:
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted agent; see :func:`usermirror_gym.agents.recbole_store.save`."""
-        from usermirror_gym.agents import recbole_store
+        from usermirror_gym.agents.recbole_store import save
 
         if self._built is None:
             raise not_fitted(self.name)
-        return recbole_store.save(self, self._built, self._tables, Path(folder))
+        return save(self, self._built, self._tables, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, *, progress: bool = True) -> Self:
         """Read what :meth:`save` wrote; see :func:`usermirror_gym.agents.recbole_store.load`."""
-        from usermirror_gym.agents import recbole_store
+        from usermirror_gym.agents.recbole_store import load
 
-        header, built, tables = recbole_store.load(Path(folder))
+        header, built, tables = load(Path(folder))
         agent = cls(
             header["model"], config=header["config"], seed=header["seed"], progress=progress
         )

@@ -15,14 +15,28 @@ NO_TRAINING: Final = ("EASE", "ItemKNN", "SLIMElastic", "ADMMSLIM", "NCEPLRec")
 """Solved in closed form while the model is built."""
 
 DEFAULTS: Final[dict[str, dict[str, Any]]] = {
-    "BPR": {"epochs": 30, "learning_rate": 0.003},
-    "LightGCN": {"epochs": 20, "learning_rate": 0.005, "train_batch_size": 4096},
-    "MultiVAE": {"epochs": 30, "train_batch_size": 128},
-    "MultiDAE": {"epochs": 30, "train_batch_size": 128},
-    "SASRec": {"epochs": 6, "hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2},
-    "GRU4Rec": {"epochs": 6, "MAX_ITEM_LIST_LENGTH": 10},
-    "NCL": {"num_clusters": 20, "warm_up_step": 5},
-    "RaCT": {"pretrain_epochs": 30, "train_batch_size": 128},
+    "BPR": {"epochs": 12, "learning_rate": 0.005},
     "EASE": {"reg_weight": 250.0},
+    "GRU4Rec": {
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "hidden_size": 64,
+        "MAX_ITEM_LIST_LENGTH": 10,
+    },
     "ItemKNN": {"k": 100, "shrink": 10.0},
+    "LightGCN": {"epochs": 15, "learning_rate": 0.01, "train_batch_size": 4096},
+    "MultiDAE": {"epochs": 30, "train_batch_size": 128},
+    "MultiVAE": {"epochs": 30, "train_batch_size": 128},
+    "NCL": {"num_clusters": 20, "warm_up_step": 5},
+    "NeuMF": {"epochs": 4, "learning_rate": 0.003},
+    "RaCT": {"pretrain_epochs": 30, "train_batch_size": 128},
+    "SASRec": {
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "n_layers": 1,
+        "inner_size": 64,
+        "hidden_dropout_prob": 0.2,
+        "attn_dropout_prob": 0.2,
+        "MAX_ITEM_LIST_LENGTH": 10,
+    },
 }

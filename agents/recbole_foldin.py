@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from usermirror_gym.types import FloatArray
 
 _MAX_FACTORS = 64
-_RIDGE = 1.0
+_RIDGE = 10.0
+"""Chosen on ml-100k: BPR users served as strangers then reach the accuracy of trained ones."""
 
 Fold = tuple[FloatArray, FloatArray, FloatArray]
 """Item factors V ``(n_items, d)``, map W ``(d, d)``, offset ``(n_items,)``."""

@@ -52,7 +52,7 @@ def test_growth_changes_what_is_recommended(fitted, everybody, model):
     first = agent.scores(everybody)
     grown = agent.scores(grow(everybody, agent.recommend(everybody, 5)[:, 4]))
     ranked = np.isfinite(first[0])
-    moved = np.abs(grown - first)[:, ranked].max(axis=1)
+    moved = np.abs(grown[:, ranked] - first[:, ranked]).max(axis=1)
     assert (moved > 1e-6).all()
 
 

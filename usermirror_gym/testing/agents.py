@@ -13,8 +13,6 @@ pytest collects the inherited tests.  Override :meth:`AgentContract.make_split` 
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -29,14 +27,8 @@ K = 5
 HISTORY = 12
 
 
-@functools.cache
-def _split(case: type[AgentContract]) -> TimeSplit:
-    return case().make_split()
-
-
-@functools.cache
-def _fitted(case: type[AgentContract]) -> Agent:
-    return case().make_agent().fit(_split(case))
+_splits: dict[type, TimeSplit] = {}
+_agents: dict[type, Agent] = {}
 
 
 class AgentContract:
@@ -53,12 +45,16 @@ class AgentContract:
     @pytest.fixture
     def split(self) -> TimeSplit:
         """The data, built once per class."""
-        return _split(type(self))
+        if type(self) not in _splits:
+            _splits[type(self)] = self.make_split()
+        return _splits[type(self)]
 
     @pytest.fixture
-    def agent(self) -> Agent:
+    def agent(self, split: TimeSplit) -> Agent:
         """One fitted agent for all tests of a class; they may only call ``recommend``."""
-        return _fitted(type(self))
+        if type(self) not in _agents:
+            _agents[type(self)] = self.make_agent().fit(split)
+        return _agents[type(self)]
 
     def test_is_an_agent_with_a_name(self) -> None:
         agent = self.make_agent()
