@@ -45,13 +45,22 @@ def save(agent: RecBoleAgent, built: Built, tables: Tables, folder: Path) -> Pat
         save_file(_tensors(built, tables), temporary / _TENSORS)
         header = json.dumps(_header(agent, tables), indent=1)
         (temporary / _HEADER).write_text(header, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        _swap_in(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
+
+
+def _swap_in(new: Path, folder: Path) -> None:
+    """Rename ``new`` to ``folder``; what was there before is moved aside first, then removed."""
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    aside = new.with_name(f"{new.name}-old")
+    os.replace(folder, aside)
+    os.replace(new, folder)
+    shutil.rmtree(aside)
 
 
 def load(folder: Path) -> tuple[dict[str, Any], Built, Tables]:
@@ -90,6 +99,8 @@ def _header(agent: RecBoleAgent, tables: Tables) -> dict[str, Any]:
         "format": FORMAT,
         "model": agent.model,
         "config": agent.config,
+        # All of them, so that a later change of our defaults cannot change a saved model.
+        "settings": settings_for(agent.model, agent.config),
         "seed": agent.seed,
         "fit_seconds": agent.fit_seconds,
         "n_items": tables.n_items,
@@ -136,7 +147,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> tuple[Bu
         item_features=header["item_features"],
     )
     model, seed = header["model"], header["seed"]
-    settings = settings_for(model, header["config"])
+    settings = header["settings"]
     with contained(seed) as folder:
         built = build(model, settings, tables, seed, folder, solve=model not in NO_TRAINING)
     if model in NO_TRAINING:
