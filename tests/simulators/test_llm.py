@@ -77,7 +77,7 @@ class TestLikelihood:
     def test_conditional_logit_by_hand(self, arithmetic, builder) -> None:
         """"Film 10 (1989)" and its line end are 15 characters; the taste adds 5 to one of them."""
         engine = arithmetic(taste="Film 11")
-        simulator = self.simulator(engine, builder, scale=3.0, outside=0.5)
+        simulator = self.simulator(engine, builder, unconditional=-1.0, scale=3.0, outside=0.5)
         utility = np.array([0, 3.0 * 5 / 15, 0, 0.5])  # the lengths cancel out
         expected = np.exp(utility) / np.exp(utility).sum()
         np.testing.assert_allclose(simulator.choose([SCENE]).probs, [expected])
@@ -111,7 +111,7 @@ class TestLikelihood:
         assert self.simulator(arithmetic(), builder).choose([scene]).probs.shape == (1, 31)
 
     def test_utilities_far_apart_do_not_overflow(self, arithmetic, builder) -> None:
-        simulator = self.simulator(arithmetic(taste="Film 11"), builder, scale=1e5)
+        simulator = self.simulator(arithmetic(taste="Film 11"), builder, unconditional=-1.0, scale=1e5)
         assert simulator.choose([SCENE]).probs[0, 1] == pytest.approx(1)
 
 

@@ -71,7 +71,7 @@ class LikelihoodWeights:
     """
 
     conditional: float = 1.0
-    unconditional: float = -1.0
+    unconditional: float = -0.5
     per_token: bool = True
     scale: float = 1.0
     outside: float | None = 0.0

@@ -40,7 +40,7 @@ class LLMSettings(BaseModel):
     """Letters only."""
     conditional: float = 1.0
     """Likelihood only, like the next four; see LikelihoodWeights."""
-    unconditional: float = -1.0
+    unconditional: float = -0.5
     per_token: bool = True
     scale: float = 1.0
     outside: float = 0.0
