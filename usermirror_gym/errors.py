@@ -15,7 +15,7 @@ class UserMirrorError(Exception):
 
 
 class UnknownNameError(UserMirrorError, ValueError):
-    """A name (model, preset, metric, data set ...) that does not exist; suggests the nearest one."""
+    """A name (model, preset, metric, data set ...) that does not exist; suggests a near one."""
 
     def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
         valid = sorted(valid)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Column names of the unified tables (METHOD: users, items, interactions).
+# Column names of the unified tables.
 USER_ID: Final = "user_id"
 ITEM_ID: Final = "item_id"
 TIMESTAMP: Final = "timestamp"

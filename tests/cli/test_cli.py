@@ -42,7 +42,10 @@ def test_list_names_everything_that_can_be_named() -> None:
     [
         (("episode", "--simulator", "popularty"), "Did you mean 'popularity'?"),
         (("episode", "--agent", "lightgc"), "Did you mean 'LightGCN'?"),
-        (("episode", "--simulator", "popularity", "--user", "9999"), "user id 9999 is not in 1..943"),
+        (
+            ("episode", "--simulator", "popularity", "--user", "9999"),
+            "user id 9999 is not in 1..943",
+        ),
         (("episode", "--dataset", "ml-10k"), "Did you mean 'ml-100k'?"),
         (("episode", "--dataset", "ml-1m"), "ml-1m needs the folder"),
         (("episode", "--simulator", "uniform", "--set", "outside"), "--set takes name=value"),

@@ -121,6 +121,7 @@ def make_step() -> Callable[..., dict]:
 @pytest.fixture
 def fidelity() -> dict[str, Any]:
     """The check of the simulator as the runner writes it."""
+
     def block(mean: float, half: float) -> dict[str, float]:
         return {"mean": mean, "low": mean - half, "high": mean + half}
 

@@ -120,7 +120,7 @@ def test_a_folder_with_other_settings_is_refused(finished: Path, tmp_path: Path)
 
 def test_a_broken_file_says_what_to_do(tmp_path: Path) -> None:
     broken = write_text(tmp_path / "x.jsonl", '{"a": 1}\n{"a":')
-    with pytest.raises(RunError, match="line 2.*Delete the file"):
+    with pytest.raises(RunError, match=r"line 2.*Delete the file"):
         read_jsonl(broken)
     with pytest.raises(RunError, match="Delete it"):
         read_json(broken)

@@ -86,9 +86,7 @@ def test_diversity_equals_python_sets_on_random_slates(split) -> None:
     rng = np.random.default_rng(0)
     slates = np.array([rng.choice(8, size=4, replace=False) + 1 for _ in range(50)])
     slates[0, 2:] = 0  # a short slate
-    genres = {
-        i: set(filter(None, g.split(", "))) for i, g in split.dataset.items["genres"].items()
-    }
+    genres = {i: set(filter(None, g.split(", "))) for i, g in split.dataset.items["genres"].items()}
     for slate, value in zip(slates, slate_diversity(slates, split), strict=True):
         pairs = [(genres[a], genres[b]) for a, b in combinations(slate[slate > 0].tolist(), 2)]
         known = [1 - len(a & b) / len(a | b) for a, b in pairs if a and b]

@@ -155,7 +155,7 @@ def test_a_hostile_title_cannot_open_an_option_line() -> None:
 def test_settings_are_checked(split: TimeSplit) -> None:
     with pytest.raises(ConfigError, match="prompt form must be 'scene' or 'session'"):
         PromptConfig(form="sesion")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="drop_lines must be in 1..history_lines"):
+    with pytest.raises(ConfigError, match=r"drop_lines must be in 1\.\.history_lines"):
         PromptConfig(history_lines=3, drop_lines=4)
     with pytest.raises(ConfigError, match="max_turns"):
         PromptConfig(max_turns=0)

@@ -41,7 +41,7 @@ def test_popularity_is_proportional_to_one_plus_counts_before_t0(split: TimeSpli
 
 
 def test_a_share_outside_zero_to_one_is_an_error(split: TimeSplit) -> None:
-    with pytest.raises(ConfigError, match="between 0 and 1, got 1.5"):
+    with pytest.raises(ConfigError, match=r"between 0 and 1, got 1\.5"):
         UniformChooser(outside=1.5)
     with pytest.raises(ConfigError, match="between 0 and 1, got -1"):
         PopularityChooser(split, outside_quantile=-1)
@@ -78,9 +78,7 @@ class TestByName:
         for name in available_simulators():
             assert isinstance(make_simulator(name, split), UserSimulator)
 
-    def test_the_preset_decides_the_readout_and_options_override_it(
-        self, split: TimeSplit
-    ) -> None:
+    def test_the_preset_decides_the_readout_and_options_override_it(self, split: TimeSplit) -> None:
         default = make_simulator("smollm2-likelihood", split, outside=2.5, form="scene")
         assert isinstance(default, LikelihoodSimulator)
         assert default.weights.outside == 2.5
@@ -112,7 +110,7 @@ class TestByName:
             make_simulator("smollm2-likelihood", split, readout="words")
         with pytest.raises(ConfigError, match="trained option head"):
             make_simulator("smollm2-likelihood", split, readout="options")
-        with pytest.raises(ConfigError, match="'uniform'.*unexpected keyword.*'scale'"):
+        with pytest.raises(ConfigError, match=r"'uniform'.*unexpected keyword.*'scale'"):
             make_simulator("uniform", split, scale=2)
 
     def test_presets_are_found(self) -> None:

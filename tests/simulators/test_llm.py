@@ -17,9 +17,7 @@ from usermirror_gym.simulators import (
     UserSimulator,
 )
 
-SCENE = Scene(
-    user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12)
-)
+SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12))
 SHORT = replace(SCENE, slate=(20, 21))
 
 
@@ -34,9 +32,7 @@ class TestLetters:
         weights = np.array([1, 1 / 2, 1 / 3, 1 / 4])
         np.testing.assert_allclose(probs, [weights / weights.sum()])
 
-    def test_all_permutations_even_out_a_pure_liking_for_letters(
-        self, arithmetic, builder
-    ) -> None:
+    def test_all_permutations_even_out_a_pure_liking_for_letters(self, arithmetic, builder) -> None:
         engine = arithmetic()
         probs = LettersSimulator(engine, builder, permutations=4).choose([SCENE]).probs
         np.testing.assert_allclose(probs, np.full((1, 4), 0.25))
@@ -75,7 +71,7 @@ class TestLikelihood:
         return LikelihoodSimulator(engine, builder, LikelihoodWeights(**weights))
 
     def test_conditional_logit_by_hand(self, arithmetic, builder) -> None:
-        """"Film 10 (1989)" and its line end are 15 characters; the taste adds 5 to one of them."""
+        """A film and its line end are 15 characters; the taste adds 5 to one of them."""
         engine = arithmetic(taste="Film 11")
         simulator = self.simulator(engine, builder, unconditional=-1.0, scale=3.0, outside=0.5)
         utility = np.array([0, 3.0 * 5 / 15, 0, 0.5])  # the lengths cancel out
@@ -111,7 +107,9 @@ class TestLikelihood:
         assert self.simulator(arithmetic(), builder).choose([scene]).probs.shape == (1, 31)
 
     def test_utilities_far_apart_do_not_overflow(self, arithmetic, builder) -> None:
-        simulator = self.simulator(arithmetic(taste="Film 11"), builder, unconditional=-1.0, scale=1e5)
+        simulator = self.simulator(
+            arithmetic(taste="Film 11"), builder, unconditional=-1.0, scale=1e5
+        )
         assert simulator.choose([SCENE]).probs[0, 1] == pytest.approx(1)
 
 
@@ -126,7 +124,7 @@ def test_scene_batches_and_scenes_are_the_same_question(arithmetic, builder) -> 
 
 
 class TestContext:
-    """A history that does not fit is shortened, oldest first; a list that does not fit is an error."""
+    """A history that does not fit loses its oldest lines; a list that does not fit is an error."""
 
     long = replace(SCENE, history=tuple(range(1, 9)), ratings=(3.0,) * 8, ages=(9,) * 8)
 

@@ -107,7 +107,9 @@ def episode(
     setting: Setting = None,
     dataset: Dataset = "ml-100k",
     data_folder: DataFolder = None,
-    patience: Annotated[int, typer.Option(help="Lists without a choice until the user leaves.")] = 3,
+    patience: Annotated[
+        int, typer.Option(help="Lists without a choice until the user leaves.")
+    ] = 3,
     seed: Seed = 0,
 ) -> None:
     """Play one episode and print it readably, step by step."""

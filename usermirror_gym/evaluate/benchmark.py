@@ -67,10 +67,14 @@ class BenchmarkConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.fidelity_scenes < 0 or self.fidelity_scenes == 1:
-            raise ConfigError(f"fidelity_scenes must be 0 or at least 2, got {self.fidelity_scenes}")
+            raise ConfigError(
+                f"fidelity_scenes must be 0 or at least 2, got {self.fidelity_scenes}"
+            )
         if not self.agents:
             raise ConfigError("name at least one agent")
-        twice = {a for a in self.agents if [b.casefold() for b in self.agents].count(a.casefold()) > 1}
+        twice = {
+            a for a in self.agents if [b.casefold() for b in self.agents].count(a.casefold()) > 1
+        }
         if twice:
             raise ConfigError(f"agents named twice: {sorted(twice)}")
 
@@ -204,8 +208,11 @@ def _episodes(
         for part in _groups(plan, config.batch_size):
             for agent in agents:
                 _play(config, world, agent, part, folder, clock, progress)
-    files = [file for agent in agents
-             for file in sorted((folder / "episodes" / agent.name).glob("*.jsonl"))]
+    files = [
+        file
+        for agent in agents
+        for file in sorted((folder / "episodes" / agent.name).glob("*.jsonl"))
+    ]
     rows = [row for file in files for row in read_jsonl(file)]
     write_jsonl(folder / "episodes.jsonl", rows)
     return pd.DataFrame(rows)

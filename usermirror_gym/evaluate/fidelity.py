@@ -25,7 +25,9 @@ _METRICS = ("accuracy", "log_loss")
 Progress = Callable[[int], None]
 
 
-def check_scenes(split: TimeSplit, scenes: int, slate_size: int, seed: int) -> dict[str, list[Scene]]:
+def check_scenes(
+    split: TimeSplit, scenes: int, slate_size: int, seed: int
+) -> dict[str, list[Scene]]:
     """Scenes after T0 by exposure sampler, half of them each."""
     return {
         sampler: build_scenes(

@@ -12,7 +12,7 @@ from usermirror_gym.errors import RunError
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
+    """Write under a temporary name, then rename: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -51,5 +51,7 @@ def read_jsonl(path: Path) -> list[Any]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise RunError(f"{path}, line {number}: {error}. Delete the file to redo it.") from error
+            raise RunError(
+                f"{path}, line {number}: {error}. Delete the file to redo it."
+            ) from error
     return rows

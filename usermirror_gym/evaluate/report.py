@@ -175,9 +175,7 @@ def _cell(
     return {
         "value": block["mean"],
         "text": metric.text(block["mean"]),
-        "interval": None
-        if block["low"] is None
-        else metric.range(block["low"], block["high"]),
+        "interval": None if block["low"] is None else metric.range(block["low"], block["high"]),
         "verdict": verdict,
         "title": title,
         "best": is_best(agent, metric, agents, baseline),

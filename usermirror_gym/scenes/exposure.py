@@ -40,4 +40,6 @@ def sample_distractors(
             f"sampler {sampler!r} has {left} items left for a user with {len(excluded)} known "
             f"ones, {n} are needed; use shorter lists"
         )
-    return rng.choice(len(weights), size=n, replace=False, p=weights / weights.sum()).astype(np.int64)
+    return rng.choice(len(weights), size=n, replace=False, p=weights / weights.sum()).astype(
+        np.int64
+    )

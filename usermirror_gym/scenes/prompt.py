@@ -44,7 +44,8 @@ class PromptConfig:
             raise ConfigError(f"prompt form must be 'scene' or 'session', got {self.form!r}")
         if not 1 <= self.drop_lines <= self.history_lines:
             raise ConfigError(
-                f"drop_lines must be in 1..history_lines ({self.history_lines}), got {self.drop_lines}"
+                f"drop_lines must be in 1..history_lines ({self.history_lines}), "
+                f"got {self.drop_lines}"
             )
         if self.max_turns < 1:
             raise ConfigError(f"max_turns must be at least 1, got {self.max_turns}")
@@ -57,7 +58,9 @@ class PromptBuilder:
     text: DomainText
     config: PromptConfig = PromptConfig()
 
-    def letters(self, scene: Scene, order: tuple[int, ...] | None = None, *, skip: int = 0) -> Prompt:
+    def letters(
+        self, scene: Scene, order: tuple[int, ...] | None = None, *, skip: int = 0
+    ) -> Prompt:
         """The question whose answer is one letter.
 
         Args:

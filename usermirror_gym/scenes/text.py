@@ -70,11 +70,13 @@ class MovieText:
         if user_id == PAD:
             return ""
         row = self._users.loc[user_id]
-        known = {k: row[k] for k in ("gender", "age", "occupation") if k in row and pd.notna(row[k])}
+        known = {
+            k: row[k] for k in ("gender", "age", "occupation") if k in row and pd.notna(row[k])
+        }
         person = {"M": "man", "F": "woman"}.get(str(known.get("gender")), "person")
         parts = [f"A {person}"]
         if "age" in known:
-            parts.append(f"{int(known['age'])} years old")
+            parts.append(f"{known['age']} years old")
         if known.get("occupation") not in (None, "other", "none"):
             parts.append(f"occupation {clean(known['occupation'], 40)}")
         return ", ".join(parts) + "."

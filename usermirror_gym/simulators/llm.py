@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,11 +13,11 @@ from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.types import FloatArray, Prompt
+from usermirror_gym.types import FloatArray, IntArray, Prompt
 
 
 class LettersSimulator:
-    """Reads the probabilities of the option letters A, B, C ... (Wei et al., Mirroring Users, 2026).
+    """Reads the probabilities of the letters A, B, C ... (Wei et al., Mirroring Users, 2026).
 
     Args:
         engine: runs the LLM.
@@ -40,10 +41,11 @@ class LettersSimulator:
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         plans = [(scene, order) for scene in scenes for order in self._orders(scene)]
         prompts = [
-            fit_context(self.engine, self.builder, scene, lambda skip, s=scene, o=order:
-                        self.builder.letters(s, o, skip=skip))
+            fit_context(
+                self.engine, self.builder, scene, partial(self.builder.letters, scene, order)
+            )
             for scene, order in plans
-        ]  # fmt: skip
+        ]
         answers = self.engine.choice_logprobs(prompts)
         probs = np.zeros((len(scenes), _width(scenes) + 1))
         rows = [row for row, scene in enumerate(scenes) for _ in self._orders(scene)]
@@ -97,10 +99,9 @@ class LikelihoodSimulator:
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         prompts = [
-            fit_context(self.engine, self.builder, scene, lambda skip, s=scene:
-                        self.builder.likelihood(s, skip=skip))
+            fit_context(self.engine, self.builder, scene, partial(self.builder.likelihood, scene))
             for scene in scenes
-        ]  # fmt: skip
+        ]
         answers = self.engine.text_logprobs(prompts)
         self._learn_alone({item for scene in scenes for item in scene.slate})
         probs = np.zeros((len(scenes), _width(scenes) + 1))
@@ -111,7 +112,7 @@ class LikelihoodSimulator:
         return _batch(probs, list(range(len(scenes))), answers)
 
     def parts(self, scenes: Sequence[Scene]) -> list[tuple[FloatArray, FloatArray]]:
-        """Conditional and unconditional part of every option of every scene; for fitting weights."""
+        """Conditional and unconditional part of the options of every scene; for fitting weights."""
         prompts = [self.builder.likelihood(scene) for scene in scenes]
         answers = self.engine.text_logprobs(prompts)
         self._learn_alone({item for scene in scenes for item in scene.slate})
@@ -144,19 +145,22 @@ class LikelihoodSimulator:
 
 
 def fit_context(
-    engine: Engine, builder: PromptBuilder, scene: Scene, build: Callable[[int], Prompt]
+    engine: Engine, builder: PromptBuilder, scene: Scene, build: Callable[..., Prompt]
 ) -> Prompt:
     """The prompt with as much history as the context holds; the oldest lines go first.
+
+    Args:
+        build: makes the prompt without the ``skip=`` oldest history lines.
 
     Raises:
         SceneError: it does not fit even without any history; names the scene.
     """
-    prompt = build(0)
+    prompt = build(skip=0)
     if _surely_fits(prompt, engine.context_length):
         return prompt
     lines = builder.history_lines_shown(scene)
     for skip in range(lines + 1):
-        prompt = build(skip)
+        prompt = build(skip=skip)
         if engine.count_tokens(prompt) <= engine.context_length:
             return prompt
     raise SceneError(
@@ -178,9 +182,11 @@ def _width(scenes: Sequence[Scene]) -> int:
 
 
 def _batch(probs: FloatArray, rows: list[int], answers: Sequence[OptionScores]) -> ChoiceBatch:
-    n = len(probs)
-    counts = {
-        field: np.bincount(rows, [getattr(a, field) for a in answers], minlength=n).astype(np.int64)
-        for field in ("prompt_tokens", "cached_tokens")
-    }
-    return ChoiceBatch(probs / probs.sum(axis=1, keepdims=True), **counts)
+    def per_scene(counts: list[int]) -> IntArray:
+        return np.bincount(rows, counts, minlength=len(probs)).astype(np.int64)
+
+    return ChoiceBatch(
+        probs / probs.sum(axis=1, keepdims=True),
+        prompt_tokens=per_scene([a.prompt_tokens for a in answers]),
+        cached_tokens=per_scene([a.cached_tokens for a in answers]),
+    )
