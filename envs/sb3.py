@@ -24,10 +24,10 @@ except ImportError as error:
 class SB3VecEnv(VecEnv):
     """Stable-Baselines3's semantics over a Gymnasium vector environment.
 
-    A session that ends is reset within the same step: the returned observation is the first of the
-    next session, and ``infos[i]`` holds the last one as ``terminal_observation`` and, for the
-    horizon, ``TimeLimit.truncated``.  Actions always count from 0, as Stable-Baselines3 assumes; the
-    offset of item ids is added here.
+    A session that ends is reset within the same step: the returned observation is the first of
+    the next session, and ``infos[i]`` holds the last one as ``terminal_observation`` and, for the
+    horizon, ``TimeLimit.truncated``.  Actions always count from 0, as Stable-Baselines3 assumes;
+    the offset of item ids is added here.
 
     Args:
         env: a vector environment whose ``autoreset_mode`` is ``DISABLED``, possibly wrapped.

@@ -115,9 +115,7 @@ def drop_duplicates(slates: IntArray) -> tuple[IntArray, IntArray]:
     if not np.count_nonzero(repeated):
         return slates, dropped
     for row in (repeated & (ordered[:, 1:] != PAD)).any(axis=1).nonzero()[0]:
-        _, first = np.unique(slates[row], return_index=True)
-        kept = slates[row, np.sort(first)]
-        slates[row] = PAD
-        slates[row, : len(kept)] = kept
+        kept = list(dict.fromkeys(slates[row].tolist()))
         dropped[row] = slates.shape[1] - len(kept)
+        slates[row] = kept + [PAD] * int(dropped[row])
     return slates, dropped
