@@ -52,7 +52,7 @@ def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 def benchmark(
     agents: Annotated[
         str, typer.Option(help="Comma-separated: Random, Pop, Oracle or any RecBole model.")
-    ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,SASRec",
+    ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,GRU4Rec",
     users: Annotated[int, typer.Option(help="Episodes per agent, each with another user.")] = 24,
     steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 8,
     slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,

@@ -35,7 +35,7 @@ from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.simulators import DEFAULT_SIMULATOR
 
 DEFAULT_AGENTS = (
-    "Random", "Pop", "ItemKNN", "EASE", "BPR", "LightGCN", "MultiVAE", "SASRec",
+    "Random", "Pop", "ItemKNN", "EASE", "BPR", "LightGCN", "MultiVAE", "GRU4Rec",
 )  # fmt: skip
 
 
