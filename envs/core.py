@@ -84,8 +84,8 @@ class SessionCore:
         self._use_up(rows)
         ids = users[(drawn * len(users)).astype(np.int64)] if user_ids is None else user_ids
         self.user_ids[rows] = ids
-        self.items[rows] = memory.items[ids]
-        self.ratings[rows] = self.world.known_ratings[ids]
+        self.items[rows] = memory.items.take(ids, axis=0)
+        self.ratings[rows] = self.world.known_ratings.take(ids, axis=0)
         self.lengths[rows] = memory.lengths[ids]
         self.turns[rows] = self.misses[rows] = 0
         self.last_slates[rows] = 0
@@ -101,7 +101,7 @@ class SessionCore:
         probs = self._spread(np.asarray(batch.probs), rows)
         luck = self._luck[self._all, self._used]
         choices = inverse_transform(self._cumulative(probs), luck[:, _CHOICE])
-        options = np.zeros_like(probs, np.int64)  # last column: no item
+        options = np.zeros(probs.shape, np.int64)  # last column: no item
         options[:, :-1] = slates
         items = options[self._all, choices]
         ratings = self.world.ratings.sample(self.user_ids, items, luck[:, _RATING])

@@ -16,7 +16,7 @@ from usermirror_gym.envs.spaces import (
 )
 from usermirror_gym.envs.world import World
 from usermirror_gym.errors import ActionError, ConfigError, UnknownNameError
-from usermirror_gym.types import RATING, BoolArray, IntArray
+from usermirror_gym.types import PAD, RATING, BoolArray, IntArray
 
 Duplicates = Literal["drop", "raise"]
 
@@ -53,16 +53,17 @@ def prepare(
     shape: tuple[int, ...],
     n_items: int,
     duplicates: Duplicates,
-    live: BoolArray | None = None,
+    resting: BoolArray | None = None,
 ) -> tuple[IntArray, IntArray]:
     """Checked slates ``(N, K)`` without duplicates, and how many items each row lost.
 
-    Arguments are those of :func:`~usermirror_gym.envs.spaces.check_slates`.
+    Arguments are those of :func:`~usermirror_gym.envs.spaces.check_slates`; the slates of resting
+    rows are all zeros.
 
     Raises:
         ActionError: a slate cannot be shown.
     """
-    slates, dropped = drop_duplicates(check_slates(actions, shape, n_items, live))
+    slates, dropped = drop_duplicates(check_slates(actions, shape, n_items, resting))
     if duplicates == "raise" and np.count_nonzero(dropped):
         row = int(dropped.nonzero()[0][0])
         slate = np.asarray(actions).reshape(-1, shape[-1])[row].tolist()
@@ -70,6 +71,8 @@ def prepare(
             f"{place(row, shape)}slate {slate} shows an item twice "
             "(duplicates='drop' would show it once)"
         )
+    if resting is not None:
+        slates[resting] = PAD
     return slates, dropped
 
 

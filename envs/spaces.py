@@ -53,7 +53,7 @@ def check_slates(
     actions: object,
     shape: tuple[int, ...],
     n_items: int,
-    live: BoolArray | None = None,
+    resting: BoolArray | None = None,
     *,
     positions: bool = False,
 ) -> IntArray:
@@ -63,7 +63,7 @@ def check_slates(
         actions: anything that numpy reads as an array of integers.
         shape: what it must have: ``(K,)`` or ``(N, K)``.
         n_items: ids are 1..n_items.
-        live: ``(N,)`` rows whose items are looked at; the others become 0.  ``None``: all rows.
+        resting: ``(N,)`` rows that may hold anything; they get a slate that is valid.
         positions: the numbers are positions 0..n_items - 1 of a shortlist instead.
 
     Raises:
@@ -83,12 +83,10 @@ def check_slates(
             ".astype(int), or let ScoreWrapper turn scores into a slate"
         )
     slates = array.astype(np.int64).reshape(-1, shape[-1])
-    if live is not None:
-        slates[~live] = 0
+    if resting is not None:
+        slates[resting] = np.arange(first, first + shape[-1])
     # As unsigned numbers, negative ids are larger than any catalogue: one pass finds both ends.
     bad = (slates - first).view(np.uint64) >= n_items
-    if live is not None:
-        bad &= live[:, None]
     if np.count_nonzero(bad):
         row, column = np.argwhere(bad)[0]
         raise ActionError(
@@ -107,15 +105,15 @@ def drop_duplicates(slates: IntArray) -> tuple[IntArray, IntArray]:
     """Show every item once, in place: later copies go, the rest moves up, zeros fill the end.
 
     Returns:
-        the slates and the number dropped per row, (N,).  Rows of zeros lose nothing.
+        the slates and the number dropped per row, (N,).
     """
     ordered = np.sort(slates, axis=1)
     repeated = ordered[:, 1:] == ordered[:, :-1]
     dropped = np.zeros(len(slates), np.int64)
-    if not np.count_nonzero(repeated):
-        return slates, dropped
-    for row in (repeated & (ordered[:, 1:] != PAD)).any(axis=1).nonzero()[0]:
-        kept = list(dict.fromkeys(slates[row].tolist()))
-        dropped[row] = slates.shape[1] - len(kept)
-        slates[row] = kept + [PAD] * int(dropped[row])
+    if np.count_nonzero(repeated):
+        for row in set(repeated.nonzero()[0].tolist()):
+            kept = list(dict.fromkeys(slates[row].tolist()))
+            missing = slates.shape[1] - len(kept)
+            slates[row] = kept + [PAD] * missing
+            dropped[row] = missing
     return slates, dropped

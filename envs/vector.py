@@ -121,11 +121,12 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         if not self._begun:
             raise ResetNeeded("call reset() before step()")
         resting = self._over
-        live = ~resting
+        some_rest = bool(np.count_nonzero(resting))
         slates, dropped = prepare(
             actions, (self.num_envs, self.slate_size), self.world.split.dataset.n_items,
-            self.duplicates, live if resting.any() else None,
+            self.duplicates, resting if some_rest else None,
         )  # fmt: skip
+        live = ~resting
         info: dict[str, Any] = {}
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
@@ -139,7 +140,7 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         over = terminated | truncated
         if self.metadata["autoreset_mode"] is AutoresetMode.DISABLED:
             over |= resting
-        elif resting.any():
+        elif some_rest:
             self.core.reset_rows(self._rows[resting])
         self._over = over
         return self.core.observe(), rewards, terminated, truncated, info | self._user_info()

@@ -111,8 +111,8 @@ class VectorShortlistWrapper(VectorWrapper):
             gymnasium.error.ResetNeeded: ``reset`` was not called yet.
         """
         shape = (self.num_envs, self.shortlist.slate_size)
-        live = self.env.unwrapped.live  # type: ignore[attr-defined]
-        slates = _chosen(self._candidates, actions, shape, live)
+        resting = ~self.env.unwrapped.live  # type: ignore[attr-defined]
+        slates = _chosen(self._candidates, actions, shape, resting)
         observations, rewards, terminated, truncated, info = self.env.step(slates)
         observations, info = self._augment(observations, info)
         return observations, rewards, terminated, truncated, info
@@ -182,13 +182,13 @@ def _chosen(
     candidates: IntArray | None,
     positions: object,
     shape: tuple[int, ...],
-    live: np.ndarray | None = None,
+    resting: np.ndarray | None = None,
 ) -> IntArray:
     """Item ids ``(N, K)`` at the given positions."""
     if candidates is None:
         raise gymnasium.error.ResetNeeded("call reset() before step()")
     size = candidates.shape[1]
-    checked = check_slates(positions, shape, size, live, positions=True)
+    checked = check_slates(positions, shape, size, resting, positions=True)
     return np.take_along_axis(candidates, checked, axis=1)
 
 
