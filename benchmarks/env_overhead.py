@@ -36,6 +36,7 @@ from usermirror_gym.simulators.base import ChoiceBatch
 Run = Callable[[int], tuple[int, float]]
 OURS, CARTPOLE, CARTPOLE_VECTOR = "UserMirror/Slate-v0", "CartPole-v1", "CartPole-v1, vector"
 TARGET = 3.0
+N_ITEMS = 1682
 
 
 class ConstantChooser:
@@ -53,11 +54,12 @@ class ConstantChooser:
 
 
 def slates(args: argparse.Namespace) -> Run:
-    """Steps of the native vector environment, random slates drawn beforehand."""
+    """Steps of the native vector environment, with random slates of different items."""
     chooser = ConstantChooser(args.num_envs, args.slate_size, args.outside)
     env = gym.make_vec(OURS, num_envs=args.num_envs, slate_size=args.slate_size, simulator=chooser)
-    env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(64)]
+    rng = np.random.default_rng(0)
+    catalogue = np.tile(np.arange(1, N_ITEMS + 1), (args.num_envs, 1))
+    actions = [rng.permuted(catalogue, axis=1)[:, : args.slate_size] for _ in range(64)]
     env.reset(seed=0)
 
     def run(steps: int) -> tuple[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ _CHOICE, _RATING, _LEAVE = range(3)
 _USER = 0  # a start of a session needs one number only
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """One step of N rows.  A resting row saw nothing: it took *none of these* for certain."""
 
     live: BoolArray
@@ -81,7 +80,8 @@ class SessionCore:
         users, memory = self.world.users, self.world.memory
         # Used up even when the user is given, so that the luck that follows is the same.
         drawn = self._luck[rows, self._used[rows], _USER]
-        self._use_up(rows)
+        self._used[rows] += 1
+        self._restock()
         ids = users[(drawn * len(users)).astype(np.int64)] if user_ids is None else user_ids
         self.user_ids[rows] = ids
         self.items[rows] = memory.items.take(ids, axis=0)
@@ -104,15 +104,19 @@ class SessionCore:
         options = np.zeros(probs.shape, np.int64)  # last column: no item
         options[:, :-1] = slates
         items = options[self._all, choices]
-        ratings = self.world.ratings.sample(self.user_ids, items, luck[:, _RATING])
-        ratings[items == 0] = np.nan
+        clicked = items.nonzero()[0]
+        ratings = np.full(self.num_envs, np.nan)
+        ratings[clicked] = self.world.ratings.sample(
+            self.user_ids[clicked], items[clicked], luck[clicked, _RATING]
+        )
         outcome = Outcome(slates, probs, choices, ratings)
         rewards, components = self.reward(outcome)
-        self._remember(outcome, items, live)
+        self._remember(outcome, items, clicked, live)
         leaves = self.session.leaves(
             Progress(self.turns, self.misses, probs[:, -1], luck[:, _LEAVE])
         )
-        self._use_up(rows)
+        self._used += live
+        self._restock()
         if len(rows) < self.num_envs:
             rewards = np.where(live, rewards, 0.0)
         return StepResult(live, rows, outcome, items, rewards, components, leaves & live, batch)
@@ -172,17 +176,19 @@ class SessionCore:
             )
         return cumulative
 
-    def _remember(self, outcome: Outcome, items: IntArray, live: BoolArray) -> None:
+    def _remember(
+        self, outcome: Outcome, items: IntArray, clicked: IntArray, live: BoolArray
+    ) -> None:
         if self.turns.max() == self.turn_chosen.shape[1]:
             self._double_room()
         # A resting row writes behind the end of its session, where nobody reads.
         self.turn_slates[self._all, self.turns] = outcome.slates
         self.turn_chosen[self._all, self.turns] = items
         self.turns += live
-        self.misses = np.where(items > 0, 0, self.misses + 1)
+        self.misses += 1  # void in a resting row, whose reset clears it
+        self.misses[clicked] = 0
         np.copyto(self.last_slates, outcome.slates, where=live[:, None])
         np.copyto(self.last_choices, outcome.choices, where=live)
-        clicked = items.nonzero()[0]
         self._append(clicked, items[clicked], outcome.ratings[clicked])
 
     def _append(self, rows: IntArray, items: IntArray, ratings: FloatArray) -> None:
@@ -196,11 +202,9 @@ class SessionCore:
         self.ratings[rows, end] = np.where(np.isnan(ratings), 0.0, ratings)
         self.lengths[rows] = end + 1
 
-    def _use_up(self, rows: IntArray) -> None:
-        """One event of luck is gone; whose block is empty draws the next."""
-        used = self._used[rows] + 1
-        self._used[rows] = used
-        for row in rows[used == _BLOCK]:
+    def _restock(self) -> None:
+        """Whose block of luck is used up draws the next."""
+        for row in (self._used == _BLOCK).nonzero()[0]:
             self.seed_row(row, self.generators[row])
 
     def _double_room(self) -> None:

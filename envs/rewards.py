@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import FloatArray, IntArray
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What N users did with their lists of K items."""
 
     slates: IntArray  # (N, K)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Where N sessions stand after a step; every array has N rows."""
 
     turns: IntArray

@@ -16,7 +16,7 @@ from usermirror_gym.envs.spaces import (
 )
 from usermirror_gym.envs.world import World
 from usermirror_gym.errors import ActionError, ConfigError, UnknownNameError
-from usermirror_gym.types import PAD, RATING, BoolArray, IntArray
+from usermirror_gym.types import PAD, RATING, IntArray
 
 Duplicates = Literal["drop", "raise"]
 
@@ -53,7 +53,7 @@ def prepare(
     shape: tuple[int, ...],
     n_items: int,
     duplicates: Duplicates,
-    resting: BoolArray | None = None,
+    resting: IntArray | None = None,
 ) -> tuple[IntArray, IntArray]:
     """Checked slates ``(N, K)`` without duplicates, and how many items each row lost.
 

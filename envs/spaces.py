@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from usermirror_gym.errors import ActionError
-from usermirror_gym.types import PAD, BoolArray, IntArray
+from usermirror_gym.types import PAD, IntArray
 
 MAX_TURNS = 2**31 - 1
 
@@ -53,7 +53,7 @@ def check_slates(
     actions: object,
     shape: tuple[int, ...],
     n_items: int,
-    resting: BoolArray | None = None,
+    resting: IntArray | None = None,
     *,
     positions: bool = False,
 ) -> IntArray:
@@ -63,7 +63,7 @@ def check_slates(
         actions: anything that numpy reads as an array of integers.
         shape: what it must have: ``(K,)`` or ``(N, K)``.
         n_items: ids are 1..n_items.
-        resting: ``(N,)`` rows that may hold anything; they get a slate that is valid.
+        resting: numbers of the rows that may hold anything; they get a slate that is valid.
         positions: the numbers are positions 0..n_items - 1 of a shortlist instead.
 
     Raises:

@@ -120,28 +120,25 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         """
         if not self._begun:
             raise ResetNeeded("call reset() before step()")
-        resting = self._over
-        some_rest = bool(np.count_nonzero(resting))
+        resting = self._over.nonzero()[0]
         slates, dropped = prepare(
             actions, (self.num_envs, self.slate_size), self.world.split.dataset.n_items,
-            self.duplicates, resting if some_rest else None,
+            self.duplicates, resting if len(resting) else None,
         )  # fmt: skip
-        live = ~resting
         info: dict[str, Any] = {}
-        rewards = np.zeros(self.num_envs)
-        terminated = np.zeros(self.num_envs, np.bool_)
-        truncated = np.zeros(self.num_envs, np.bool_)
-        if live.any():
-            result = self.core.step(slates, live)
+        if len(resting) < self.num_envs:
+            result = self.core.step(slates, ~self._over)
             rewards, terminated = result.rewards, result.terminated
-            if self.max_episode_steps is not None:
-                truncated = live & (self.core.turns >= self.max_episode_steps)
+            truncated = self._truncated(result.live)
             info = self._step_info(result, dropped)
+        else:
+            rewards = np.zeros(self.num_envs)
+            terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
         over = terminated | truncated
         if self.metadata["autoreset_mode"] is AutoresetMode.DISABLED:
-            over |= resting
-        elif some_rest:
-            self.core.reset_rows(self._rows[resting])
+            over |= self._over
+        elif len(resting):
+            self.core.reset_rows(resting)
         self._over = over
         return self.core.observe(), rewards, terminated, truncated, info | self._user_info()
 
@@ -149,6 +146,11 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
     def live(self) -> BoolArray:
         """``(N,)`` rows whose session goes on; the others rest."""
         return ~self._over
+
+    def _truncated(self, live: BoolArray) -> BoolArray:
+        if self.max_episode_steps is None:
+            return np.zeros(self.num_envs, np.bool_)
+        return live & (self.core.turns >= self.max_episode_steps)
 
     def _user_info(self) -> dict[str, Any]:
         return {"user_id": self.core.user_ids.copy(), "_user_id": np.ones(self.num_envs, np.bool_)}

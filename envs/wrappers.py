@@ -111,7 +111,7 @@ class VectorShortlistWrapper(VectorWrapper):
             gymnasium.error.ResetNeeded: ``reset`` was not called yet.
         """
         shape = (self.num_envs, self.shortlist.slate_size)
-        resting = ~self.env.unwrapped.live  # type: ignore[attr-defined]
+        resting = (~self.env.unwrapped.live).nonzero()[0]  # type: ignore[attr-defined]
         slates = _chosen(self._candidates, actions, shape, resting)
         observations, rewards, terminated, truncated, info = self.env.step(slates)
         observations, info = self._augment(observations, info)
@@ -182,7 +182,7 @@ def _chosen(
     candidates: IntArray | None,
     positions: object,
     shape: tuple[int, ...],
-    resting: np.ndarray | None = None,
+    resting: IntArray | None = None,
 ) -> IntArray:
     """Item ids ``(N, K)`` at the given positions."""
     if candidates is None:
