@@ -59,7 +59,7 @@ def slates(args: argparse.Namespace) -> Run:
     env = gym.make_vec(OURS, num_envs=args.num_envs, slate_size=args.slate_size, simulator=chooser)
     rng = np.random.default_rng(0)
     catalogue = np.tile(np.arange(1, N_ITEMS + 1), (args.num_envs, 1))
-    actions = [rng.permuted(catalogue, axis=1)[:, : args.slate_size] for _ in range(64)]
+    actions = [rng.permuted(catalogue, axis=1)[:, : args.slate_size].copy() for _ in range(64)]
     env.reset(seed=0)
 
     def run(steps: int) -> tuple[int, float]:
