@@ -204,8 +204,10 @@ class SessionCore:
 
     def _restock(self) -> None:
         """Whose block of luck is used up draws the next."""
-        for row in (self._used == _BLOCK).nonzero()[0]:
-            self.seed_row(row, self.generators[row])
+        empty = self._used == _BLOCK
+        if np.count_nonzero(empty):
+            for row in empty.nonzero()[0]:
+                self.seed_row(row, self.generators[row])
 
     def _double_room(self) -> None:
         more = self.turn_chosen.shape[1]

@@ -86,10 +86,10 @@ class Reward:
         raw = {name: function(outcome) for name, (function, _) in self.terms.items()}
         total = np.zeros(len(outcome.slates))
         for name, (_, weight) in self.terms.items():
-            if np.shape(raw[name]) != total.shape:
+            if getattr(raw[name], "shape", ()) != total.shape:
                 raise ConfigError(
-                    f"reward {name!r} answered with shape {np.shape(raw[name])}, expected "
-                    f"{total.shape}: one number per row"
+                    f"reward {name!r} answered with shape {np.shape(raw[name])}, expected an "
+                    f"array of shape {total.shape}: one number per row"
                 )
             total += weight * raw[name]
         return total, raw
