@@ -46,7 +46,7 @@ def test_a_function_is_a_reward():
 
 
 def test_a_function_must_answer_for_every_row():
-    with pytest.raises(ConfigError, match=r"answered with shape \(\), expected an array of shape \(3,\)"):
+    with pytest.raises(ConfigError, match=r"with shape \(\), expected an array of shape \(3,\)"):
         Reward(lambda outcome: 1.0)(OUTCOME)
 
 
