@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from usermirror_gym.engines.packed_linear import PackedLinear, can_pack
+
 _CHUNK = 256
 """Positions whose full-vocabulary logits are held at once."""
 
@@ -17,6 +19,8 @@ class Head:
     def __init__(self, model: Any) -> None:
         layer = model.get_output_embeddings()
         self._weight, self._bias = layer.weight, getattr(layer, "bias", None)
+        packed = can_pack(model) and isinstance(layer, torch.nn.Linear)
+        self._whole = PackedLinear(self._weight, self._bias) if packed else layer
         config = model.config.get_text_config(decoder=True)
         self._scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
         self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
@@ -25,11 +29,12 @@ class Head:
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """``(n, V)`` float32 logits, or ``(n, K)`` of the given tokens only."""
-        weight, bias = self._weight, self._bias
-        if tokens is not None:
-            weight = weight.index_select(0, tokens)
-            bias = None if bias is None else bias.index_select(0, tokens)
-        out = functional.linear(hidden, weight, bias).float() * self._scale
+        if tokens is None:
+            out = self._whole(hidden).float() * self._scale
+        else:
+            bias = None if self._bias is None else self._bias.index_select(0, tokens)
+            weight = self._weight.index_select(0, tokens)
+            out = functional.linear(hidden, weight, bias).float() * self._scale
         return out if self._cap is None else torch.tanh(out / self._cap) * self._cap
 
     @torch.inference_mode()

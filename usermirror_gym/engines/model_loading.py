@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from usermirror_gym.engines.packed_linear import pack
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,14 +58,16 @@ def load_config(path: Path) -> Any:
 
 
 def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """A causal LM in eval mode on its device.
+    """A causal LM in eval mode on its device; its weights may be packed for the CPU.
 
     Raises:
         CheckpointError: the files cannot be read as a causal LM.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, path, dtype=dtype).to(device).eval()
+    model = _load(AutoModelForCausalLM, path, dtype=dtype).to(device).eval()
+    pack(model)
+    return model
 
 
 def context_length(config: Any) -> int:
