@@ -61,7 +61,7 @@ def fidelity_check(
     """
     rows: list[dict[str, Any]] = []
     gaps: dict[str, dict[str, float]] = {}
-    beaten: dict[str, Interval] = {}
+    verdicts: list[str] = []
     popularity = PopularityChooser(split)
     for sampler, own in check_scenes(split, scenes, slate_size, seed).items():
         users = np.array([scene.user_id for scene in own])
@@ -79,18 +79,25 @@ def fidelity_check(
                 {"sampler": sampler, "chooser": chooser, "n": len(own)}
                 | {metric: interval._asdict() for metric, interval in blocks.items()}
             )
-        own_accuracy = scored["simulator"][:, 0]
-        gap = own_accuracy - scored["swapped history"][:, 0]
-        gaps[sampler] = bootstrap.intervals(gap[:, None])[0]._asdict()
-        beyond = own_accuracy - scored["popularity"][:, 0]
-        beaten[sampler] = bootstrap.intervals(beyond[:, None])[0]
+        own_scores = scored["simulator"]
+        gap, gain = bootstrap.intervals(own_scores - scored["swapped history"])
+        gaps[sampler] = gap._asdict()
+        # A lower log-loss is better, hence the other order.
+        verdicts.append(
+            _verdict(
+                sampler,
+                gap,
+                gain._replace(mean=-gain.mean, low=-gain.high, high=-gain.low),
+                bootstrap.intervals(scored["popularity"] - own_scores)[1],
+            )
+        )
     return {
         "scenes": sum(row["n"] for row in rows if row["chooser"] == "simulator"),
         "slate_size": slate_size,
         "simulator": simulator.name,
         "rows": rows,
         "gaps": gaps,
-        "verdict": _verdict(gaps, beaten),
+        "verdict": "; ".join(verdicts).capitalize() + ".",
     }
 
 
@@ -119,23 +126,32 @@ def _score(probs: FloatArray, scenes: Sequence[Scene]) -> FloatArray:
     return np.column_stack([accuracy, -np.log(np.maximum(items[rows, targets], 1e-12))])
 
 
-def _verdict(gaps: dict[str, dict[str, float]], beaten: dict[str, Interval]) -> str:
-    parts = []
-    for sampler, gap in gaps.items():
-        reads = "reads the history" if gap["low"] > 0 else "is not shown to read the history"
-        beyond = beaten[sampler]
-        if beyond.low > 0:
-            against = "beats popularity"
-        else:
-            against = "loses to popularity" if beyond.high < 0 else "does not beat popularity"
-        parts.append(
-            f"on {sampler} lists it {reads} (own minus swapped history {gap['mean']:+.0%}"
-            f"{_range(gap)}) and {against}"
-        )
-    return "; ".join(parts).capitalize() + "."
+def _verdict(sampler: str, gap: Interval, gain: Interval, beyond: Interval) -> str:
+    """One clause; decided by log-loss, which sees more of the answer than accuracy does.
+
+    Args:
+        gap: accuracy, own minus swapped history.
+        gain: log-loss, swapped minus own history.
+        beyond: log-loss, popularity minus simulator.
+    """
+    reads = "reads the history" if gain.low > 0 else "is not shown to read the history"
+    against = "does not beat"
+    if beyond.low > 0:
+        against = "beats"
+    elif beyond.high < 0:
+        against = "loses to"
+    cost = (
+        f"another user's history costs {_points(gap)} points of accuracy and "
+        f"{_range(gain, '.2f')} nats"
+    )
+    return f"on {sampler} lists it {reads} ({cost}) and {against} popularity"
 
 
-def _range(gap: dict[str, float]) -> str:
-    if np.isnan(gap["low"]):
-        return ""
-    return f", 95 % interval {gap['low']:+.0%} to {gap['high']:+.0%}"
+def _points(share: Interval) -> str:
+    return _range(Interval(*(100 * value for value in share)), ".0f")
+
+
+def _range(interval: Interval, form: str) -> str:
+    if np.isnan(interval.low):
+        return f"{interval.mean:{form}}"
+    return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
