@@ -21,15 +21,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from transformers import AutoModelForCausalLM
 
 from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.scenes.prompt import ANSWER_PREFIX
 from usermirror_gym.types import FloatArray, Message, Prompt
 
 LETTERS = "ABCDEFGHIJ"
@@ -107,7 +110,7 @@ def letters_prompt(user: int, history: Sequence[Film], slate: Sequence[Film]) ->
     opening = f"Profile: woman, {20 + user} years old, engineer.\nWatched so far:\n{watched}"
     return Prompt(
         (Message("system", SYSTEM), Message("user", f"{opening}\n\nThe list:\n{lines}")),
-        "Behavior: [",
+        ANSWER_PREFIX,
         tuple(LETTERS[: len(slate)]),
         f"user {user}",
     )
@@ -148,10 +151,10 @@ def scenarios(args: argparse.Namespace) -> Iterator[Scenario]:
             yield Scenario(f"likelihood, sessions of {args.slates} steps, K={k}", "texts", calls)
 
 
-def naive(engine: TransformersEngine, prompt: Prompt, readout: str) -> FloatArray:
+def naive(model: Any, engine: TransformersEngine, prompt: Prompt, readout: str) -> FloatArray:
     """Choice probabilities from plain forward passes with full logits, one sequence at a time."""
     question = engine._encoder.encode(prompt)
-    model, prefix = engine._model, list(question.prefix)
+    prefix = list(question.prefix)
 
     def table(ids: list[int]) -> torch.Tensor:
         with torch.inference_mode():
@@ -184,10 +187,13 @@ def measure(args: argparse.Namespace, scenario: Scenario, path: Path) -> list[Re
     separate = TransformersEngine(path, dtype=args.dtype, device=args.device, reuse_prefix=False)
     for engine in (shared, separate):
         engine.load()
+    # As transformers loads it, without what the engine does to its weights.
+    plain = AutoModelForCausalLM.from_pretrained(path, dtype=shared._model.dtype)
+    plain = plain.to(shared._model.device).eval()
     chosen = range(0, len(prompts), every)
     begin, cpu = time.perf_counter(), time.process_time()
     reference = {
-        i: naive(shared, prompts[i], scenario.readout)
+        i: naive(plain, shared, prompts[i], scenario.readout)
         for i in track(chosen, f"{scenario.name}: naive", console=Console(stderr=True))
     }
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu

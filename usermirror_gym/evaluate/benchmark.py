@@ -141,22 +141,19 @@ def _fit(
     agents: list[Agent], world: World, folder: Path, display: Display
 ) -> tuple[list[Agent], dict[str, float]]:
     """Fitted agents and their training seconds; RecBole models come from the folder if there."""
-    fitted, seconds = [], {}
+    fitted: list[Agent] = []
+    seconds: dict[str, float] = {}
     for agent in agents:
         home = folder / "agents" / agent.name
-        if isinstance(agent, RecBoleAgent):
-            if not home.exists():
-                start = time.perf_counter()
-                agent.fit(world.split)
-                write_json(folder / "agents" / f"{agent.name}.json",
-                           {"fit_seconds": time.perf_counter() - start})  # fmt: skip
-                agent.save(home)
-            else:
-                agent = RecBoleAgent.load(home)
-            seconds[agent.name] = read_json(folder / "agents" / f"{agent.name}.json")["fit_seconds"]
-            display.say(f"{agent.name}: trained in {seconds[agent.name]:.1f} s")
-        else:
+        if not isinstance(agent, RecBoleAgent):
             agent.fit(world.split)
+        elif home.exists():
+            agent = RecBoleAgent.load(home)
+        else:
+            agent.fit(world.split).save(home)
+        if isinstance(agent, RecBoleAgent):
+            seconds[agent.name] = agent.fit_seconds
+            display.say(f"{agent.name}: trained in {agent.fit_seconds:.1f} s")
         fitted.append(agent)
     return fitted, seconds
 
