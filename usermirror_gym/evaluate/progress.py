@@ -42,7 +42,7 @@ class Display:
     def phase(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """A bar; the value is a function that takes the units done since the last call."""
         columns = (
-            TextColumn("{task.description:<22}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.description:<14}"), BarColumn(bar_width=14), MofNCompleteColumn(),
             _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, disable=self.quiet) as bars:
