@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.evaluate.files import write_text
 from usermirror_gym.evaluate.metric_info import METRICS, MISSING, Metric
 from usermirror_gym.evaluate.plots import all_plots
 from usermirror_gym.evaluate.summary import OFFLINE_METRIC, offline_value, summarise
@@ -51,16 +52,9 @@ def write_report(
         path: where to write; its folder is made if absent.
         max_episodes: how many episodes per agent the viewer holds.
     """
-    path = Path(path)
     page = render_report(results, steps, split, max_episodes=max_episodes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    # Titles may hold lone surrogates, which no file can.
+    return write_text(Path(path), page.encode("utf-8", "replace").decode("utf-8"))
 
 
 def render_report(
