@@ -67,6 +67,7 @@ class SessionCore:
         self.last_choices = np.full(n, k, np.int64)
         self._luck = np.zeros((n, _BLOCK, 3))
         self._used = np.zeros(n, np.int64)  # how much of its block of luck a row has used up
+        self._spare = _BLOCK  # for so many draws no row can run out
         self._all = np.arange(n)
 
     def seed_row(self, row: int, generator: np.random.Generator) -> None:
@@ -203,11 +204,12 @@ class SessionCore:
         self.lengths[rows] = end + 1
 
     def _restock(self) -> None:
-        """Whose block of luck is used up draws the next."""
-        empty = self._used == _BLOCK
-        if np.count_nonzero(empty):
-            for row in empty.nonzero()[0]:
+        """Whose block of luck is used up draws the next; looked at only when that can be."""
+        self._spare -= 1
+        if self._spare == 0:
+            for row in (self._used == _BLOCK).nonzero()[0]:
                 self.seed_row(row, self.generators[row])
+            self._spare = _BLOCK - int(self._used.max())
 
     def _double_room(self) -> None:
         more = self.turn_chosen.shape[1]
