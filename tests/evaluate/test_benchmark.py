@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 from usermirror_gym.agents import PopAgent, RandomAgent
 from usermirror_gym.envs import SlateVectorEnv, make_world
 from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
-from usermirror_gym.evaluate.benchmark import BenchmarkConfig, run_benchmark
+from usermirror_gym.evaluate.benchmark import BenchmarkConfig, default_folder, run_benchmark
 from usermirror_gym.evaluate.files import read_json, read_jsonl, write_text
 from usermirror_gym.evaluate.rollout import Clock, plan_episodes, roll_out
 from usermirror_gym.testing.data import tiny_split
@@ -118,6 +119,19 @@ def test_a_folder_with_other_settings_is_refused(finished: Path, tmp_path: Path)
     assert (tmp_path / "note.txt").read_text() == "mine"
 
 
+def test_the_default_folder_continues_its_own_run_and_spares_others(
+    finished: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "benchmark"
+    assert default_folder(SMALL, base) == base
+    shutil.copytree(finished, base)
+    assert default_folder(SMALL, base) == base
+    other = replace(SMALL, users=7)
+    assert default_folder(other, base) == tmp_path / "benchmark-2"
+    (tmp_path / "benchmark-2").mkdir()
+    assert default_folder(other, base) == tmp_path / "benchmark-3"
+
+
 def test_a_broken_file_says_what_to_do(tmp_path: Path) -> None:
     broken = write_text(tmp_path / "x.jsonl", '{"a": 1}\n{"a":')
     with pytest.raises(RunError, match=r"line 2.*Delete the file"):
@@ -135,7 +149,7 @@ def test_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:
         replace(SMALL, fidelity_scenes=1)
     with pytest.raises(UnknownNameError, match="Did you mean 'LightGCN'"):
         run_benchmark(replace(SMALL, agents=("LightGNC",)), tmp_path / "run")
-    assert not (tmp_path / "run" / "episodes").exists()
+    assert not (tmp_path / "run").exists()  # the corrected command can use the folder
 
 
 def test_the_log_tells_the_step_as_it_was() -> None:

@@ -74,11 +74,15 @@ def benchmark(
     ] = 24,
     seed: Seed = 0,
     out: Annotated[
-        Path, typer.Option(help="Run folder; an unfinished run in it is continued.")
-    ] = Path("runs/benchmark"),
+        Path | None,
+        typer.Option(
+            help="Run folder; an unfinished run in it is continued. By default runs/benchmark, or "
+            "runs/benchmark-2 ... if that holds a run with other settings."
+        ),
+    ] = None,
 ) -> None:
     """Benchmark recommenders against the simulated user and write a report."""
-    from usermirror_gym.evaluate.benchmark import BenchmarkConfig, run_benchmark
+    from usermirror_gym.evaluate.benchmark import BenchmarkConfig, default_folder, run_benchmark
     from usermirror_gym.evaluate.progress import Display
     from usermirror_gym.evaluate.report import results_table
 
@@ -89,6 +93,7 @@ def benchmark(
         data_folder=None if data_folder is None else str(data_folder), patience=patience,
         reward=reward, fidelity_scenes=fidelity_scenes, batch_size=batch_size, seed=seed,
     )  # fmt: skip
+    out = out or default_folder(config)
     results = run_benchmark(config, out, display=Display())
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(results_table(results))

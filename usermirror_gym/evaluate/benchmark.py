@@ -91,13 +91,14 @@ def run_benchmark(
     started = time.perf_counter()
     folder = Path(folder)
     display = display or Display(quiet=True)
-    _claim(folder, config)
     world = make_world(
         config.dataset, data_folder=config.data_folder, simulator=config.simulator,
         simulator_options=config.simulator_options,
     )  # fmt: skip
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
+    # Only now: a mistaken name must not leave a folder with the mistake in it.
+    _claim(folder, config)
     fitted, fit_seconds = _fit(agents, world, folder, display)
     offline = _offline(fitted, world, folder)
     fidelity = _fidelity(config, world, folder, display)
@@ -113,18 +114,31 @@ def run_benchmark(
     return results
 
 
+def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:
+    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run of ``config``."""
+    number, folder = 1, base
+    while folder.exists() and _changed(folder, config):
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def _changed(folder: Path, config: BenchmarkConfig) -> dict[str, Any]:
+    """Settings of the folder's run that are not those of ``config``."""
+    path = folder / "run.json"
+    earlier = read_json(path) if path.exists() else {}
+    return {k: earlier.get(k) for k, v in _settings(config).items() if earlier.get(k, ...) != v}
+
+
 def _claim(folder: Path, config: BenchmarkConfig) -> None:
     """Make the folder this run's, or see that it already is."""
-    settings, path = _settings(config), folder / "run.json"
+    path = folder / "run.json"
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise RunError(f"{folder} is not empty and holds no run; name another folder")
-        write_json(path, settings)
-        return
-    earlier = read_json(path)
-    changed = sorted(k for k in settings if earlier.get(k) != settings[k])
-    if changed:
-        was = ", ".join(f"{k}={earlier.get(k)!r}" for k in changed)
+        write_json(path, _settings(config))
+    elif changed := _changed(folder, config):
+        was = ", ".join(f"{name}={value!r}" for name, value in changed.items())
         raise RunError(
             f"{folder} holds a run with other settings ({was}); delete it or name another folder"
         )
