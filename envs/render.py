@@ -118,7 +118,7 @@ def _with_step(view: StepView, core: SessionCore, result: StepResult, total: flo
     )
 
 
-def render_ansi(view: StepView, width: int = 88) -> str:
+def render_ansi(view: StepView, width: int = 80) -> str:
     """The step as coloured terminal text, at most ``width`` columns wide."""
     from rich.console import Console
     from rich.text import Text

@@ -52,12 +52,12 @@ def plain(ansi: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", ansi)
 
 
-@pytest.mark.parametrize("width", [60, 88, 120])
+@pytest.mark.parametrize("width", [60, 80, 120])
 def test_ansi_shows_hostile_titles_as_plain_text_within_its_width(hostile_world, width):
     env = SlateEnv(hostile_world, slate_size=7, render_mode="ansi")
     env.reset(seed=0)
     env.step(np.arange(1, 8))
-    assert env.render() == render_ansi(env.view(), width=88)
+    assert env.render() == render_ansi(env.view(), width=80)
     lines = plain(render_ansi(env.view(), width=width)).splitlines()
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)

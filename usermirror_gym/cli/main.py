@@ -130,7 +130,8 @@ def episode(
     for _ in range(steps):
         batched = {name: value[None] for name, value in observation.items()}
         observation, _, left, _, _ = env.step(player.recommend(batched, slate_size)[0])
-        Console().print(Text.from_ansi(str(env.render())))
+        text = str(env.render())
+        print(text if sys.stdout.isatty() else Text.from_ansi(text).plain)
         if left:
             break
 
