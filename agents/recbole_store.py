@@ -40,7 +40,7 @@ def save(agent: RecBoleAgent, built: Built, tables: Tables, folder: Path) -> Pat
     if folder.exists() and not (folder / _HEADER).is_file() and any(folder.iterdir()):
         raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
         save_file(_tensors(built, tables), temporary / _TENSORS)
         header = json.dumps(_header(agent, tables), indent=1)

@@ -110,6 +110,15 @@ def test_kill_at_any_moment_then_resume(finished: Path, tmp_path: Path) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_what_a_killed_process_was_writing_is_cleared_away(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "episodes" / "Pop" / ".000001.jsonl.77.tmp").write_text('{"agent"')
+    (folder / "agents" / ".EASE-x.tmp").mkdir(parents=True)
+    run_benchmark(SMALL, folder)
+    assert not list(folder.rglob("*.tmp"))
+
+
 def test_a_folder_with_other_settings_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"other settings \(users=6\)"):
         run_benchmark(replace(SMALL, users=7), finished)

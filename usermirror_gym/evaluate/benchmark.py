@@ -26,7 +26,13 @@ from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.evaluate.fidelity import fidelity_check
-from usermirror_gym.evaluate.files import read_json, read_jsonl, write_json, write_jsonl
+from usermirror_gym.evaluate.files import (
+    read_json,
+    read_jsonl,
+    remove_unfinished,
+    write_json,
+    write_jsonl,
+)
 from usermirror_gym.evaluate.offline import offline_scores
 from usermirror_gym.evaluate.progress import Display
 from usermirror_gym.evaluate.report import summarise, write_report
@@ -142,6 +148,7 @@ def _claim(folder: Path, config: BenchmarkConfig) -> None:
         raise RunError(
             f"{folder} holds a run with other settings ({was}); delete it or name another folder"
         )
+    remove_unfinished(folder)
 
 
 def _settings(config: BenchmarkConfig) -> dict[str, Any]:
