@@ -13,7 +13,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.text import DomainText, domain_text
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
-from usermirror_gym.simulators.registry import make_simulator
+from usermirror_gym.simulators.registry import DEFAULT_SIMULATOR, make_simulator
 from usermirror_gym.types import IntArray
 
 
@@ -54,7 +54,7 @@ def make_world(
     dataset: str | RecDataset | TimeSplit = "ml-100k",
     *,
     data_folder: str | Path | None = None,
-    simulator: str | UserSimulator = "smollm2-likelihood",
+    simulator: str | UserSimulator = DEFAULT_SIMULATOR,
     simulator_options: dict | None = None,
     history_size: int = 50,
     min_history: int = 5,

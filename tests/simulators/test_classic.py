@@ -90,6 +90,17 @@ class TestByName:
         assert isinstance(forced, LikelihoodSimulator)
         assert forced.weights.outside is None
 
+    def test_simulators_that_ask_alike_share_the_weights(self, split: TimeSplit) -> None:
+        one, two = (make_simulator("smollm2-likelihood", split) for _ in range(2))
+        letters = make_simulator("smollm2-letters", split)
+        other = make_simulator("smollm2-letters", split, engine={"dtype": "bfloat16"})
+        assert isinstance(one, LikelihoodSimulator)
+        assert isinstance(two, LikelihoodSimulator)
+        assert isinstance(letters, LettersSimulator)
+        assert isinstance(other, LettersSimulator)
+        assert one.engine is two.engine is letters.engine
+        assert one.engine is not other.engine
+
     def test_a_folder_is_a_checkpoint_read_by_letters(
         self, split: TimeSplit, tmp_path: Path
     ) -> None:
@@ -108,6 +119,8 @@ class TestByName:
             make_simulator("smollm2-likelihood", split, scale="big")
         with pytest.raises(ConfigError, match=r"option 'readout'.*'letters'"):
             make_simulator("smollm2-likelihood", split, readout="words")
+        with pytest.raises(ConfigError, match=r"option 'engine'.*unexpected.*'precision'"):
+            make_simulator("smollm2-letters", split, engine={"precision": "int8"})
         with pytest.raises(ConfigError, match="trained option head"):
             make_simulator("smollm2-likelihood", split, readout="options")
         with pytest.raises(ConfigError, match=r"'uniform'.*unexpected keyword.*'scale'"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig, PromptForm
 from usermirror_gym.scenes.text import domain_text
@@ -88,13 +91,22 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
             "readout 'options' needs a checkpoint with a trained option head, and this version "
             "has none; use 'likelihood' or 'letters'"
         )
-    engine = load_engine(settings.checkpoint, **settings.engine)
+    try:
+        engine = _shared_engine(settings.checkpoint, json.dumps(settings.engine, sort_keys=True))
+    except TypeError as error:
+        raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
     if settings.readout == "letters":
         return LettersSimulator(engine, builder, permutations=settings.permutations)
     weights = {f.name: getattr(settings, f.name) for f in fields(LikelihoodWeights)}
     if not settings.outside_option:
         weights["outside"] = None
     return LikelihoodSimulator(engine, builder, LikelihoodWeights(**weights))
+
+
+@lru_cache(maxsize=2)
+def _shared_engine(checkpoint: str, arguments: str) -> Engine:
+    """One engine for all who ask alike: several environments do not load the weights again."""
+    return load_engine(checkpoint, **json.loads(arguments))
 
 
 def _settings(name: str, values: dict[str, Any]) -> LLMSettings:
