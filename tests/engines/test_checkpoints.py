@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint, smollm2
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine, resolve_checkpoint, smollm2
 from usermirror_gym.errors import CheckpointError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -37,6 +39,16 @@ def test_a_path_that_does_not_exist_is_no_hub_name(name):
 def test_a_folder_without_a_model_says_what_belongs_there(tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         resolve_checkpoint(tmp_path)
+
+
+def test_missing_weights_are_an_error_not_random_numbers(checkpoints, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoints("llama"), folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 of .*layers\.0\.mlp\.up_proj\.weight"):
+        load_engine(folder).load()
 
 
 def test_offline_and_absent_says_what_to_run(tmp_path):

@@ -22,4 +22,4 @@ def test_the_default_is_fetched_converted_and_answers(
     engine = load_engine(folder)
     question = Prompt((), "The capital of France is", (" Paris", " banana"))
     paris, banana = engine.text_logprobs([question])[0].logprobs
-    assert paris > banana
+    assert paris > -5 > banana  # a model with random weights gives both about -11

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from usermirror_gym.engines.packed_linear import pack
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,16 +57,21 @@ def load_config(path: Path) -> Any:
 
 
 def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """A causal LM in eval mode on its device; its weights may be packed for the CPU.
+    """A causal LM in eval mode on its device.
 
     Raises:
-        CheckpointError: the files cannot be read as a causal LM.
+        CheckpointError: the files cannot be read as a causal LM, or weights are missing.
     """
     from transformers import AutoModelForCausalLM
 
-    model = _load(AutoModelForCausalLM, path, dtype=dtype).to(device).eval()
-    pack(model)
-    return model
+    model, report = _load(AutoModelForCausalLM, path, dtype=dtype, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        # transformers would go on with random numbers in their place.
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} of the model's weights, {missing[0]!r} among them. It "
+            "is no complete causal language model: fetch or save it again."
+        )
+    return model.to(device).eval()
 
 
 def context_length(config: Any) -> int:

@@ -219,9 +219,12 @@ class TransformersEngine:
     @cached_property
     def _model(self) -> Any:
         from usermirror_gym.engines.model_loading import load_model, torch_device, torch_dtype
+        from usermirror_gym.engines.packed_linear import pack
 
         dtype, device = torch_dtype(self._dtype), torch_device(self._device_name)
-        return load_model(self._path, dtype, device)
+        model = load_model(self._path, dtype, device)
+        pack(model)
+        return model
 
     @cached_property
     def _tree_length(self) -> int:
