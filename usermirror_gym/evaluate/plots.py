@@ -170,7 +170,8 @@ def exposure_plot(results: Mapping[str, Any]) -> Plot | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        # The axis runs on past 100 % to make room for labels.
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if share <= 1 else "")
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("Popularity percentile of the items shown")
         axes.set_ylabel("Genre diversity inside a slate")
