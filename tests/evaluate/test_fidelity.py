@@ -55,6 +55,7 @@ def test_a_simulator_that_reads_the_history_is_told_from_one_that_does_not(
     assert "reads the history" in reads["verdict"]
     assert "is not shown to read the history" in blind["verdict"]
     assert "does not beat popularity" in blind["verdict"]
+    assert "costs 0 points of accuracy and 0.00 nats" in blind["verdict"]
 
 
 def test_yardsticks_and_counts(split: TimeSplit) -> None:

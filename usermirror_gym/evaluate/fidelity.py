@@ -87,7 +87,7 @@ def fidelity_check(
             _verdict(
                 sampler,
                 gap,
-                gain._replace(mean=-gain.mean, low=-gain.high, high=-gain.low),
+                Interval(0.0 - gain.mean, 0.0 - gain.high, 0.0 - gain.low),
                 bootstrap.intervals(scored["popularity"] - own_scores)[1],
             )
         )
