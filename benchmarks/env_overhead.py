@@ -139,7 +139,7 @@ def summarise(rates: dict[str, list[float]], args: argparse.Namespace) -> dict:
         },
         "target": TARGET,
         "machine": {
-            "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count(),
+            "system": platform.system(), "processor": _processor(), "cores": os.cpu_count(),
             "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         },
         "versions": {
