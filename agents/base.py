@@ -39,7 +39,7 @@ class Agent(Protocol):
     Observations are those of :mod:`usermirror_gym.envs`, batched: ``user_id`` (N,),
     ``history_items`` (N, H) item ids oldest first and padded with 0 on the right,
     ``history_ratings`` (N, H), ``history_length`` (N,), ``last_slate`` (N, K), ``last_choice``
-    (N,), ``turns`` (N,).
+    (N,), ``turns`` (N, 1).
     """
 
     @property

@@ -27,5 +27,5 @@ def observations_from_split(
         "history_length": memory.lengths,
         "last_slate": np.zeros((len(users), slate_size), np.int64),
         "last_choice": np.full(len(users), slate_size, np.int64),
-        "turns": np.zeros(len(users), np.int64),
+        "turns": np.zeros((len(users), 1), np.int64),
     }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from usermirror_gym.cli import app
+from usermirror_gym.cli.main import benchmark
+from usermirror_gym.evaluate.benchmark import BenchmarkConfig
 
 
 def call(*arguments: str) -> Result:
@@ -61,3 +65,13 @@ def test_mistakes_end_with_one_clear_line_and_status_1(
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_the_command_and_the_library_have_the_same_defaults() -> None:
+    options = inspect.signature(benchmark).parameters
+    for field in dataclasses.fields(BenchmarkConfig):
+        if field.name == "simulator_options":  # --set, given as text
+            continue
+        library = getattr(BenchmarkConfig(), field.name)
+        shown = options[field.name].default
+        assert shown == (",".join(library) if field.name == "agents" else library), field.name

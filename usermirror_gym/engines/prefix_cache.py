@@ -78,11 +78,6 @@ class PrefixCache:
         if self.n_tokens > self.max_tokens:
             self._evict()
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._root.children.clear()
-        self.n_tokens = 0
-
     def _walk(self, tokens: Tokens) -> list[tuple[_Run, int]]:
         """Runs along ``tokens`` and how much of each matches (only the last may match in part)."""
         path, node, at = [], self._root, 0

@@ -42,8 +42,7 @@ class PopularityChooser:
     def __init__(
         self, split: TimeSplit, *, outside_quantile: float = 0.9, slate_size: int = 5
     ) -> None:
-        self.weights = np.log1p(split.popularity.astype(np.float64))
-        self.weights = np.exp(self.weights)
+        self.weights = 1.0 + split.popularity  # exp of the utility
         self.weights[PAD] = 0.0
         level = np.quantile(self.weights[1:], _share(outside_quantile))
         self.outside = float(slate_size * level)

@@ -39,21 +39,23 @@ class LettersSimulator:
         return f"letters({self.engine.model_id}, {self.builder.config.form}, r={self.permutations})"
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
-        plans = [(scene, order) for scene in scenes for order in self._orders(scene)]
+        width, scenes = _width(scenes), list(scenes)  # a SceneBatch builds its rows at each pass
+        plans = [
+            (row, scene, order) for row, scene in enumerate(scenes) for order in self._orders(scene)
+        ]
         prompts = [
             fit_context(
                 self.engine, self.builder, scene, partial(self.builder.letters, scene, order)
             )
-            for scene, order in plans
+            for _, scene, order in plans
         ]
         answers = self.engine.choice_logprobs(prompts)
-        probs = np.zeros((len(scenes), _width(scenes) + 1))
-        rows = [row for row, scene in enumerate(scenes) for _ in self._orders(scene)]
-        for row, (scene, order), answer in zip(rows, plans, answers, strict=True):
-            share = np.exp(answer.logprobs) / len(self._orders(scene))
+        probs = np.zeros((len(scenes), width + 1))
+        for (row, scene, order), answer in zip(plans, answers, strict=True):
             columns = [-1 if option == len(scene.slate) else option for option in order]
-            probs[row, columns] += share
-        return _batch(probs, rows, answers)
+            probs[row, columns] += np.exp(answer.logprobs)
+        # Every scene was asked in its own number of orders: _batch makes the sums probabilities.
+        return _batch(probs, [row for row, _, _ in plans], answers)
 
     def _orders(self, scene: Scene) -> list[tuple[int, ...]]:
         count = len(scene.slate) + self.builder.config.outside_option
@@ -98,28 +100,19 @@ class LikelihoodSimulator:
         return f"likelihood({self.engine.model_id}, {self.builder.config.form})"
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        width, scenes = _width(scenes), list(scenes)
         prompts = [
             fit_context(self.engine, self.builder, scene, partial(self.builder.likelihood, scene))
             for scene in scenes
         ]
         answers = self.engine.text_logprobs(prompts)
         self._learn_alone({item for scene in scenes for item in scene.slate})
-        probs = np.zeros((len(scenes), _width(scenes) + 1))
+        probs = np.zeros((len(scenes), width + 1))
         for row, (scene, answer) in enumerate(zip(scenes, answers, strict=True)):
             shares = self._logit(self._utilities(scene, answer))
             probs[row, : len(scene.slate)] = shares[:-1]
             probs[row, -1] = shares[-1]
         return _batch(probs, list(range(len(scenes))), answers)
-
-    def parts(self, scenes: Sequence[Scene]) -> list[tuple[FloatArray, FloatArray]]:
-        """Conditional and unconditional part of the options of every scene; for fitting weights."""
-        prompts = [self.builder.likelihood(scene) for scene in scenes]
-        answers = self.engine.text_logprobs(prompts)
-        self._learn_alone({item for scene in scenes for item in scene.slate})
-        return [
-            (self._scaled(answer), np.array([self._alone[item] for item in scene.slate]))
-            for scene, answer in zip(scenes, answers, strict=True)
-        ]
 
     def _utilities(self, scene: Scene, answer: OptionScores) -> FloatArray:
         weights = self.weights
