@@ -15,6 +15,11 @@ TIMESTAMP: Final = "timestamp"
 RATING: Final = "rating"
 TITLE: Final = "title"
 TOKEN: Final = "token"
+AVAILABLE_FROM: Final = "available_from"
+"""Item column, nullable integer seconds: lists of earlier moments must not show the item."""
+UNDATED: Final = "undated"
+"""Interaction column, bool: the order is known, the time is not (see the MIND source)."""
+FRIEND_ID: Final = "friend_id"
 
 PAD: Final = 0
 """Item and user id that means *nothing*; real ids start at 1 in every table and matrix."""

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usermirror_gym.cli import app
-from usermirror_gym.evaluate.files import read_json, read_jsonl
+from usermirror_gym.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from usermirror_gym.agents import PopAgent, RandomAgent
 from usermirror_gym.envs import SlateVectorEnv, make_world
 from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
 from usermirror_gym.evaluate.benchmark import BenchmarkConfig, default_folder, run_benchmark
-from usermirror_gym.evaluate.files import read_json, read_jsonl, write_text
 from usermirror_gym.evaluate.rollout import Clock, plan_episodes, roll_out
+from usermirror_gym.files import read_json, read_jsonl, write_text
 from usermirror_gym.testing.data import tiny_split
 
 SMALL = BenchmarkConfig(

@@ -83,8 +83,8 @@ def benchmark(
 ) -> None:
     """Benchmark recommenders against the simulated user and write a report."""
     from usermirror_gym.evaluate.benchmark import BenchmarkConfig, default_folder, run_benchmark
-    from usermirror_gym.evaluate.progress import Display
     from usermirror_gym.evaluate.report import results_table
+    from usermirror_gym.progress import Display
 
     config = BenchmarkConfig(
         agents=tuple(name.strip() for name in agents.split(",") if name.strip()),

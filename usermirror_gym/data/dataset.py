@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from usermirror_gym.data.impressions import Impressions
 from usermirror_gym.errors import DataError, UnknownNameError
-from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, TITLE, TOKEN, USER_ID, IntArray
+from usermirror_gym.types import (
+    AVAILABLE_FROM,
+    FRIEND_ID,
+    ITEM_ID,
+    RATING,
+    TIMESTAMP,
+    TITLE,
+    TOKEN,
+    USER_ID,
+    IntArray,
+)
 
 BadRows = Literal["repair", "raise"]
 # Later than any real log and earlier than timestamps in milliseconds would be.
@@ -37,10 +48,17 @@ class RecDataset:
         name: for example ``"ml-100k"``.
         domain: chooses the text of items and profiles (``"movie"``).
         users: indexed by ``user_id``; column ``token`` (id in the raw log) and profile features.
-        items: indexed by ``item_id``; columns ``token``, ``title`` and item features.
-        interactions: ``user_id, item_id, timestamp`` (int64 seconds), ``rating`` (float64),
-            sorted by time; equal times are ordered by user, then item.
+        items: indexed by ``item_id``; columns ``token``, ``title`` and item features.  The column
+            ``available_from`` (nullable integer seconds), if there is one, is when an item was
+            published.
+        interactions: ``user_id, item_id, timestamp`` (int64 seconds), ``rating`` (float64), then
+            what else is known of the behaviour (hours played, a review ...), as given; sorted by
+            time, equal times by user, then item.
         repairs: what was repaired on the way in.
+        impressions: the lists that were really shown, where the log has them.
+        friends: ``user_id, friend_id``, one row per direction, where the log has them.
+        template: the words of this data set's own domain, as in ``configs/domains/*.yaml``;
+            without it those of ``domain`` are used.
     """
 
     name: str
@@ -49,6 +67,9 @@ class RecDataset:
     items: pd.DataFrame
     interactions: pd.DataFrame
     repairs: tuple[Repair, ...] = field(default=())
+    impressions: Impressions | None = None
+    friends: pd.DataFrame | None = None
+    template: dict[str, Any] | None = None
 
     @property
     def n_users(self) -> int:
@@ -72,6 +93,10 @@ class RecDataset:
         users: pd.DataFrame,
         items: pd.DataFrame,
         interactions: pd.DataFrame,
+        impressions: pd.DataFrame | None = None,
+        friends: pd.DataFrame | None = None,
+        template: dict[str, Any] | None = None,
+        repairs: tuple[Repair, ...] = (),
         bad_rows: BadRows = "repair",
     ) -> RecDataset:
         """Build a data set from raw tables, whose ids may be any strings or numbers.
@@ -79,7 +104,14 @@ class RecDataset:
         Args:
             users: column ``user_id`` and any profile features.
             items: columns ``item_id``, ``title`` and any item features.
-            interactions: columns ``user_id, item_id, timestamp`` and optionally ``rating``.
+            interactions: columns ``user_id, item_id, timestamp``, optionally ``rating``, and any
+                others, which are kept.
+            impressions: columns ``user_id, timestamp``, ``shown`` (a sequence of item ids in the
+                order shown), ``clicked`` (a sequence of bool of the same length), and optionally
+                ``impression_id``.
+            friends: columns ``user_id, friend_id``.
+            template: see the class.
+            repairs: what a reader repaired or skipped before.
             bad_rows: ``"repair"`` drops or mends bad rows and counts them in ``repairs``;
                 ``"raise"`` makes the first kind found an error.
 
@@ -93,17 +125,19 @@ class RecDataset:
         _require(users, (USER_ID,), "users")
         _require(items, (ITEM_ID, TITLE), "items")
         _require(interactions, (USER_ID, ITEM_ID, TIMESTAMP), "interactions")
-        log = _RepairLog(bad_rows)
+        log = _RepairLog(bad_rows, list(repairs))
         users = _index(users, USER_ID, "users")
         items = _index(items, ITEM_ID, "items")
-        items = _mend_titles(items, log)
+        items = _mend_availability(_mend_titles(items, log), log)
         events = _clean_events(interactions, users, items, log)
         if events.empty:
             raise DataError(
                 f"data set {name!r}: none of the {len(interactions)} interactions is usable. "
                 f"{'; '.join(map(str, log.repairs)) or 'The table is empty'}."
             )
-        return cls(name, domain, users, items, events, tuple(log.repairs))
+        lists = None if impressions is None else _impressions(impressions, users, items, log)
+        pairs = None if friends is None else _friends(friends, users, log)
+        return cls(name, domain, users, items, events, tuple(log.repairs), lists, pairs, template)
 
 
 @dataclass
@@ -157,6 +191,16 @@ def _mend_titles(items: pd.DataFrame, log: _RepairLog) -> pd.DataFrame:
     return items.assign(**{TITLE: titles.astype(object)})
 
 
+def _mend_availability(items: pd.DataFrame, log: _RepairLog) -> pd.DataFrame:
+    if AVAILABLE_FROM not in items:
+        return items
+    times = pd.to_numeric(items[AVAILABLE_FROM], errors="coerce")
+    # Films are older than 1970: only the upper bound is a sign of another unit.
+    bad = items[AVAILABLE_FROM].notna() & ~times.le(MAX_TIMESTAMP)
+    log.note("bad publication time, left empty", items.loc[bad, TOKEN])
+    return items.assign(**{AVAILABLE_FROM: times.mask(bad).round().astype("Int64")})
+
+
 def _clean_events(
     raw: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame, log: _RepairLog
 ) -> pd.DataFrame:
@@ -190,9 +234,68 @@ def _clean_events(
         log.note(
             "rating that is not a number, left empty", given[events[RATING].isna() & given.notna()]
         )
-    return events.sort_values(
+    events = events.astype({RATING: np.float64})
+    further = raw.drop(columns=[c for c in events.columns if c in raw]).loc[events.index]
+    return pd.concat([events, further], axis=1).sort_values(
         [TIMESTAMP, USER_ID, ITEM_ID], kind="stable", ignore_index=True
-    ).astype({RATING: np.float64})
+    )
+
+
+def _impressions(
+    raw: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame, log: _RepairLog
+) -> Impressions:
+    _require(raw, (USER_ID, TIMESTAMP, "shown", "clicked"), "impressions")
+    raw = raw.reset_index(drop=True)
+    user_ids = _to_ids(raw[USER_ID], users)
+    times = pd.to_numeric(raw[TIMESTAMP], errors="coerce")
+    good_time = times.ge(0) & times.le(MAX_TIMESTAMP)
+    log.note("list shown to an unknown user, dropped", raw.loc[user_ids.isna(), USER_ID])
+    log.note(
+        "list with a bad timestamp, dropped", raw.loc[user_ids.notna() & ~good_time, TIMESTAMP]
+    )
+    sizes, clicks = raw["shown"].map(len), raw["clicked"].map(len)
+    if (sizes != clicks).any():
+        row = int(np.flatnonzero(sizes != clicks)[0])
+        raise DataError(
+            f"table 'impressions', row {row} (counted from 0): {sizes[row]} items shown, but "
+            f"{clicks[row]} values in 'clicked'"
+        )
+    names = raw["impression_id"] if "impression_id" in raw else pd.Series(raw.index)
+    flat = pd.DataFrame(
+        {
+            "row": np.repeat(raw.index.to_numpy(), sizes),
+            "token": [token for shown in raw["shown"] for token in shown],
+            "clicked": np.array([bool(c) for row in raw["clicked"] for c in row], np.bool_),
+        }
+    )
+    flat[ITEM_ID] = _to_ids(flat["token"], items)
+    unknown = flat[ITEM_ID].isna()
+    log.note("item shown that is not in the catalog, its list dropped", flat.loc[unknown, "token"])
+    twice = flat.duplicated(["row", "token"])
+    log.note("item shown twice in one list, its list dropped", flat.loc[twice & ~unknown, "token"])
+    broken = set(flat.loc[unknown | twice, "row"])
+    empty = sizes == 0
+    log.note("empty list, dropped", names[empty].astype(str))
+    keep = (user_ids.notna() & good_time & ~empty & ~raw.index.isin(list(broken))).to_numpy()
+    flat = flat[keep[flat["row"].to_numpy()]]
+    return Impressions.from_arrays(
+        names=names[keep].astype(str).to_numpy(object),
+        user_ids=user_ids[keep].to_numpy(np.int64),
+        timestamps=times[keep].to_numpy(np.int64),
+        sizes=sizes[keep].to_numpy(np.int64),
+        items=flat[ITEM_ID].to_numpy(np.int64),
+        clicked=flat["clicked"].to_numpy(np.bool_),
+    )
+
+
+def _friends(raw: pd.DataFrame, users: pd.DataFrame, log: _RepairLog) -> pd.DataFrame:
+    _require(raw, (USER_ID, FRIEND_ID), "friends")
+    pairs = pd.DataFrame({c: _to_ids(raw[c], users) for c in (USER_ID, FRIEND_ID)})
+    unknown = pairs.isna().any(axis=1)
+    log.note("friend of or to an unknown user, dropped", raw.loc[unknown.to_numpy(), FRIEND_ID])
+    pairs = pairs[~unknown].astype(np.int64)
+    pairs = pairs[pairs[USER_ID] != pairs[FRIEND_ID]]
+    return pairs.drop_duplicates().sort_values([USER_ID, FRIEND_ID], ignore_index=True)
 
 
 def _to_ids(tokens: pd.Series, table: pd.DataFrame) -> pd.Series:

@@ -26,18 +26,18 @@ from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.evaluate.fidelity import fidelity_check
-from usermirror_gym.evaluate.files import (
+from usermirror_gym.evaluate.offline import offline_scores
+from usermirror_gym.evaluate.report import summarise, write_report
+from usermirror_gym.evaluate.rollout import Clock, Episodes, plan_episodes, roll_out
+from usermirror_gym.evaluate.summary import to_json_types
+from usermirror_gym.files import (
     read_json,
     read_jsonl,
     remove_unfinished,
     write_json,
     write_jsonl,
 )
-from usermirror_gym.evaluate.offline import offline_scores
-from usermirror_gym.evaluate.progress import Display
-from usermirror_gym.evaluate.report import summarise, write_report
-from usermirror_gym.evaluate.rollout import Clock, Episodes, plan_episodes, roll_out
-from usermirror_gym.evaluate.summary import to_json_types
+from usermirror_gym.progress import Display
 from usermirror_gym.simulators import DEFAULT_SIMULATOR
 
 DEFAULT_AGENTS = (

@@ -17,12 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.evaluate.files import write_text
 from usermirror_gym.evaluate.metric_info import METRICS, MISSING, Metric
 from usermirror_gym.evaluate.plots import all_plots
 from usermirror_gym.evaluate.summary import OFFLINE_METRIC, offline_value, summarise
 from usermirror_gym.evaluate.table import ranked, results_table, verdict_vs_baseline
 from usermirror_gym.evaluate.viewer import embed_json, viewer_data
+from usermirror_gym.files import write_text
 
 __all__ = ["render_report", "results_table", "summarise", "write_report"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.scenes.scene import Scene, Turn
@@ -21,6 +21,15 @@ PromptForm = Literal["scene", "session"]
 LETTERS = ascii_uppercase
 NONE_OF_THESE = "none of these"
 ANSWER_PREFIX = "My choice: ["
+
+
+class _Line(NamedTuple):
+    """One line of the history."""
+
+    item: int
+    rating: float = float("nan")
+    behaviour: str = ""
+    age: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,21 +84,21 @@ class PromptBuilder:
         opening = self._opening(history[skip:], scene.user_id)
         messages = [Message("system", self._system())]
         for turn in turns:
-            listing = self._listing(turn.slate, None, scene.name)
+            listing = self._listing(turn.slate, (), None, scene.name)
             messages.append(Message("user", opening + listing))
             messages.append(Message("assistant", self._answer(turn)))
             opening = ""
-        messages.append(Message("user", opening + self._listing(scene.slate, order, scene.name)))
+        listing = self._listing(scene.slate, scene.notes, order, scene.name)
+        messages.append(Message("user", opening + listing))
         options = tuple(LETTERS[: len(scene.slate) + self.config.outside_option])
         return Prompt(tuple(messages), ANSWER_PREFIX, options, scene.name)
 
     def likelihood(self, scene: Scene, *, skip: int = 0) -> Prompt:
         """Plain text that ends where the next item of the history would be named."""
         history, turns = self._memory(scene)
-        picks = [(t.chosen, float("nan")) for t in turns if t.chosen != PAD]
-        shown = history[skip:] + picks
+        shown = history[skip:] + [_Line(t.chosen) for t in turns if t.chosen != PAD]
         head = self._likelihood_head(self.text.profile(scene.user_id))
-        lines = "".join(f"{self.text.title(item)}\n" for item, _ in shown)
+        lines = "".join(f"{self.text.title(item)}\n" for item, *_ in shown)
         options = tuple(f"{self.text.title(item)}\n" for item in scene.slate)
         return Prompt((), head + lines, options, scene.name)
 
@@ -102,14 +111,16 @@ class PromptBuilder:
         """How many history lines the prompt of ``scene`` has (those that ``skip`` can drop)."""
         return len(self._memory(scene)[0])
 
-    def _memory(self, scene: Scene) -> tuple[list[tuple[int, float]], tuple[Turn, ...]]:
-        """History lines as (item, rating), and the turns that stay a conversation."""
+    def _memory(self, scene: Scene) -> tuple[list[_Line], tuple[Turn, ...]]:
+        """History lines, and the turns that stay a conversation."""
         folded = len(scene.turns)
         if self.config.form == "session":
             folded = folded // self.config.max_turns * self.config.max_turns
-        lines = list(zip(scene.history, scene.ratings, strict=True))
+        behaviours = scene.behaviours or ("",) * len(scene.history)
+        columns = zip(scene.history, scene.ratings, behaviours, scene.ages, strict=True)
+        lines = [_Line(*values) for values in columns]
         before = len(lines)
-        lines += [(t.chosen, float("nan")) for t in scene.turns[:folded] if t.chosen != PAD]
+        lines += [_Line(t.chosen) for t in scene.turns[:folded] if t.chosen != PAD]
         return lines[self._first_line(before, len(lines)) :], scene.turns[folded:]
 
     def _first_line(self, before: int, total: int) -> int:
@@ -125,15 +136,24 @@ class PromptBuilder:
             "person would, from what is known about them, and answer with one letter."
         )
 
-    def _opening(self, history: list[tuple[int, float]], user_id: int) -> str:
+    def _opening(self, history: list[_Line], user_id: int) -> str:
         profile = self.text.profile(user_id)
         parts = [f"About me: {profile}"] if profile else []
         if history:
             parts.append(f"{self.text.noun.capitalize()}s I {self.text.past}, latest last:")
-            parts += [f"- {self.text.past_item(item, rating)}" for item, rating in history]
+            parts += [
+                f"- {self.text.past_item(item, rating, behaviour=behaviour, age=age)}"
+                for item, rating, behaviour, age in history
+            ]
         return "\n".join(parts) + "\n\n" if parts else ""
 
-    def _listing(self, slate: tuple[int, ...], order: tuple[int, ...] | None, name: str) -> str:
+    def _listing(
+        self,
+        slate: tuple[int, ...],
+        notes: tuple[str, ...],
+        order: tuple[int, ...] | None,
+        name: str,
+    ) -> str:
         count = len(slate) + self.config.outside_option
         if count > len(LETTERS):
             raise SceneError(
@@ -141,12 +161,14 @@ class PromptBuilder:
                 "shorter list, forced choice (outside_option=False), or the likelihood readout."
             )
         order = tuple(range(count)) if order is None else order
-        lines = [
-            f"[{LETTERS[letter]}] "
-            + (self.text.option(slate[option]) if option < len(slate) else NONE_OF_THESE)
-            for letter, option in enumerate(order)
-        ]
+        texts = [*self._options(slate, notes), NONE_OF_THESE]
+        lines = [f"[{LETTERS[letter]}] {texts[option]}" for letter, option in enumerate(order)]
         return f"These {self.text.noun}s are on offer. Which one do I take?\n" + "\n".join(lines)
+
+    def _options(self, slate: tuple[int, ...], notes: tuple[str, ...]) -> list[str]:
+        options = [self.text.option(item) for item in slate]
+        pairs = zip(options, notes or ("",) * len(slate), strict=True)
+        return [f"{option}, {note}" if note else option for option, note in pairs]
 
     def _answer(self, turn: Turn) -> str:
         position = len(turn.slate) if turn.chosen == PAD else turn.slate.index(turn.chosen)

@@ -33,6 +33,10 @@ class Scene:
         target: position in ``slate`` of what the real user chose, ``len(slate)`` for *none of
             these*, ``None`` if nobody knows.
         name: how an error message calls this scene.
+        behaviours: what else is known of each history item, in words (hours played, a review ...);
+            empty, or one per history item, each of which may be empty.
+        notes: what the list says of each option at this moment only ("2 friends listened");
+            empty, or one per option, each of which may be empty.
     """
 
     user_id: int
@@ -43,6 +47,8 @@ class Scene:
     turns: tuple[Turn, ...] = ()
     target: int | None = None
     name: str = "scene"
+    behaviours: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,7 @@ class SceneBatch(Sequence[Scene]):
 
     The arrays may be the live state of an environment: read them during ``choose``, never keep or
     change them.  H, T and K are the largest history, number of turns and slate in the batch.
+    ``behaviours`` and ``notes`` of a scene are not among the columns.
     Columns of a batch made by :meth:`lazy` or :meth:`select` come into being when first read, so
     that a simulator pays only for what it looks at.
     """

@@ -29,8 +29,15 @@ class DomainText(Protocol):
         """What a list shows of an item: title and public facts."""
         ...
 
-    def past_item(self, item_id: int, rating: float) -> str:
-        """What the history shows of an item; NaN is no rating."""
+    def past_item(
+        self, item_id: int, rating: float, *, behaviour: str = "", age: int | None = None
+    ) -> str:
+        """What the history shows of an item; NaN is no rating.
+
+        Args:
+            behaviour: what else is known of what the user did with it.
+            age: seconds between it and the start of the session, if that is known.
+        """
         ...
 
     def profile(self, user_id: int) -> str:
@@ -62,7 +69,9 @@ class MovieText:
     def option(self, item_id: int) -> str:
         return self._options[item_id]
 
-    def past_item(self, item_id: int, rating: float) -> str:
+    def past_item(
+        self, item_id: int, rating: float, *, behaviour: str = "", age: int | None = None
+    ) -> str:
         title = self._titles[item_id]
         return title if pd.isna(rating) else f"{title}, rated {rating:g} of 5"
 

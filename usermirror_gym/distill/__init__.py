@@ -1,0 +1,1 @@
+"""How training data are made: scenes -> rationales -> uncertainty -> selected preference data."""
