@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         pa.field("behaviours", pa.list_(pa.string())),
         # The list, in the order shown; three lists of one length K.
         pa.field("slate", pa.list_(pa.int64())),  # item ids
-        pa.field("samplers", pa.list_(pa.string())),  # where each option comes from ("log": the log)
+        pa.field("samplers", pa.list_(pa.string())),  # of each option; "log" if logged
         pa.field("notes", pa.list_(pa.string())),
         pa.field("target", pa.int32()),  # position in slate; K is none of these
         pa.field("item_id", pa.int64()),  # the choice (a removed scene hides it); 0: nothing

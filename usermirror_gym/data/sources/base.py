@@ -1,0 +1,130 @@
+"""What a raw data set is: where it comes from, which files it has, how they become tables."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from usermirror_gym.data.dataset import BadRows, RecDataset
+from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.types import ITEM_ID, USER_ID
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file to fetch: a plain file or an archive that holds several."""
+
+    url: str
+    members: tuple[str, ...] = ()
+    """Files to take out of an archive, as paths inside it; empty: the file itself."""
+    sha256: str | None = None
+    md5: str | None = None
+    """The published checksum, where there is one."""
+    size: int | None = None
+    """Bytes, where known."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which users and items are kept: an interaction count within bounds (both inclusive).
+
+    Items are counted once, then users among what is left, once (no k-core iteration).
+    """
+
+    min_user: int = 1
+    max_user: int | None = None
+    min_item: int = 1
+    max_item: int | None = None
+
+
+@dataclass
+class Tables:
+    """Raw tables, as :meth:`RecDataset.from_tables` takes them."""
+
+    users: pd.DataFrame
+    items: pd.DataFrame
+    interactions: pd.DataFrame
+    impressions: pd.DataFrame | None = None
+    friends: pd.DataFrame | None = None
+    template: dict[str, Any] | None = None
+
+
+class Source(ABC):
+    """A raw data set.  Subclass it for your own: set the class attributes, write :meth:`read`."""
+
+    name: str
+    domain: str
+    """Chooses the words: a file in ``configs/domains``."""
+    title: ClassVar[str] = ""
+    homepage: ClassVar[str] = ""
+    terms: ClassVar[str] = ""
+    """Licence or terms of use, in one sentence."""
+    citation: ClassVar[str] = ""
+    files: tuple[str, ...] = ()
+    """Paths below the data folder that must be there; each may be plain or end in .gz."""
+    downloads: tuple[Download, ...] = ()
+    """Empty where fetching is not allowed or needs a form: then :attr:`how_to_get` says more."""
+    how_to_get: ClassVar[str] = ""
+    limits: Limits = Limits()
+    """The default of :meth:`load`."""
+
+    @abstractmethod
+    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+        """The raw tables of the kept users and items.
+
+        Args:
+            folder: holds the files as published.
+            log: told of every row that is skipped.
+            limits: see :class:`Limits`; large sources count first, and read texts only of what
+                is kept.
+
+        Raises:
+            DataError: a file is missing, truncated or not in the published format; names the
+                file and the line.
+        """
+
+    def load(
+        self,
+        folder: Path | None = None,
+        *,
+        limits: Limits | None = None,
+        bad_rows: BadRows = "repair",
+        log: ReadLog | None = None,
+    ) -> RecDataset:
+        """Read, check and number everything; see :meth:`RecDataset.from_tables`.
+
+        Raises:
+            DataError: see :meth:`read`; also with ``bad_rows="raise"`` for the first bad row.
+        """
+        log = log or ReadLog(bad_rows)
+        tables = self.read(folder, log, limits or self.limits)
+        return RecDataset.from_tables(
+            self.name,
+            self.domain,
+            users=tables.users,
+            items=tables.items,
+            interactions=tables.interactions,
+            impressions=tables.impressions,
+            friends=tables.friends,
+            template=tables.template,
+            repairs=log.repairs,
+            bad_rows=bad_rows,
+        )
+
+
+def apply_limits(interactions: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """The rows of ``interactions`` (raw ids) whose items and users are within the limits."""
+    for key, low, high in (
+        (ITEM_ID, limits.min_item, limits.max_item),
+        (USER_ID, limits.min_user, limits.max_user),
+    ):
+        counts = interactions[key].map(interactions[key].value_counts())
+        keep = counts >= low
+        if high is not None:
+            keep &= counts <= high
+        interactions = interactions[keep]
+    return interactions
