@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.data import RecDataset, TimeSplit, histories, time_cut
+from usermirror_gym.data import RecDataset, TimeSplit, cut_at, histories, time_cut
 from usermirror_gym.errors import ConfigError
 
 Build = Callable[..., RecDataset]
@@ -134,3 +134,67 @@ def test_histories_of_no_events_are_empty(build: Build) -> None:
     events = build([("a", "x", 1)]).interactions
     assert histories(events.iloc[:0]) == {}
     assert histories(events)[1].items.tolist() == [1]
+
+
+def dated(build: Build, times: list[int], undated: list[bool]) -> RecDataset:
+    rows = pd.DataFrame(
+        {"user_id": "a", "item_id": "x", "timestamp": times, "undated": undated}, dtype=object
+    )
+    return build(rows)
+
+
+def test_events_without_a_known_time_do_not_move_the_cut(build: Build) -> None:
+    times, unknown = [1, 2, 3, 4, 5, 6, 100, 200, 300, 400], [True] * 6 + [False] * 4
+    assert time_cut(dated(build, times, unknown), 0.5).t0 == 300
+    assert time_cut(dated(build, times, [False] * 10), 0.5).t0 == 6
+    with pytest.raises(ConfigError, match="no interaction of 'toy' has a known time"):
+        time_cut(dated(build, times, [True] * 10), 0.5)
+    with pytest.raises(ConfigError, match="no interaction of 'toy' has a known time"):
+        cut_at(dated(build, times, [True] * 10), 5)
+
+
+@pytest.mark.parametrize(
+    ("moment", "t0"),
+    [
+        (978_307_200, 978_307_200),
+        ("2001-01-01", 978_307_200),
+        ("2001-01-01 00:00:00", 978_307_200),
+        ("2001-01-01T01:00:00+01:00", 978_307_200),
+        ("2001-01-01T00:00:00Z", 978_307_200),
+        ("2001-01-01T00:00:00.5", 978_307_201),
+        (np.int64(978_307_200), 978_307_200),
+    ],
+)
+def test_cut_at_a_given_moment(build: Build, moment: int | str, t0: int) -> None:
+    data = build([("a", "x", 978_307_199), ("a", "y", 978_307_200), ("b", "z", 978_307_300)])
+    split = cut_at(data, moment)
+    assert split.t0 == t0
+    assert len(split.before) == (1 if t0 == 978_307_200 else 2)
+
+
+@pytest.mark.parametrize(
+    ("moment", "side"),
+    [("1999-12-31", "before"), ("2000-01-01", "before"), ("2000-01-02 00:00:01", "after"),
+     (0, "before"), (10**15, "after"), (-5, "before")],
+)  # fmt: skip
+def test_cut_that_leaves_a_side_empty_names_the_span(
+    build: Build, moment: int | str, side: str
+) -> None:
+    data = build([("a", "x", 946_684_800), ("a", "y", 946_771_200)])
+    span = "from 2000-01-01 00:00:00 to 2000-01-02 00:00:00"
+    with pytest.raises(ConfigError, match=f"leaves nothing {side} it.*{span}"):
+        cut_at(data, moment)
+
+
+@pytest.mark.parametrize("moment", ["last week", "", "2000-13-01", None, True, 1.5, [2000]])
+def test_what_is_no_moment_is_refused(build: Build, moment: object) -> None:
+    data = build([("a", "x", 1), ("a", "y", 4)])
+    with pytest.raises(ConfigError, match="a date such as '2000-12-01', got"):
+        cut_at(data, moment)  # type: ignore[arg-type]
+
+
+def test_users_without_a_past_are_not_seen(build: Build) -> None:
+    data = build([("b", "x", 1), ("b", "y", 2), ("a", "x", 10)])
+    assert TimeSplit(data, t0=10).seen_users.tolist() == [2]
+    assert TimeSplit(data, t0=11).seen_users.tolist() == [1, 2]
+    assert TimeSplit(data, t0=1).seen_users.tolist() == []

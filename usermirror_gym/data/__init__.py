@@ -2,7 +2,8 @@
 
 from usermirror_gym.data.dataset import RecDataset, Repair
 from usermirror_gym.data.sources import SOURCES, load_dataset
-from usermirror_gym.data.split import History, Memory, TimeSplit, histories, time_cut
+from usermirror_gym.data.split import History, Memory, TimeSplit, cut_at, histories, time_cut
+from usermirror_gym.data.store import read_dataset, save_dataset
 
 __all__ = [
     "SOURCES",
@@ -11,7 +12,10 @@ __all__ = [
     "RecDataset",
     "Repair",
     "TimeSplit",
+    "cut_at",
     "histories",
     "load_dataset",
+    "read_dataset",
+    "save_dataset",
     "time_cut",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +12,15 @@ import pandas as pd
 
 from usermirror_gym.data.dataset import RecDataset, count_per_item
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID, Float32Array, IntArray
+from usermirror_gym.types import (
+    ITEM_ID,
+    RATING,
+    TIMESTAMP,
+    UNDATED,
+    USER_ID,
+    Float32Array,
+    IntArray,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class TimeSplit:
         """What each user did before T0, by user id; users without any are absent."""
         return histories(self.before)
 
+    @cached_property
+    def seen_users(self) -> IntArray:
+        """Ids, ascending, of the users with interactions before T0; shape ``(n,)``."""
+        return np.unique(self.before[USER_ID].to_numpy())
+
     def users_with_history(self, minimum: int) -> IntArray:
         """Ids, ascending, of the users with at least ``minimum`` interactions before T0."""
         return np.array(
@@ -99,14 +114,15 @@ class TimeSplit:
 def time_cut(dataset: RecDataset, fraction: float = 0.8) -> TimeSplit:
     """Cut at the timestamp before which (about) ``fraction`` of the interactions lie.
 
-    Events with the same timestamp always fall on the same side.
+    Events with the same timestamp always fall on the same side.  Interactions whose time is not
+    known (column ``undated``) are not counted: the times that stand for it say nothing.
 
     Raises:
         ConfigError: ``fraction`` is not strictly between 0 and 1, or one side would be empty.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"fraction must be between 0 and 1, got {fraction!r}")
-    times = dataset.interactions[TIMESTAMP].to_numpy()
+    times = _dated(dataset)
     t0 = int(times[min(int(np.ceil(len(times) * fraction)), len(times) - 1)])
     if t0 == times[0]:
         raise ConfigError(
@@ -114,6 +130,54 @@ def time_cut(dataset: RecDataset, fraction: float = 0.8) -> TimeSplit:
             f"{int((times == t0).sum())} of {len(times)} events share one timestamp"
         )
     return TimeSplit(dataset, t0)
+
+
+def cut_at(dataset: RecDataset, t0: int | str) -> TimeSplit:
+    """Cut at a given moment: seconds since 1970, or a date such as ``"2000-12-01"``.
+
+    Dates are ISO 8601, with or without a time of day, in UTC unless they name another zone.
+
+    Raises:
+        ConfigError: not a moment, or one side would hold no dated interaction; says when the log
+            begins and ends.
+    """
+    seconds = _seconds(t0)
+    times = _dated(dataset)
+    if not times[0] < seconds <= times[-1]:
+        side = "before" if seconds <= times[0] else "after"
+        raise ConfigError(
+            f"a cut at {t0!r} leaves nothing {side} it in {dataset.name!r}, whose log runs from "
+            f"{_date(times[0])} to {_date(times[-1])} (UTC)"
+        )
+    return TimeSplit(dataset, seconds)
+
+
+def _dated(dataset: RecDataset) -> IntArray:
+    """The known times of interactions, ascending."""
+    events = dataset.interactions
+    times = events[TIMESTAMP].to_numpy()
+    if UNDATED in events:
+        times = times[~events[UNDATED].astype("boolean").fillna(False).to_numpy(np.bool_)]
+    if len(times) == 0:
+        raise ConfigError(f"no interaction of {dataset.name!r} has a known time to cut at")
+    return times
+
+
+def _seconds(moment: int | str) -> int:
+    if isinstance(moment, int | np.integer) and not isinstance(moment, bool):
+        return int(moment)
+    try:
+        when = datetime.fromisoformat(str(moment))
+    except ValueError as error:
+        raise ConfigError(
+            f"t0 must be seconds since 1970 or a date such as '2000-12-01', got {moment!r}"
+        ) from error
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return math.ceil(when.timestamp())  # timestamps are whole: the same events are before it
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def histories(events: pd.DataFrame) -> dict[int, History]:

@@ -1,0 +1,185 @@
+"""A data set as a folder: one Parquet file a table, and ``dataset.json``, which is written last.
+
+Reading gives back what was saved, types included.  The same data set always gives the same bytes
+(with the same version of pyarrow), so a folder can be compared, hashed and resumed from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from usermirror_gym.data.columns import from_arrow, to_arrow
+from usermirror_gym.data.dataset import RecDataset, Repair
+from usermirror_gym.data.impressions import Impressions
+from usermirror_gym.errors import DataError, RunError
+from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.types import TIMESTAMP, USER_ID
+
+FORMAT = 1
+"""Raised when older versions can no longer read what this one writes."""
+MANIFEST = "dataset.json"
+_TABLES = ("users", "items", "interactions", "friends", "impressions")
+
+
+def save_dataset(dataset: RecDataset, folder: str | Path) -> Path:
+    """Write ``users``, ``items``, ``interactions`` and, where there are any, ``friends`` and
+    ``impressions`` as ``.parquet``, then ``dataset.json`` with everything else.
+
+    A folder without ``dataset.json`` is unfinished; an older data set in it is replaced.
+
+    Raises:
+        DataError: a table holds values that cannot be stored exactly (names the table, the column
+            and the type), or the template is not plain YAML.
+    """
+    folder = Path(folder)
+    # Before anything is touched: what cannot be stored leaves an older data set alone.
+    tables = _tables(dataset)
+    template = _plain(dataset.template)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in _TABLES:
+        (folder / f"{name}.parquet").unlink(missing_ok=True)
+    checksums = {name: _write(table, folder / f"{name}.parquet") for name, table in tables.items()}
+    write_json(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            "name": dataset.name,
+            "domain": dataset.domain,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "interactions": len(dataset.interactions),
+            "repairs": [
+                {"kind": r.kind, "count": r.count, "examples": list(r.examples)}
+                for r in dataset.repairs
+            ],
+            "template": template,
+            "sha256": checksums,
+        },
+    )
+    return folder
+
+
+def read_dataset(folder: str | Path) -> RecDataset:
+    """What :func:`save_dataset` wrote.
+
+    Raises:
+        RunError: the folder is unfinished, of another format, or a file is missing or changed.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise RunError(
+            f"{folder} holds no finished data set (no {MANIFEST}). Build it again, or name "
+            "another folder."
+        )
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{folder / MANIFEST} has another format than this version reads ({FORMAT}). "
+            "Build the data set again."
+        )
+    tables = {name: _read(folder / f"{name}.parquet", s) for name, s in manifest["sha256"].items()}
+    lists = tables.get("impressions")
+    return RecDataset(
+        name=manifest["name"],
+        domain=manifest["domain"],
+        users=from_arrow(tables["users"]),
+        items=from_arrow(tables["items"]),
+        interactions=from_arrow(tables["interactions"]),
+        repairs=tuple(
+            Repair(r["kind"], r["count"], tuple(r["examples"])) for r in manifest["repairs"]
+        ),
+        impressions=None if lists is None else _impressions(lists),
+        friends=from_arrow(tables["friends"]) if "friends" in tables else None,
+        template=manifest["template"],
+    )
+
+
+def _tables(dataset: RecDataset) -> dict[str, pa.Table]:
+    frames = {name: getattr(dataset, name) for name in _TABLES[:-1]}
+    tables = {n: to_arrow(frame, n) for n, frame in frames.items() if frame is not None}
+    if dataset.impressions is not None:
+        tables["impressions"] = _impression_table(dataset.impressions)
+    return tables
+
+
+def _impression_table(lists: Impressions) -> pa.Table:
+    """One row a list: impression_id, user_id, timestamp, shown and clicked (lists)."""
+    frame = pd.DataFrame(
+        {"impression_id": lists.names, USER_ID: lists.user_ids, TIMESTAMP: lists.timestamps}
+    )
+    offsets = pa.array(lists.offsets, pa.int64())
+    table = to_arrow(frame, "impressions")
+    for name, values in (("shown", lists.items), ("clicked", lists.clicked)):
+        column = pa.LargeListArray.from_arrays(offsets, pa.array(values))
+        table = table.append_column(name, column)
+    return table
+
+
+def _impressions(table: pa.Table) -> Impressions:
+    shown = table["shown"].combine_chunks()
+    clicked = table["clicked"].combine_chunks()
+    frame = from_arrow(table.drop_columns(["shown", "clicked"]))
+    sizes = shown.value_lengths().to_numpy(zero_copy_only=False)
+    return Impressions(
+        names=frame["impression_id"].to_numpy(object),
+        user_ids=frame[USER_ID].to_numpy(np.int64),
+        timestamps=frame[TIMESTAMP].to_numpy(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        items=shown.flatten().to_numpy().astype(np.int64),
+        clicked=clicked.flatten().to_numpy(zero_copy_only=False).astype(np.bool_),
+    )
+
+
+def _write(table: pa.Table, path: Path) -> str:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        checksum = _sha256(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return checksum
+
+
+def _read(path: Path, checksum: str) -> pa.Table:
+    try:
+        found = _sha256(path)
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path}: {error.strerror}. Build the data set again."
+        ) from error
+    if found != checksum:
+        raise RunError(
+            f"{path} is not the file that {MANIFEST} describes (other SHA-256). "
+            "Build the data set again."
+        )
+    return pq.read_table(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(template: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The template, if JSON gives it back as it is (no dates, no numbers as keys)."""
+    try:
+        same = json.loads(json.dumps(template, allow_nan=False)) == template
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise DataError(
+            "the template holds something other than texts, numbers, lists and mappings with "
+            "text keys; put such values (dates, for example) in quotes"
+        )
+    return template
