@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from usermirror_gym.data import TimeSplit, histories, load_dataset, time_cut
+from usermirror_gym.data import RecDataset, TimeSplit, histories, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
-from usermirror_gym.scenes import ScenePlan, build_scenes, sample_distractors, swap_histories
+from usermirror_gym.scenes import Rankers, ScenePlan, build_scenes, draw_scenes, swap_histories
+from usermirror_gym.scenes import build as build_module
+from usermirror_gym.scenes.columns import SceneColumns
+from usermirror_gym.scenes.exposure import GAP, ORIGINS
+
+MIXED = {"uniform": 1.0, "popularity": 1.0, "collaborative": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -16,19 +24,33 @@ def ml100k() -> TimeSplit:
     return time_cut(load_dataset("ml-100k"))
 
 
-def test_the_true_item_is_equally_likely_in_every_slot(ml100k: TimeSplit) -> None:
-    scenes = build_scenes(ml100k, ScenePlan(count=2000, slate_size=5))
-    counts = np.bincount([s.target for s in scenes], minlength=5)
-    assert counts.min() > 0
-    assert chisquare(counts).pvalue > 0.01
+@pytest.fixture(scope="module")
+def rankers(ml100k: TimeSplit) -> Rankers:
+    return Rankers(ml100k)
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "popularity"])
+def after(rankers: Rankers, **plan: object) -> SceneColumns:
+    return draw_scenes(rankers, ScenePlan(**plan), (rankers.split.t0, None))
+
+
+def test_the_true_item_is_equally_likely_in_every_slot(rankers: Rankers) -> None:
+    columns = after(rankers, count=4000, slate_size=(2, 6), samplers=MIXED)
+    sizes = (columns.slates > 0).sum(axis=1)
+    assert set(sizes) == {2, 3, 4, 5, 6}
+    for size in range(2, 7):
+        counts = np.bincount(columns.targets[sizes == size], minlength=size)
+        assert counts[-1] > 0  # the last slot too
+        assert chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize("balance", ["none", "popularity"])
+@pytest.mark.parametrize("sampler", ["uniform", "popularity", "collaborative"])
 def test_scenes_hold_the_real_choice_and_nothing_else_the_user_touched(
-    ml100k: TimeSplit, sampler: str
+    rankers: Rankers, sampler: str, balance: str
 ) -> None:
-    everything = histories(ml100k.dataset.interactions)
-    for scene in build_scenes(ml100k, ScenePlan(count=200, sampler=sampler)):
+    everything = histories(rankers.split.dataset.interactions)
+    plan = ScenePlan(count=150, samplers={sampler: 1.0}, balance=balance)
+    for scene in build_scenes(rankers.split, plan, rankers=rankers):
         touched = set(everything[scene.user_id].items.tolist())
         assert scene.target is not None
         assert scene.slate[scene.target] in touched
@@ -41,26 +63,133 @@ def test_scenes_hold_the_real_choice_and_nothing_else_the_user_touched(
 
 def test_scenes_are_on_the_chosen_side_of_the_cut(ml100k: TimeSplit) -> None:
     late = {(u, i) for u, i in ml100k.after[["user_id", "item_id"]].itertuples(index=False)}
-    for after in (True, False):
-        for s in build_scenes(ml100k, ScenePlan(count=100), after_t0=after):
+    for side in (True, False):
+        for s in build_scenes(ml100k, ScenePlan(count=100), after_t0=side):
             assert s.target is not None
-            assert ((s.user_id, s.slate[s.target]) in late) is after
+            assert ((s.user_id, s.slate[s.target]) in late) is side
+
+
+def most_popular(rankers: Rankers, columns: SceneColumns) -> float:
+    """Accuracy of taking the most popular option."""
+    popularity = rankers.popularity[columns.slates]
+    best = popularity == popularity.max(axis=1, keepdims=True)
+    return float((best[np.arange(len(best)), columns.targets] / best.sum(axis=1)).mean())
+
+
+def test_balanced_lists_do_not_give_the_choice_away_by_popularity(rankers: Rankers) -> None:
+    assert most_popular(rankers, after(rankers, count=3000)) > 0.5
+    balanced = after(rankers, count=3000, samplers=MIXED, balance="popularity")
+    assert abs(most_popular(rankers, balanced) - 0.2) < 0.03
+    used = np.bincount(balanced.origins[balanced.slates > 0], minlength=len(ORIGINS))
+    shares = used[[ORIGINS.index(name) for name in MIXED]] / used[:-1].sum()
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def test_popularity_is_counted_before_the_cut_only(split: TimeSplit) -> None:
     unseen = np.flatnonzero(split.popularity == 0)[1:]
     assert len(unseen), "the fixture must have an item that appears only after T0"
-    rng = np.random.default_rng(0)
-    drawn = [sample_distractors(split, "popularity", 5, np.array([1]), rng) for _ in range(200)]
-    assert not np.isin(drawn, unseen).any()
-    assert not np.isin(drawn, [0, 1]).any()
+    columns = after(Rankers(split), count=200, samplers={"popularity": 1.0})
+    company = columns.slates[columns.slates != columns.items[:, None]]
+    assert not np.isin(company, unseen).any()
 
 
 def test_a_longer_plan_starts_with_the_shorter_one(split: TimeSplit) -> None:
-    few = build_scenes(split, ScenePlan(count=5, seed=4))
-    many = build_scenes(split, ScenePlan(count=25, seed=4))
+    few = build_scenes(split, ScenePlan(count=5, seed=4, samplers=MIXED))
+    many = build_scenes(split, ScenePlan(count=25, seed=4, samplers=MIXED))
     assert many[:5] == few
-    assert build_scenes(split, ScenePlan(count=5, seed=5)) != few
+    assert build_scenes(split, ScenePlan(count=5, seed=5, samplers=MIXED)) != few
+
+
+def test_the_batch_a_scene_is_built_in_changes_nothing(
+    split: TimeSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = ScenePlan(count=40, slate_size=(2, 6), samplers=MIXED, balance="popularity", removed=0.3)
+    whole = build_scenes(split, plan)
+    monkeypatch.setattr(build_module, "_CHUNK_CELLS", 3 * (split.dataset.n_items + 1))
+    assert build_scenes(split, plan) == whole
+
+
+def test_removed_scenes_lack_the_choice_and_expect_none_of_these(rankers: Rankers) -> None:
+    columns = after(rankers, count=2000, removed=0.25, samplers=MIXED)
+    gone = columns.removed
+    assert gone.mean() == pytest.approx(0.25, abs=0.04)
+    sizes = (columns.slates > 0).sum(axis=1)
+    assert set(sizes) == {5}
+    assert (columns.targets[gone] == 5).all()
+    assert (columns.targets[~gone] < 5).all()
+    assert not (columns.slates[gone] == columns.items[gone, None]).any()
+
+
+Toy = Callable[..., TimeSplit]
+
+
+@pytest.fixture
+def toy() -> Toy:
+    """Users 1..U, items 1..I; events (user, item, time); cut at ``t0``."""
+
+    def _toy(
+        events: list[tuple[int, int, int]], n_items: int, t0: int, **tables: pd.DataFrame
+    ) -> TimeSplit:
+        frame = pd.DataFrame(events, columns=["user_id", "item_id", "timestamp"])
+        items = pd.DataFrame({"item_id": range(1, n_items + 1)})
+        items["title"] = [f"T{i}" for i in items["item_id"]]
+        if "available_from" in tables:
+            items["available_from"] = tables.pop("available_from")
+        users = pd.DataFrame({"user_id": sorted(set(frame["user_id"]))})
+        data = RecDataset.from_tables(
+            "toy", "movie", users=users, items=items, interactions=frame, **tables
+        )
+        return TimeSplit(data, t0)
+
+    return _toy
+
+
+def test_content_company_is_nearest_to_the_true_item(toy: Toy) -> None:
+    # Items on a circle: the neighbours of item i are i - 1 and i + 1.
+    angles = np.arange(21) * 2 * np.pi / 20
+    embedding = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    embedding[0] = 0
+    split = toy([(1, 1, 1), (1, 3, 2), (1, 12, 9), (2, 5, 1)], 20, 5)
+    plan = ScenePlan(slate_size=3, samplers={"content": 1.0}, min_history=2)
+    (scene,) = build_scenes(split, plan, rankers=Rankers(split, embedding=embedding))
+    assert set(scene.slate) == {11, 12, 13}
+
+
+def test_social_company_comes_from_friends_before_the_moment(toy: Toy) -> None:
+    events = [(1, 1, 1), (1, 2, 2), (1, 3, 9), (2, 4, 3), (2, 5, 10), (3, 6, 3), (3, 4, 3)]
+    friends = pd.DataFrame({"user_id": [1, 2], "friend_id": [2, 1]})
+    split = toy(events, 8, 5, friends=friends)
+    plan = ScenePlan(slate_size=2, samplers={"social": 1.0}, min_history=2)
+    (scene,) = build_scenes(split, plan)
+    assert set(scene.slate) == {3, 4}  # not 5 (later), not 6 (a stranger's)
+
+
+def test_items_are_shown_only_once_they_are_published(toy: Toy) -> None:
+    published = pd.Series([0, 0, 0, 20, 5, None, 1], dtype="Int64")
+    split = toy([(1, 1, 1), (1, 2, 2), (1, 3, 9), (2, 4, 30)], 7, 5, available_from=published)
+    plan = ScenePlan(count=1, slate_size=4, min_history=2)
+    (scene,) = build_scenes(split, plan)
+    assert set(scene.slate) == {3, 5, 6, 7}  # 4 comes later; nobody knows when 6 came
+
+
+def test_a_repeated_item_is_not_a_choice(toy: Toy) -> None:
+    # Among items the user never touched, one from the history would give itself away.
+    split = toy([(1, 1, 1), (1, 2, 2), (1, 1, 8), (1, 3, 9)], 7, 5)
+    (scene,) = build_scenes(split, ScenePlan(slate_size=2, min_history=2))
+    assert scene.target is not None
+    assert scene.slate[scene.target] == 3
+    assert scene.history == (1, 2, 1)
+
+
+def test_an_exhausted_stratum_is_filled_at_random_and_says_so(toy: Toy) -> None:
+    events = [(u, i, u) for u in range(2, 6) for i in (1, 2)]
+    split = toy([*events, (1, 1, 1), (1, 3, 2), (1, 2, 9)], 9, 8)
+    columns = draw_scenes(
+        Rankers(split),
+        ScenePlan(slate_size=3, samplers={"popularity": 1.0}, balance="popularity", min_history=2),
+        (8, None),
+    )
+    assert (columns.origins[columns.slates > 0] == ORIGINS.index(GAP)).sum() == 2
 
 
 def test_swapped_scenes_keep_the_list_and_take_another_users_memory(split: TimeSplit) -> None:
@@ -73,12 +202,19 @@ def test_swapped_scenes_keep_the_list_and_take_another_users_memory(split: TimeS
 
 
 def test_clear_errors(split: TimeSplit) -> None:
-    rng = np.random.default_rng(0)
     with pytest.raises(UnknownNameError, match="Did you mean 'uniform'"):
-        sample_distractors(split, "unifrom", 3, np.array([1]), rng)
+        build_scenes(split, ScenePlan(samplers={"unifrom": 1.0}))
     with pytest.raises(SceneError, match="use shorter lists"):
-        sample_distractors(split, "uniform", 60, np.array([1]), rng)
-    with pytest.raises(ConfigError, match="slate_size must be at least 1, got 0"):
+        build_scenes(split, ScenePlan(slate_size=60))
+    with pytest.raises(ConfigError, match=r"slate_size must be a positive number .*, got 0"):
         ScenePlan(slate_size=0)
-    with pytest.raises(ConfigError, match="no event after T0"):
+    with pytest.raises(ConfigError, match="at least one sampler"):
+        build_scenes(split, ScenePlan(samplers={"uniform": 0.0}))
+    with pytest.raises(ConfigError, match="must not be negative, got -1"):
+        build_scenes(split, ScenePlan(samplers={"uniform": 2.0, "popularity": -1.0}))
+    with pytest.raises(ConfigError, match="'content' needs item embeddings"):
+        build_scenes(split, ScenePlan(samplers={"content": 1.0}))
+    with pytest.raises(ConfigError, match="'tiny' has none"):
+        build_scenes(split, ScenePlan(samplers={"social": 1.0}))
+    with pytest.raises(ConfigError, match="no event in 'tiny' from"):
         build_scenes(split, ScenePlan(min_history=10_000))

@@ -31,7 +31,8 @@ def check_scenes(
     """Scenes after T0 by exposure sampler, half of them each."""
     return {
         sampler: build_scenes(
-            split, ScenePlan(count=scenes // 2, slate_size=slate_size, sampler=sampler, seed=seed)
+            split,
+            ScenePlan(count=scenes // 2, slate_size=slate_size, samplers={sampler: 1.0}, seed=seed),
         )
         for sampler in SAMPLERS
     }

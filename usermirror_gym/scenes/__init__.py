@@ -1,12 +1,13 @@
 """What the user saw: scenes, the samplers that fill their lists, and the prompt."""
 
-from usermirror_gym.scenes.build import ScenePlan, build_scenes, swap_histories
-from usermirror_gym.scenes.exposure import SAMPLERS, sample_distractors
+from usermirror_gym.scenes.build import ScenePlan, build_scenes, draw_scenes, swap_histories
 from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
+from usermirror_gym.scenes.rankers import Rankers
+from usermirror_gym.scenes.samplers import SAMPLERS
 from usermirror_gym.scenes.scene import Scene, SceneBatch, Turn
-from usermirror_gym.scenes.text import DomainText, MovieText, domain_text
+from usermirror_gym.scenes.text import DomainText, domain_text
 
 __all__ = [
-    "SAMPLERS", "DomainText", "MovieText", "PromptBuilder", "PromptConfig", "Scene", "SceneBatch",
-    "ScenePlan", "Turn", "build_scenes", "domain_text", "sample_distractors", "swap_histories",
+    "SAMPLERS", "DomainText", "PromptBuilder", "PromptConfig", "Rankers", "Scene", "SceneBatch",
+    "ScenePlan", "Turn", "build_scenes", "domain_text", "draw_scenes", "swap_histories",
 ]  # fmt: skip

@@ -1,17 +1,30 @@
-"""Scenes from a log: real choices after T0, with sampled company at uniform positions."""
+"""Scenes from a log: logged choices, with sampled company at uniform positions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
-from usermirror_gym.data import History, TimeSplit, histories
-from usermirror_gym.errors import ConfigError
-from usermirror_gym.scenes.exposure import sample_distractors
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import ConfigError, SceneError
+from usermirror_gym.scenes.columns import SceneColumns
+from usermirror_gym.scenes.exposure import LOG, ORIGINS, check_samplers, fill_lists
+from usermirror_gym.scenes.randomness import integers, keys, uniforms
+from usermirror_gym.scenes.rankers import Rankers
+from usermirror_gym.scenes.samplers import Draft
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.types import IntArray
+from usermirror_gym.scenes.strata import Strata
+from usermirror_gym.scenes.timeline import Timeline, spans
+from usermirror_gym.types import AVAILABLE_FROM, PAD, BoolArray, IntArray
+
+Window = tuple[int | None, int | None]
+"""``[from, before)`` in seconds; ``None`` is open."""
+_PRIORITY, _REMOVED, _SIZE, _LINES, _ORDER = range(8, 13)  # random streams, see randomness.py
+_CHUNK_CELLS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -19,39 +32,184 @@ class ScenePlan:
     """Which scenes to build."""
 
     count: int = 300
-    slate_size: int = 5
-    """K, the true item included."""
-    sampler: str = "uniform"
-    history_lines: int = 10
+    slate_size: int | tuple[int, int] = 5
+    """K, or its range (uniform, both inclusive); the true item is one of them."""
+    samplers: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
+    """Share of the places each sampler fills (:data:`~usermirror_gym.scenes.samplers.SAMPLERS`)."""
+    balance: Literal["none", "popularity"] = "none"
+    """``"popularity"``: a list's items are as popular as chosen items are; see exposure.py."""
+    history: int | tuple[int, int] = 10
+    """Most history lines, or the range they are drawn from."""
     min_history: int = 3
     """Events with fewer strictly earlier interactions are not used."""
+    removed: float = 0.0
+    """Share of scenes that lack the true item: the right answer is *none of these*."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("count", "slate_size", "history_lines"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.count < 1:
+            raise ConfigError(f"count must be at least 1, got {self.count}")
+        for name in ("slate_size", "history"):
+            low, high = as_range(getattr(self, name))
+            if not 1 <= low <= high:
+                raise ConfigError(
+                    f"{name} must be a positive number or a range (low, high), "
+                    f"got {getattr(self, name)!r}"
+                )
+        if not 0 <= self.removed <= 1:
+            raise ConfigError(f"removed is a share between 0 and 1, got {self.removed!r}")
+        if self.balance not in ("none", "popularity"):
+            raise ConfigError(f"balance must be 'none' or 'popularity', got {self.balance!r}")
 
 
-def build_scenes(split: TimeSplit, plan: ScenePlan, *, after_t0: bool = True) -> list[Scene]:
-    """Scenes whose true item is an interaction on the chosen side of T0.
+def as_range(value: int | tuple[int, int]) -> tuple[int, int]:
+    """A number is the range from itself to itself."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
-    The memory is what the user did before the event; distractors exclude everything the user
-    ever touched; the true item's position is uniform over all K slots.  Each scene draws from a
-    generator of its own, so that a longer plan starts with the scenes of a shorter one.
+
+def build_scenes(
+    split: TimeSplit, plan: ScenePlan, *, rankers: Rankers | None = None, after_t0: bool = True
+) -> list[Scene]:
+    """Scenes whose true item is an interaction on the chosen side of T0; see :func:`draw_scenes`.
+
+    Behaviours and notes are left out.
     """
-    everything = histories(split.dataset.interactions)
-    events = _eligible(split, everything, plan.min_history, after_t0)
+    window = (split.t0, None) if after_t0 else (None, split.t0)
+    return draw_scenes(rankers or Rankers(split), plan, window).scenes()
+
+
+def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColumns:
+    """Scenes around ``plan.count`` interactions of the window, in random order.
+
+    The memory is what the user did strictly before the event.  Company excludes everything the
+    user ever touched and what was not yet published.  The true item's position is uniform over all
+    K places.  An event whose item the user had touched before is not used: among items they never
+    touched it would give itself away.  Each scene is a function of the seed and its event alone,
+    so that a longer plan starts with the scenes of a shorter one.
+
+    Raises:
+        ConfigError: no usable event in the window, or the samplers cannot be used.
+        UnknownNameError: no such sampler.
+        SceneError: no list could be filled.
+    """
+    check_samplers(plan.samplers, rankers)
+    line = rankers.timeline
+    events = eligible(line, plan.min_history, window)
     if not len(events):
         raise ConfigError(
-            f"no event {'after' if after_t0 else 'before'} T0 in {split.dataset.name!r} has "
+            f"no event in {rankers.split.dataset.name!r} {_describe(window)} has "
             f"{plan.min_history} earlier interactions"
         )
-    order = np.random.default_rng(plan.seed).permutation(len(events))[: plan.count]
-    return [
-        _scene(split, plan, everything[int(user)], int(user), int(index), int(number))
-        for number, (user, index) in enumerate(events[order])
+    own = keys(plan.seed, line.users[events], line.items[events], line.times[events])
+    order = np.argsort(uniforms(own, _PRIORITY)[:, 0], kind="stable")[: plan.count]
+    groups = _strata(rankers, plan, events)
+    parts = [
+        _chunk(rankers, plan, groups, events[rows], own[rows])
+        for rows in _chunks(order, rankers.split.dataset.n_items)
     ]
+    columns = SceneColumns.concatenate(parts)
+    if not len(columns):
+        raise SceneError(
+            f"none of {len(order)} scenes of {rankers.split.dataset.name!r} could be built "
+            f"({dict(columns.dropped)}); use shorter lists"
+        )
+    return columns
+
+
+def eligible(line: Timeline, min_history: int, window: Window) -> IntArray:
+    """Positions in the timeline of the events that a scene can be built around."""
+    good = line.dated & (line.earlier >= min_history) & line.first_touch
+    start, end = window
+    if start is not None:
+        good &= line.times >= start
+    if end is not None:
+        good &= line.times < end
+    return np.flatnonzero(good)
+
+
+def _describe(window: Window) -> str:
+    start, end = window
+    parts = [f"from {start}" if start is not None else "", f"before {end}" if end else ""]
+    return " and ".join(p for p in parts if p) or "at any time"
+
+
+def _strata(rankers: Rankers, plan: ScenePlan, events: IntArray) -> Strata:
+    if plan.balance == "none":
+        return Strata.single(rankers.popularity)
+    return Strata.balanced(rankers.popularity, rankers.timeline.items[events])
+
+
+def _chunks(order: IntArray, n_items: int) -> Iterator[IntArray]:
+    size = max(_CHUNK_CELLS // (n_items + 1), 1)
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def _chunk(
+    rankers: Rankers, plan: ScenePlan, groups: Strata, events: IntArray, own: np.ndarray
+) -> SceneColumns:
+    line = rankers.timeline
+    removed = uniforms(own, _REMOVED)[:, 0] < plan.removed
+    slate_sizes = integers(own, _SIZE, *as_range(plan.slate_size))
+    sizes = np.where(removed, slate_sizes, slate_sizes - 1)
+    users, times = line.users[events], line.times[events]
+    draft = Draft(
+        keys=own,
+        users=users,
+        times=times,
+        starts=line.offsets[users],
+        lengths=line.earlier[events],
+        chosen=line.items[events],
+        sizes=sizes,
+        allowed=_allowed(rankers, users, times),
+        items=np.zeros((len(events), int(sizes.max(initial=0))), np.int64),
+    )
+    balanced = plan.balance == "popularity"
+    origin = fill_lists(draft, rankers, groups, plan.samplers, balanced=balanced)
+    slates, origins = _shuffle(draft, origin, removed)
+    lines = np.minimum(integers(own, _LINES, *as_range(plan.history)), draft.lengths)
+    found = (slates != PAD).sum(axis=1)
+    columns = SceneColumns(
+        dataset=rankers.split.dataset.name,
+        user_ids=users,
+        timestamps=times,
+        first_lines=draft.starts + draft.lengths - lines,
+        lines=lines,
+        slates=slates,
+        origins=origins,
+        targets=np.where(removed, found, (slates == draft.chosen[:, None]).argmax(axis=1)),
+        items=draft.chosen,
+        removed=removed,
+        names=np.array([""] * len(events), object),
+        timeline=line,
+        dropped=Counter(),
+    )
+    short = found < slate_sizes
+    return columns.select(~short, dropped={"too few items left for the list": int(short.sum())})
+
+
+def _allowed(rankers: Rankers, users: IntArray, times: IntArray) -> BoolArray:
+    """``(B, n_items + 1)``: never touched by the user, and published."""
+    line, items = rankers.timeline, rankers.split.dataset.items
+    allowed = np.ones((len(users), len(items) + 1), np.bool_)
+    flat, rows = spans(line.offsets[users], line.offsets[users + 1] - line.offsets[users])
+    allowed[:, PAD] = False
+    allowed[rows, line.items[flat]] = False
+    if AVAILABLE_FROM in items:
+        known = items[AVAILABLE_FROM].fillna(np.iinfo(np.int64).min).to_numpy(np.int64)
+        allowed[:, 1:] &= known[None, :] <= times[:, None]
+    return allowed
+
+
+def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArray, IntArray]:
+    """The true item (unless removed) and its company in random order; padding at the end."""
+    first = np.where(removed, PAD, draft.chosen)
+    items = np.column_stack([first, draft.items])
+    origins = np.column_stack([np.where(removed, -1, ORIGINS.index(LOG)), origin])
+    order = uniforms(draft.keys, _ORDER, items.shape[1])
+    order = np.argsort(np.where(items == PAD, 2.0, order), axis=1)
+    width = max(int((items != PAD).sum(axis=1).max(initial=0)), 1)
+    order = order[:, :width]
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(origins, order, axis=1)
 
 
 def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
@@ -78,38 +236,3 @@ def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
             turns=other.turns,
         )
     return swapped
-
-
-def _eligible(
-    split: TimeSplit, everything: dict[int, History], min_history: int, after_t0: bool
-) -> IntArray:
-    """(user id, index of the event in the user's history) of every usable event, by user."""
-    pairs = []
-    for user, history in everything.items():
-        late = history.timestamps >= split.t0
-        # Events of one second are one visit: only strictly earlier ones count as memory.
-        earlier = np.searchsorted(history.timestamps, history.timestamps)
-        index = np.flatnonzero((late if after_t0 else ~late) & (earlier >= min_history))
-        pairs.append(np.column_stack([np.full(len(index), user), index]))
-    return np.concatenate(pairs).astype(np.int64)
-
-
-def _scene(
-    split: TimeSplit, plan: ScenePlan, history: History, user: int, index: int, number: int
-) -> Scene:
-    rng = np.random.default_rng([plan.seed, user, index])
-    others = sample_distractors(split, plan.sampler, plan.slate_size - 1, history.items, rng)
-    target = int(rng.integers(plan.slate_size))
-    slate = np.insert(others, target, history.items[index])
-    now = history.timestamps[index]
-    end = int(np.searchsorted(history.timestamps, now))
-    start = max(end - plan.history_lines, 0)
-    return Scene(
-        user_id=user,
-        history=tuple(history.items[start:end].tolist()),
-        ratings=tuple(history.ratings[start:end].tolist()),
-        ages=tuple((now - history.timestamps[start:end]).tolist()),
-        slate=tuple(slate.tolist()),
-        target=target,
-        name=f"scene {number} (user {user}, event {index})",
-    )

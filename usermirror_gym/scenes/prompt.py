@@ -13,7 +13,7 @@ from string import ascii_uppercase
 from typing import Literal, NamedTuple
 
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.scenes.scene import Scene, Turn
+from usermirror_gym.scenes.scene import UNKNOWN_AGE, Scene, Turn
 from usermirror_gym.scenes.text import DomainText
 from usermirror_gym.types import PAD, Message, Prompt
 
@@ -117,7 +117,8 @@ class PromptBuilder:
         if self.config.form == "session":
             folded = folded // self.config.max_turns * self.config.max_turns
         behaviours = scene.behaviours or ("",) * len(scene.history)
-        columns = zip(scene.history, scene.ratings, behaviours, scene.ages, strict=True)
+        ages = (None if age == UNKNOWN_AGE else age for age in scene.ages)
+        columns = zip(scene.history, scene.ratings, behaviours, ages, strict=True)
         lines = [_Line(*values) for values in columns]
         before = len(lines)
         lines += [_Line(t.chosen) for t in scene.turns[:folded] if t.chosen != PAD]

@@ -10,6 +10,9 @@ import numpy as np
 
 from usermirror_gym.types import PAD, BoolArray, Float32Array, IntArray
 
+UNKNOWN_AGE = -1
+"""In ``Scene.ages``: the log has the order of the history, but not this time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -27,7 +30,8 @@ class Scene:
         user_id: whose profile is shown.
         history: item ids the user interacted with before the session, oldest first.
         ratings: the rating of each history item; NaN where there is none.
-        ages: seconds between each history item and the start of the session, >= 0.
+        ages: seconds between each history item and the start of the session, >= 0;
+            ``UNKNOWN_AGE`` where the log has the order but not the time.
         turns: the lists of this session so far, oldest first.
         slate: item ids of the exposure list, in the order shown; no zeros, no duplicates.
         target: position in ``slate`` of what the real user chose, ``len(slate)`` for *none of

@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         # The memory, oldest first; four lists of one length.
         pa.field("history", pa.list_(pa.int64())),  # item ids
         pa.field("ratings", pa.list_(pa.float32())),  # NaN where there is none
-        pa.field("ages", pa.list_(pa.int64())),  # seconds before `timestamp`
+        pa.field("ages", pa.list_(pa.int64())),  # seconds before `timestamp`; -1 unknown
         pa.field("behaviours", pa.list_(pa.string())),
         # The list, in the order shown; three lists of one length K.
         pa.field("slate", pa.list_(pa.int64())),  # item ids

@@ -1,0 +1,61 @@
+"""What lists are drawn from sees only what is before T0, and computes what its source says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.scenes.rankers import Rankers, fit_collaborative
+from usermirror_gym.scenes.timeline import Timeline, spans
+
+
+def dense(split: TimeSplit) -> np.ndarray:
+    matrix = np.zeros((split.dataset.n_users + 1, split.dataset.n_items + 1))
+    matrix[split.before["user_id"], split.before["item_id"]] = 1
+    return matrix
+
+
+def test_collaborative_scores_are_the_ideal_low_pass_filter(split: TimeSplit) -> None:
+    matrix = dense(split)
+    with np.errstate(divide="ignore"):
+        users, items = (1 / np.sqrt(matrix.sum(axis=a)) for a in (1, 0))
+    users, items = (np.where(np.isfinite(d), d, 0) for d in (users, items))
+    _, _, vectors = np.linalg.svd(users[:, None] * matrix * items)
+    low = vectors[:8].T @ vectors[:8]
+    expected = matrix @ (items[:, None] * low * np.sqrt(matrix.sum(axis=0)))
+    got = fit_collaborative(split, dim=8).scores(sparse.csr_matrix(matrix))
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_what_happens_after_t0_changes_no_ranker(split: TimeSplit) -> None:
+    events = split.dataset.interactions
+    cut = events[events["timestamp"] < split.t0].reset_index(drop=True)
+    blind = TimeSplit(replace(split.dataset, interactions=cut), split.t0)
+    a, b = Rankers(split), Rankers(blind)
+    np.testing.assert_array_equal(a.popularity, b.popularity)
+    np.testing.assert_array_equal(a.collaborative.factors, b.collaborative.factors)
+    everything = TimeSplit(split.dataset, int(events["timestamp"].max()) + 1)
+    assert not np.array_equal(a.popularity, Rankers(everything).popularity)
+
+
+def test_more_dimensions_than_the_matrix_has_are_cut(split: TimeSplit) -> None:
+    assert fit_collaborative(split, dim=10_000).factors.shape[1] < split.dataset.n_users + 1
+
+
+def test_timeline_counts_only_strictly_earlier_visits(split: TimeSplit) -> None:
+    line = Timeline.of(split.dataset)
+    for position in range(0, len(line.rows), 37):
+        user, time = line.users[position], line.times[position]
+        assert line.earlier[position] == (line.times[line.users == user] < time).sum()
+        assert line.earlier_than(np.array([user]), np.array([time]))[0] == line.earlier[position]
+    events = split.dataset.interactions.iloc[line.rows]
+    assert events["item_id"].tolist() == line.items.tolist()
+
+
+def test_spans_are_the_slices() -> None:
+    flat, rows = spans(np.array([3, 10, 7]), np.array([2, 0, 3]))
+    assert flat.tolist() == [3, 4, 7, 8, 9]
+    assert rows.tolist() == [0, 0, 2, 2, 2]

@@ -1,0 +1,108 @@
+"""Scenes from lists that were really shown: passed through as they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.scenes.build import ScenePlan, Window, as_range
+from usermirror_gym.scenes.columns import SceneColumns
+from usermirror_gym.scenes.exposure import LOG, ORIGINS
+from usermirror_gym.scenes.randomness import integers, keys, uniforms
+from usermirror_gym.scenes.rankers import Rankers
+from usermirror_gym.types import PAD, IntArray
+
+_LINES, _PRIORITY = 11, 8  # random streams, as in build.py
+
+
+def draw_impressions(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColumns:
+    """Scenes of ``plan.count`` shown lists of the window whose length is in ``plan.slate_size``.
+
+    A list without a click is a scene whose right answer is *none of these*.  A list with m clicks
+    becomes m scenes, each with one of the clicked items and all that were not clicked.
+
+    Raises:
+        ConfigError: the log has no impressions, or none that can be used; says why.
+    """
+    shown = rankers.split.dataset.impressions
+    if shown is None:
+        raise ConfigError(f"{rankers.split.dataset.name!r} has no impressions")
+    dropped: Counter[str] = Counter()
+    rows = _usable(rankers, plan, window, dropped)
+    if not len(rows):
+        raise ConfigError(
+            f"no list of {rankers.split.dataset.name!r} can be used: "
+            f"{dict(dropped) or 'none was shown in this time'}"
+        )
+    own = keys(plan.seed, shown.user_ids[rows], shown.timestamps[rows], rows)
+    rows = rows[np.argsort(uniforms(own, _PRIORITY)[:, 0], kind="stable")][: plan.count]
+    slates, clicked, lists = _one_click_each(rankers, rows, plan.count)
+    origin = np.where(slates != PAD, ORIGINS.index(LOG), -1)
+    targets = np.where(
+        clicked == PAD, (slates != PAD).sum(axis=1), (slates == clicked[:, None]).argmax(axis=1)
+    )
+    users, times = shown.user_ids[lists], shown.timestamps[lists]
+    line = rankers.timeline
+    past = line.earlier_than(users, times)
+    own = keys(plan.seed, users, times, lists)
+    lines = np.minimum(integers(own, _LINES, *as_range(plan.history)), past)
+    return SceneColumns(
+        dataset=rankers.split.dataset.name,
+        user_ids=users,
+        timestamps=times,
+        first_lines=line.offsets[users] + past - lines,
+        lines=lines,
+        slates=slates,
+        origins=origin,
+        targets=targets,
+        items=clicked,
+        removed=np.zeros(len(users), np.bool_),
+        names=shown.names[lists],
+        timeline=line,
+        dropped=dropped,
+    )
+
+
+def _usable(rankers: Rankers, plan: ScenePlan, window: Window, dropped: Counter[str]) -> IntArray:
+    """Rows of the impressions inside the window, with enough history and a fitting length."""
+    shown = rankers.split.dataset.impressions
+    assert shown is not None
+    start, end = window
+    inside = np.ones(len(shown), np.bool_)
+    if start is not None:
+        inside &= shown.timestamps >= start
+    if end is not None:
+        inside &= shown.timestamps < end
+    sizes = np.diff(shown.offsets)
+    clicks = np.add.reduceat(shown.clicked.astype(np.int64), shown.offsets[:-1])
+    low, high = as_range(plan.slate_size)
+    # What is left of a list once all clicked items but one are taken out.
+    left = sizes - np.maximum(clicks - 1, 0)
+    fits = (left >= low) & (left <= high)
+    past = rankers.timeline.earlier_than(shown.user_ids, shown.timestamps)
+    known = past >= plan.min_history
+    dropped["shown list shorter or longer than wanted"] += int((inside & ~fits).sum())
+    dropped["shown list of a user with too little history"] += int((inside & fits & ~known).sum())
+    return np.flatnonzero(inside & fits & known)
+
+
+def _one_click_each(
+    rankers: Rankers, rows: IntArray, count: int
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The first ``count`` lists ``(B, K)``, the clicked item of each (0: none), and the impression each comes from."""
+    shown = rankers.split.dataset.impressions
+    assert shown is not None
+    lists, clicked, origin = [], [], []
+    for row in rows.tolist():
+        items, clicks = shown.row(row)
+        for choice in items[clicks].tolist() or [PAD]:
+            lists.append(items[~clicks | (items == choice)])
+            clicked.append(choice)
+            origin.append(row)
+    lists, clicked, origin = lists[:count], clicked[:count], origin[:count]
+    slates = np.zeros((len(lists), max(map(len, lists))), np.int64)
+    for number, items in enumerate(lists):
+        slates[number, : len(items)] = items
+    return slates, np.array(clicked, np.int64), np.array(origin, np.int64)

@@ -1,0 +1,133 @@
+"""What exposure lists are drawn from, all of it fitted on what is before T0.
+
+Popularity, a collaborative ranker (low-pass graph filter), item embeddings, friends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.scenes.timeline import Timeline, spans
+from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, FloatArray, IntArray
+
+# The last digits of a decomposition differ from run to run; rounding makes lists repeatable.
+FACTOR_DECIMALS, SCORE_DECIMALS = 8, 5
+
+
+@dataclass(frozen=True)
+class Collaborative:
+    """Ideal low-pass filter of the degree-normalised user-item graph.
+
+    A user with the binary row r gets the scores ``r D^-1/2 V V' D^1/2``, where D holds the items'
+    degrees and V the right singular vectors of ``D_u^-1/2 R D^-1/2`` (Shen et al., How powerful
+    is graph convolution for recommendation?, CIKM 2021).  Users need no training: any row works.
+    """
+
+    factors: FloatArray  # (n_items + 1, d): V; row 0 and items without interactions are 0
+    degrees: FloatArray  # (n_items + 1,)
+
+    def scores(self, rows: sparse.csr_matrix) -> Float32Array:
+        """``(B, n_items + 1)`` scores of B binary user rows; 0 where nothing is known."""
+        root = np.sqrt(self.degrees)
+        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
+        inside = rows @ (inverse[:, None] * self.factors)
+        scores = inside @ (root[:, None] * self.factors).T
+        return np.round(scores, SCORE_DECIMALS).astype(np.float32)
+
+
+def fit_collaborative(split: TimeSplit, dim: int = 64, seed: int = 0) -> Collaborative:
+    """Fit on the interactions before T0.
+
+    Args:
+        dim: singular vectors; fewer if the matrix has fewer.
+        seed: of the starting vector of the decomposition.
+    """
+    users, items = (split.before[c].to_numpy() for c in (USER_ID, ITEM_ID))
+    shape = (split.dataset.n_users + 1, split.dataset.n_items + 1)
+    matrix = sparse.csr_matrix((np.ones(len(users)), (users, items)), shape)
+    matrix.data[:] = 1.0  # a repeated interaction counts once
+    degrees = np.asarray(matrix.sum(axis=0)).ravel()
+    normal = _inverse_root(np.asarray(matrix.sum(axis=1)).ravel()) @ matrix @ _inverse_root(degrees)
+    dim = min(dim, min(shape) - 1)
+    start = np.random.default_rng(seed).standard_normal(min(shape))
+    _, strength, vectors = svds(normal, k=dim, v0=start)
+    kept = vectors[np.argsort(-strength)][strength[np.argsort(-strength)] > 1e-10]
+    # A singular vector has no sign of its own: make its largest entry positive.
+    signs = np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(axis=1)])
+    return Collaborative(np.round((kept * signs[:, None]).T, FACTOR_DECIMALS), degrees)
+
+
+def _inverse_root(degrees: FloatArray) -> sparse.dia_matrix:
+    root = np.sqrt(degrees)
+    return sparse.diags(np.divide(1.0, root, out=np.zeros_like(root), where=root > 0))
+
+
+class Rankers:
+    """Everything the samplers of one split need; each part is fitted when it is first asked for.
+
+    Args:
+        split: its T0 is what all parts are fitted before.
+        embedding: ``(n_items + 1, e)`` L2-normalised item embeddings, if the content sampler is
+            used (see :func:`usermirror_gym.scenes.embeddings.embed_texts`).
+        dim: of the collaborative ranker.
+        seed: of the decomposition.
+    """
+
+    def __init__(
+        self,
+        split: TimeSplit,
+        *,
+        embedding: Float32Array | None = None,
+        dim: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.split = split
+        self.embedding = embedding
+        self.dim = dim
+        self.seed = seed
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """All interactions: whom a list must not surprise with what they already know."""
+        return Timeline.of(self.split.dataset)
+
+    @cached_property
+    def popularity(self) -> IntArray:
+        """Interactions before T0 by item id, ``(n_items + 1,)``."""
+        return self.split.popularity
+
+    @cached_property
+    def collaborative(self) -> Collaborative:
+        """The collaborative ranker."""
+        return fit_collaborative(self.split, self.dim, self.seed)
+
+    def collaborative_scores(self, starts: IntArray, lengths: IntArray) -> Float32Array:
+        """``(B, n_items + 1)`` scores for B stretches of the timeline: what each user did so far."""
+        flat, rows = spans(starts, lengths)
+        shape = (len(starts), self.split.dataset.n_items + 1)
+        matrix = sparse.csr_matrix((np.ones(len(flat)), (rows, self.timeline.items[flat])), shape)
+        matrix.data[:] = 1.0
+        return self.collaborative.scores(matrix)
+
+    def friend_counts(self, user: int, time: int) -> IntArray:
+        """How many friends of ``user`` touched each item strictly before ``time``."""
+        counts = np.zeros(self.split.dataset.n_items + 1, np.int64)
+        line = self.timeline
+        for friend in self._friends.get(user, ()):
+            span = slice(line.offsets[friend], line.offsets[friend + 1])
+            known = np.unique(line.items[span][line.times[span] < time])
+            counts[known] += 1
+        return counts
+
+    @cached_property
+    def _friends(self) -> dict[int, list[int]]:
+        pairs = self.split.dataset.friends
+        if pairs is None:
+            return {}
+        return {int(u): g.tolist() for u, g in pairs.groupby(USER_ID)[FRIEND_ID]}
