@@ -28,17 +28,19 @@ _BUFFER = 1 << 18
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The file ``name`` below ``folder``, plain or gz, whichever of the two spellings is there.
+    """The file ``name`` below ``folder``, whichever of its spellings is there.
+
+    Any file may be plain or end in .gz; .json and .jsonl stand for each other.
 
     Raises:
         DataError: neither is there; says what is, and which of it comes nearest.
     """
-    plain = name.removesuffix(".gz")
-    for candidate in (name, plain, f"{plain}.gz"):
+    spellings = _spellings(name)
+    for candidate in spellings:
         if (folder / candidate).is_file():
             return folder / candidate
     wanted = folder / name
-    message = f"{wanted} is missing (looked for {plain} and {plain}.gz in {wanted.parent})."
+    message = f"{wanted} is missing (looked for {', '.join(spellings)} in {folder})."
     if not wanted.parent.is_dir():
         raise DataError(f"{message} There is no such folder.")
     here = sorted(path.name for path in wanted.parent.iterdir())
@@ -46,6 +48,16 @@ def find_file(folder: Path, name: str) -> Path:
     hint = f" Is it {near[0]!r}, under another name?" if near else ""
     listed = ", ".join(here[:10]) + (", ..." if len(here) > 10 else "")
     raise DataError(f"{message}{hint} The folder holds: {listed or 'nothing'}.")
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    plain = name.removesuffix(".gz")
+    names = [name, plain, f"{plain}.gz"]
+    for one, other in ((".json", ".jsonl"), (".jsonl", ".json")):
+        if plain.endswith(one):
+            swapped = plain.removesuffix(one) + other
+            names += [swapped, f"{swapped}.gz"]
+    return tuple(dict.fromkeys(names))
 
 
 def byte_lines(

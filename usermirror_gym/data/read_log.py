@@ -45,15 +45,14 @@ class ReadLog:
         Raises:
             DataError: ``bad_rows="raise"``.
         """
-        place = f"{path.name}:{line} {_short(value)}".rstrip()
         if self.bad_rows == "raise":
-            shown = f" {_short(value)}" if _short(value) else ""
+            shown = f": {_short(value)}" if value != "" else ""
             raise DataError(
-                f"{path}, line {line}: {kind}:{shown}. Mend the file, or pass bad_rows='repair'."
+                f"{path}, line {line}: {kind}{shown}. Mend the file, or pass bad_rows='repair'."
             )
         count, examples = self._kinds.get(kind, (0, ()))
         if count < _EXAMPLES:
-            examples = (*examples, place)
+            examples = (*examples, f"{path.name}:{line} {_short(value)}".rstrip())
         self._kinds[kind] = (count + 1, examples)
 
     def mend(self, kind: str, path: Path, line: int, value: object = "") -> None:

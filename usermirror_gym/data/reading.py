@@ -7,7 +7,7 @@ import codecs
 import csv
 import difflib
 import json
-import re
+import warnings
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from usermirror_gym.data.read_log import ReadLog
 from usermirror_gym.errors import DataError
 
 __all__ = [
-    "Numbers", "ReadLog", "find_file", "number", "read_csv_rows", "read_json_lines", "read_lines",
-    "read_rows",
+    "ReadLog", "find_file", "read_csv_rows", "read_json_lines", "read_lines", "read_rows",
 ]  # fmt: skip
 
 Json = dict[str, Any]
@@ -49,7 +48,7 @@ def read_json_lines(
     Args:
         path: plain or gz.
         log: told of every line that is not an object.
-        literal: the lines are Python dicts, ``{u'id': u'1'}``, not JSON.
+        literal: the lines may be Python dicts, ``{u'id': u'1'}``, as well as JSON.
         lines: numbers of the lines to parse; the others are passed over unseen.
 
     Raises:
@@ -166,52 +165,6 @@ def read_csv_rows(
     tally.finish()
 
 
-# A price may carry a dollar sign and thousands commas; anything freer is no number.
-_NUMBER = re.compile(r"[-+]?\$?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?")
-
-
-def number(value: object, low: float | None = None, high: float | None = None) -> float | None:
-    """``value`` as a number, or ``None``: ``"$1,299.00"`` -> 1299.0, ``"None"`` -> ``None``.
-
-    Also ``None``: what is not finite, and what is outside ``low .. high`` (inclusive).
-    """
-    if isinstance(value, str):
-        text = value.strip()
-        if not _NUMBER.fullmatch(text):
-            return None
-        result = float(text.replace(",", "").replace("$", ""))
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        result = _to_float(value)
-    else:
-        return None
-    if not -1e300 < result < 1e300:  # also false for NaN
-        return None
-    if (low is not None and result < low) or (high is not None and result > high):
-        return None
-    return result
-
-
-class Numbers:
-    """Reads numbers of one file and counts values that are given but cannot be used."""
-
-    def __init__(self, path: Path, log: ReadLog) -> None:
-        self.path, self.log = path, log
-
-    def __call__(
-        self,
-        line: int,
-        what: str,
-        value: object,
-        low: float | None = None,
-        high: float | None = None,
-    ) -> float | None:
-        """See :func:`number`; ``None``, ``""``, ``"None"`` and ``"nan"`` count as not given."""
-        result = number(value, low, high)
-        if result is None and str(value).strip().lower() not in {"", "none", "null", "nan"}:
-            self.log.mend(f"{what} that cannot be used, left empty", self.path, line, value)
-        return result
-
-
 class _Tally:
     """Tells a file with some bad rows from a file of another format."""
 
@@ -304,8 +257,13 @@ def _parse_json(line: str) -> Json | None:
 
 
 def _parse_literal(line: str) -> Json | None:
+    # The same files circulate turned into JSON, which is also tried because it is much faster.
+    if (row := _parse_json(line)) is not None:
+        return row
     try:
-        row = ast.literal_eval(line)
+        with warnings.catch_warnings():  # an odd escape in a review is no fault of the user's code
+            warnings.simplefilter("ignore")
+            row = ast.literal_eval(line)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
     return row if isinstance(row, dict) else None
@@ -320,10 +278,3 @@ def _pick(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int
         hint = f" Is {near[0]!r} {missing[0]!r}?" if near else ""
         raise DataError(f"{path}, line 1: missing column(s) {missing}.{hint} It has {names}.")
     return [names.index(name) for name in columns]
-
-
-def _to_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return float("inf")

@@ -11,6 +11,7 @@ import pandas as pd
 
 from usermirror_gym.data.dataset import BadRows, RecDataset
 from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.errors import DataError
 from usermirror_gym.types import ITEM_ID, USER_ID
 
 
@@ -33,6 +34,7 @@ class Limits:
     """Which users and items are kept: an interaction count within bounds (both inclusive).
 
     Items are counted once, then users among what is left, once (no k-core iteration).
+    ``min_item=0`` also keeps the items of the catalog that nobody interacted with.
     """
 
     min_user: int = 1
@@ -86,6 +88,19 @@ class Source(ABC):
             DataError: a file is missing, truncated or not in the published format; names the
                 file and the line.
         """
+
+    def data_folder(self, folder: Path | None) -> Path:
+        """``folder``, which this source needs.
+
+        Raises:
+            DataError: none was given; names the files that it must hold.
+        """
+        if folder is None:
+            raise DataError(
+                f"{self.name} needs the folder that holds {', '.join(self.files)} "
+                "(--data-folder, or folder= in load_dataset)"
+            )
+        return folder
 
     def load(
         self,

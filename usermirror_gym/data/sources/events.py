@@ -1,0 +1,210 @@
+"""Interactions of a big file in two passes: count and decide first, then read what is kept."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from usermirror_gym.data.read_log import ReadLog
+from usermirror_gym.data.sources.base import Limits
+from usermirror_gym.errors import DataError
+from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray
+
+
+class Event(NamedTuple):
+    """One interaction: where it stands in its file, who, what, when (seconds), and its raw row."""
+
+    line: int
+    user: str
+    item: str
+    time: int
+    row: dict[str, Any]
+
+
+Reader = Callable[[ReadLog, Container[int] | None], Iterator[Event]]
+"""Reads the events of one file: all of them, or those of the given lines."""
+
+
+class EventCheck:
+    """Turns raw values into an :class:`Event`, or notes what is wrong with them.
+
+    Args:
+        path: the file of the interactions.
+        log: told of every row that is left out.
+        items: ids of the catalog.
+        between: the log's first and last year; times outside cannot be right.
+    """
+
+    def __init__(
+        self, path: Path, log: ReadLog, items: Container[str], between: tuple[int, int]
+    ) -> None:
+        self._path, self._log, self._items = path, log, items
+        self._first = datetime.fromisoformat(f"{between[0]}-01-01T00:00+00:00").timestamp()
+        self._end = datetime.fromisoformat(f"{between[1] + 1}-01-01T00:00+00:00").timestamp()
+        self._span = f"{between[0]}-{between[1]}"
+
+    def __call__(
+        self, line: int, user: str | None, item: str | None, time: float | None, row: dict[str, Any]
+    ) -> Event | None:
+        """The event, or ``None`` if it cannot be used."""
+        if user is None or item is None:
+            self._skip("interaction without a user or an item, skipped", line, row)
+        elif item not in self._items:
+            self._skip("interaction with an item that is not in the catalog, skipped", line, item)
+        elif time is None:
+            self._skip("interaction without a readable time, skipped", line, row)
+        elif not self._first <= time < self._end:
+            self._skip(f"interaction whose time is not in {self._span}, skipped", line, time)
+        else:
+            return Event(line, user, item, int(time), row)
+        return None
+
+    def _skip(self, kind: str, line: int, value: object) -> None:
+        self._log.skip(kind, self._path, line, value)
+
+
+def kept_events(
+    read: Reader, limits: Limits, path: Path, log: ReadLog, *, once: bool = False
+) -> Iterator[Event]:
+    """The events of the users and items within the limits, in the order of the file.
+
+    The file is read twice; nothing but four numbers a row is held in between.
+
+    Args:
+        read: gives the events of ``path``; called once for all and once for the kept lines.
+        limits: items are counted first, then users among what is left.
+        path: the file, for messages.
+        log: what is left out is counted once.
+        once: only the first event of a user with an item counts; otherwise only events that are
+            also equal in time are duplicates.
+
+    Raises:
+        DataError: nothing is within the limits.
+    """
+    table = _Counts()
+    for event in read(log, None):
+        table.add(event)
+    kept = table.kept_lines(limits, path, log, once)
+    yield from read(log.again(), kept)
+
+
+class _Lines(Container[int]):
+    """A set of line numbers, one byte a line."""
+
+    def __init__(self, lines: IntArray) -> None:
+        flags = np.zeros(int(lines.max()) + 1, np.bool_)
+        flags[lines] = True
+        self._flags = flags.tobytes()
+
+    def __contains__(self, line: object) -> bool:
+        return isinstance(line, int) and line < len(self._flags) and self._flags[line] == 1
+
+
+class _Counts:
+    """Users and items of all rows, as 64-bit hashes: 32 bytes a row, whatever the ids are."""
+
+    def __init__(self) -> None:
+        self._columns = tuple(array("q") for _ in range(4))
+
+    def add(self, event: Event) -> None:
+        lines, users, items, times = self._columns
+        lines.append(event.line)
+        users.append(hash(event.user))
+        items.append(hash(event.item))
+        times.append(event.time)
+
+    def kept_lines(self, limits: Limits, path: Path, log: ReadLog, once: bool) -> _Lines:
+        lines, users, items, times = (np.array(c, np.int64) for c in self._columns)
+        first = _first_of_equals(lines, users, items, times, once)
+        kind = "second interaction with the same item" if once else "duplicate interaction"
+        for line in lines[~first]:
+            log.skip(f"{kind}, skipped", path, int(line))
+        lines, users, items = lines[first], users[first], items[first]
+        total = len(lines)
+        for low, high, of_items in (
+            (limits.min_item, limits.max_item, True),
+            (limits.min_user, limits.max_user, False),
+        ):
+            keep = _within(items if of_items else users, low, high)
+            lines, users, items = lines[keep], users[keep], items[keep]
+        if not len(lines):
+            raise DataError(
+                f"{path}: none of the {total} usable interactions is within the limits ({limits}). "
+                "Widen them."
+            )
+        return _Lines(lines)
+
+
+def _first_of_equals(
+    lines: IntArray, users: IntArray, items: IntArray, times: IntArray, once: bool
+) -> BoolArray:
+    """Mask of the rows that are the earliest of their equals."""
+    order = np.lexsort((lines, times, items, users))
+    same = np.ones(max(len(order) - 1, 0), np.bool_)
+    for column in (users, items) if once else (users, items, times):
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    first = np.ones(len(order), np.bool_)
+    first[order[1:]] = ~same
+    return first
+
+
+def _within(ids: IntArray, low: int, high: int | None) -> BoolArray:
+    _, number, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    mine = counts[number]
+    return (mine >= low) if high is None else (mine >= low) & (mine <= high)
+
+
+def event_table(
+    events: Iterable[Event], columns: Sequence[str], values: Callable[[Event], Sequence[object]]
+) -> pd.DataFrame:
+    """Columns ``user_id, item_id, timestamp`` and the given ones.
+
+    Args:
+        events: in any order.
+        columns: further columns.
+        values: what they hold, for one event.
+    """
+    shared: dict[str, str] = {}
+    lists: tuple[list, ...] = tuple([] for _ in range(3 + len(columns)))
+    for event in events:
+        user = shared.setdefault(event.user, event.user)
+        item = shared.setdefault(event.item, event.item)
+        for column, value in zip(lists, (user, item, event.time, *values(event)), strict=True):
+            column.append(value)
+    names = (USER_ID, ITEM_ID, TIMESTAMP, *columns)
+    return pd.DataFrame(dict(zip(names, lists, strict=True)))
+
+
+def item_table(
+    rows: Iterable[dict[str, Any]], path: Path, *, real: Sequence[str], whole: Sequence[str]
+) -> pd.DataFrame:
+    """A table of items whose columns have one type even where nothing is known.
+
+    Args:
+        rows: one dict an item, with equal keys.
+        path: the file they come from, for messages.
+        real: columns of numbers.
+        whole: columns of integers.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    listed = list(rows)
+    if not listed:
+        raise DataError(f"{path} holds no usable item. Is it the file as published?")
+    types = dict.fromkeys(real, "float64") | dict.fromkeys(whole, "Int64")
+    return pd.DataFrame(listed).astype(types)
+
+
+def kept_items(items: pd.DataFrame, interactions: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """The items that somebody interacted with, or all of them if ``min_item`` is 0."""
+    if limits.min_item == 0:
+        return items
+    return items[items[ITEM_ID].isin(interactions[ITEM_ID])]

@@ -1,0 +1,161 @@
+"""Steam: 32,135 games and 7.8 million reviews with hours played (2010 - 2018)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from usermirror_gym.data.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
+from usermirror_gym.data.sources.events import (
+    Event,
+    EventCheck,
+    event_table,
+    item_table,
+    kept_events,
+    kept_items,
+)
+from usermirror_gym.data.values import Numbers, identifier, joined, text
+from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, USER_ID
+
+_URL = "https://mcauleylab.ucsd.edu/public_datasets/data/steam/"
+_YEAR = re.compile(r"(?<![0-9])(19[7-9][0-9]|20[0-2][0-9])(?![0-9])")
+_DAY = 86_400
+
+
+class Steam(Source):
+    """Games, their buyers' reviews and hours played.
+
+    Items: ``title, genres, tags, developer, publisher, specs, sentiment`` (text; lists are joined
+    by commas), ``price`` (dollars; 0 is free), ``release_year`` and ``available_from`` (the day of
+    release, or of the first review where that is earlier: games are sold before they are done).
+    Interactions: ``hours`` and ``review``; times are days.  Users: ``n_games``, how many they own.
+
+    A user is the ``user_id``, which two reviews in five have, else the ``username``, which is only
+    a display name: common ones (``"123"``) stand for many people and fall to ``max_user``.
+    """
+
+    name = "steam"
+    domain = "game"
+    title = "Steam video games and reviews"
+    homepage = "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data"
+    terms = "The publisher states no licence; the texts are their authors'. Research use, citing."
+    citation = (
+        "W.-C. Kang, J. McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; "
+        "M. Wan, J. McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018."
+    )
+    files = ("steam_games.json.gz", "steam_reviews.json.gz")
+    downloads = tuple(Download(_URL + name) for name in files)
+    how_to_get = (
+        "Both files as published, lines of Python dicts; the same lines turned into JSON "
+        "(steam_games.jsonl, steam_reviews.jsonl) are read too."
+    )
+    # UserMirrorer, DataProcessor_Steam: users of 5 to 20 games, a user's first review of a game
+    # only, all games.
+    limits = Limits(min_user=5, max_user=20, min_item=0)
+
+    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+        """See :meth:`Source.read`."""
+        folder = self.data_folder(folder)
+        games = self.read_games(find_file(folder, self.files[0]), log)
+        path = find_file(folder, self.files[1])
+        known = set(games[ITEM_ID])
+
+        def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
+            return _reviews(path, log, known, lines)
+
+        numbers = Numbers(path, log)
+        reviews = event_table(
+            kept_events(read, limits, path, log, once=True),
+            ("hours", "review", "n_games"),
+            lambda e: (
+                numbers.real(e.line, "hours played", e.row.get("hours"), low=0),
+                text(e.row.get("text")),
+                numbers.whole(e.line, "number of games", e.row.get("products"), low=0),
+            ),
+        )
+        users = reviews.groupby(USER_ID, sort=False)["n_games"].first().astype("Int64")
+        reviews = reviews.drop(columns="n_games")
+        games = _available_when_reviewed(kept_items(games, reviews, limits), reviews)
+        return Tables(users.reset_index(), games, reviews)
+
+    def read_games(self, path: Path, log: ReadLog) -> pd.DataFrame:
+        """The catalog: games that have an id, each once."""
+        numbers = Numbers(path, log)
+        games: dict[str, dict[str, Any]] = {}
+        for line, row in read_json_lines(path, log, literal=True):
+            game = identifier(row.get("id"))
+            if game is None:
+                log.skip("game without an id, skipped", path, line, row.get("app_name", ""))
+            elif game in games:
+                log.skip("game listed twice, kept once", path, line, game)
+            else:
+                games[game] = {ITEM_ID: game, **_facts(row, line, numbers)}
+        return item_table(
+            games.values(), path, real=("price",), whole=("release_year", AVAILABLE_FROM)
+        )
+
+
+def _facts(row: dict[str, Any], line: int, numbers: Numbers) -> dict[str, Any]:
+    released = text(row.get("release_date"))
+    day = None if released is None else _midnight(released)
+    years = [] if released is None else _YEAR.findall(released)
+    if released is not None and day is None:
+        numbers.log.mend(
+            "release date that is not a day, at most its year kept", numbers.path, line, released
+        )
+    return {
+        TITLE: text(row.get("app_name")) or text(row.get("title")),
+        "genres": joined(row.get("genres")),
+        "tags": joined(row.get("tags")),
+        "developer": joined(row.get("developer")),
+        "publisher": joined(row.get("publisher")),
+        "specs": joined(row.get("specs")),
+        "sentiment": text(row.get("sentiment")),
+        "price": _price(row.get("price"), line, numbers),
+        "release_year": int(years[0]) if len(set(years)) == 1 else None,
+        AVAILABLE_FROM: day,
+    }
+
+
+def _price(value: object, line: int, numbers: Numbers) -> float | None:
+    """Dollars; the published words "Free To Play", "Free", "Play for Free!" ... are 0."""
+    if isinstance(value, str) and "free" in value.lower():
+        return 0.0
+    return numbers.real(line, "price", value, low=0)
+
+
+@lru_cache(maxsize=100_000)
+def _midnight(day: str) -> int | None:
+    """``"2017-12-17"`` -> seconds since 1970, at midnight UTC."""
+    try:
+        return (date.fromisoformat(day) - date(1970, 1, 1)).days * _DAY
+    except ValueError:
+        return None
+
+
+def _reviews(
+    path: Path, log: ReadLog, games: Container[str], lines: Container[int] | None
+) -> Iterator[Event]:
+    check = EventCheck(path, log, games, between=(2003, 2018))
+    for line, row in read_json_lines(path, log, literal=True, lines=lines):
+        user = identifier(row.get("user_id")) or identifier(row.get("username"))
+        day = row.get("date")
+        time = _midnight(day) if isinstance(day, str) else None
+        event = check(line, user, identifier(row.get("product_id")), time, row)
+        if event is not None:
+            yield event
+
+
+def _available_when_reviewed(games: pd.DataFrame, reviews: pd.DataFrame) -> pd.DataFrame:
+    first = games[ITEM_ID].map(reviews.groupby(ITEM_ID)[TIMESTAMP].min()).astype("Int64")
+    released = games[AVAILABLE_FROM]
+    earlier = (first < released).fillna(False).to_numpy(np.bool_)
+    return games.assign(**{AVAILABLE_FROM: released.mask(earlier, first)})
