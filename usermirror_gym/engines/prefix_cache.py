@@ -37,9 +37,13 @@ class PrefixCache:
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
+        self._clock = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Keep nothing of what was kept so far."""
         self.n_tokens = 0
         self._root = _Run((), None, None)
-        self._clock = 0
 
     def match(self, tokens: Tokens) -> int:
         """Length of the longest beginning of ``tokens`` that is kept."""

@@ -106,6 +106,15 @@ class TransformersEngine:
         with self._lock:
             _ = self._encoder, self._tree
 
+    def forget(self) -> None:
+        """Drop what earlier calls left in the prefix cache.  The next answers are then the same to
+        the last bit whatever was asked before, at the price of computing shared beginnings again.
+        """
+        with self._lock:
+            tree = self.__dict__.get("_tree")
+            if tree is not None:
+                tree.cache.clear()
+
     def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
         questions = self._encode(prompts)

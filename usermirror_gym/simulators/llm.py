@@ -138,27 +138,34 @@ class LikelihoodSimulator:
 
 
 def fit_context(
-    engine: Engine, builder: PromptBuilder, scene: Scene, build: Callable[..., Prompt]
+    engine: Engine,
+    builder: PromptBuilder,
+    scene: Scene,
+    build: Callable[..., Prompt],
+    *,
+    room: int = 0,
 ) -> Prompt:
     """The prompt with as much history as the context holds; the oldest lines go first.
 
     Args:
         build: makes the prompt without the ``skip=`` oldest history lines.
+        room: tokens that must stay free behind the prompt, for a text to be written.
 
     Raises:
         SceneError: it does not fit even without any history; names the scene.
     """
+    limit = engine.context_length - room
     prompt = build(skip=0)
-    if _surely_fits(prompt, engine.context_length):
+    if _surely_fits(prompt, limit):
         return prompt
     lines = builder.history_lines_shown(scene)
     for skip in range(lines + 1):
         prompt = build(skip=skip)
-        if engine.count_tokens(prompt) <= engine.context_length:
+        if engine.count_tokens(prompt) <= limit:
             return prompt
     raise SceneError(
         f"{scene.name}: the list and the session need {engine.count_tokens(prompt)} tokens without "
-        f"any history, the model holds {engine.context_length}; use shorter lists or fewer turns"
+        f"any history, the model has room for {limit}; use shorter lists or fewer turns"
     )
 
 

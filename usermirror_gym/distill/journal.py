@@ -1,0 +1,212 @@
+"""Append-only JSON lines that survive ``kill -9``: what is written is never written again.
+
+The first line is a header that says what the records are about.  Whoever goes on with a journal
+must be about the same; otherwise two experiments would be mixed without a trace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from usermirror_gym.errors import RunError
+
+Record = dict[str, Any]
+_ABSENT = "nothing"
+
+
+class Journal:
+    """A journal opened for going on; a context manager that keeps other writers out.
+
+    Opening it cuts off a last line that a killed process left unfinished, and checks the header.
+    Records are on disk when :meth:`append` returns.
+
+    Args:
+        path: the file; it and its folder are created if need be.
+        header: what the records are about: names to plain JSON values.
+
+    Raises:
+        RunError: the file is no journal, was begun with another header (names the difference), or
+            is open in another process.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self._header: Record = json.loads(json.dumps(dict(header)))
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{self.path} is being written by another process: wait for it, or stop it."
+            ) from None
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._lock.release()
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write records and wait until the disk has them."""
+        if self._file is None:
+            raise RunError(f"{self.path} is closed: append inside its with block.")
+        self._file.write(b"".join(map(_line, records)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def records(self) -> Iterator[Record]:
+        """Every record, in the order written."""
+        return read_records(self.path)
+
+    def sort(self, key: Callable[[Record], Any]) -> None:
+        """Put the records in order, so that the same records are the same file.
+
+        The new file replaces the old one when it is whole.  Only keys and places of the lines are
+        held in memory.
+        """
+        if self._file is None:
+            raise RunError(f"{self.path} is closed: sort inside its with block.")
+        places = [(key(record), start, len(line)) for start, line, record in _read_lines(self.path)]
+        in_order = sorted(places)
+        if in_order == places:
+            return
+        self._file.close()
+        self._replace([(start, length) for _, start, length in in_order])
+        self._file = self.path.open("ab")
+
+    def _begin(self) -> None:
+        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            leftover.unlink()
+        first = _line(self._header)
+        content = self.path.read_bytes() if self._is_short() else None
+        if content is not None and first.startswith(content):
+            # New, or killed while the header was being written.
+            self._file = self.path.open("wb")
+            self._file.write(first)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return
+        self._check(read_header(self.path))
+        self._cut_torn_line()
+        self._file = self.path.open("ab")
+
+    def _is_short(self) -> bool:
+        """Whether it holds no more than a header; creates it if it is not there."""
+        self.path.touch()
+        return self.path.stat().st_size <= len(_line(self._header))
+
+    def _check(self, found: Record) -> None:
+        then, now = _flat(found), _flat(self._header)
+        names = [n for n in {**then, **now} if then.get(n, _ABSENT) != now.get(n, _ABSENT)]
+        if names:
+            changes = "; ".join(
+                f"{n} was {_show(then.get(n, _ABSENT))} and is now {_show(now.get(n, _ABSENT))}"
+                for n in names
+            )
+            raise RunError(
+                f"{self.path} was begun differently: {changes}. "
+                "Go on as it was begun, or name another folder, or delete the file to start anew."
+            )
+
+    def _cut_torn_line(self) -> None:
+        with self.path.open("r+b") as file:
+            end = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.truncate(end)
+
+    def _replace(self, places: Iterable[tuple[int, int]]) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        with self.path.open("rb") as old, temporary.open("wb") as new:
+            new.write(old.readline())
+            for start, length in places:
+                old.seek(start)
+                new.write(old.read(length))
+            new.flush()
+            os.fsync(new.fileno())
+        temporary.replace(self.path)
+
+
+def read_header(path: Path) -> Record:
+    """The first line of a journal.
+
+    Raises:
+        RunError: there is no such file, or it is no journal.
+    """
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is not a journal of this library: {error}. Move or delete it."
+        ) from error
+    if not isinstance(header, dict) or "journal" not in header:
+        raise RunError(f"{path} is not a journal of this library: its first line is no header.")
+    return header
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Every record of a journal, in the order written.
+
+    Raises:
+        RunError: a line that is not a JSON object, or is unfinished; names it.
+    """
+    return (record for _, _, record in _read_lines(path))
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
+    """Place, bytes and content of every record."""
+    read_header(path)
+    with path.open("rb") as file:
+        start = len(file.readline())
+        for number, line in enumerate(file, start=2):
+            if not line.endswith(b"\n"):
+                raise RunError(
+                    f"{path}, line {number} is unfinished: run the command that writes it again."
+                )
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path}, line {number}: {error}. Restore or delete it.") from error
+            if not isinstance(record, dict):
+                raise RunError(f"{path}, line {number} is not an object. Restore or delete it.")
+            yield start, line, record
+            start += len(line)
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, allow_nan=False).encode() + b"\n"
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _show(value: Any) -> str:
+    return value if value is _ABSENT else repr(value)
