@@ -77,7 +77,7 @@ def click_plot(results: Mapping[str, Any]) -> Plot:
         f"{results['intervals']['baseline']}.",
         "Expected click probability by agent, best first: "
         + _listing(agents[::-1], "expected_click"),
-        _svg(draw, 0.34 * len(agents) + 1.2, "clicks"),
+        draw_svg(draw, 0.34 * len(agents) + 1.2, "clicks"),
     )
 
 
@@ -113,7 +113,7 @@ def offline_plot(results: Mapping[str, Any]) -> Plot | None:
     return Plot(
         "Does offline accuracy predict the sessions?", agreement,
         "Scatter of offline NDCG@10 and expected click for " + ", ".join(names) + ". " + agreement,
-        _svg(draw, 4.1, "offline"),
+        draw_svg(draw, 4.1, "offline"),
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def session_plot(results: Mapping[str, Any], steps: pd.DataFrame) -> Plot:
         f"click, so a curve falls when users tire or leave. Dashed: {baseline}.",
         "Click rate by step for each agent: "
         + "; ".join(ends),
-        _svg(draw, 1.42 * rows + 0.4, "session"),
+        draw_svg(draw, 1.42 * rows + 0.4, "session"),
     )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def exposure_plot(results: Mapping[str, Any]) -> Plot | None:
         "What the user gets to see",
         "To the right: better-known items. Upwards: slates that mix more genres.",
         "Popularity percentile by agent: " + _listing(agents, "popularity"),
-        _svg(draw, 4.1, "exposure"),
+        draw_svg(draw, 4.1, "exposure"),
     )
 
 
@@ -244,8 +244,11 @@ def _short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _svg(draw: Callable[[Figure], None], height: float, prefix: str) -> str:
-    """Draw into a figure and return its SVG: no metadata, its own ids, colours as variables."""
+def draw_svg(draw: Callable[[Figure], None], height: float, prefix: str) -> str:
+    """SVG without metadata; its ids begin with ``prefix``, its colours are the page's variables.
+
+    ``height`` is in inches; the width is the same for all plots.
+    """
     with mpl.rc_context(_STYLE | {"svg.hashsalt": prefix}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         figure.patch.set_alpha(0)
