@@ -91,6 +91,9 @@ class ReadLog:
 
 
 def _short(value: object, length: int = 60) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:  # a row nested hundreds of levels deep
+        text = type(value).__name__
     text = "".join(c if c.isprintable() else "?" for c in text[: length + 1])
     return text if len(text) <= length else text[:length] + "..."

@@ -88,7 +88,7 @@ class Numbers:
     ) -> float | None:
         """See :func:`number`; ``None``, ``""``, ``"None"`` and ``"nan"`` count as not given."""
         result = number(value, low, high)
-        if result is None and str(value)[:10].strip().lower() not in _MISSING:
+        if result is None and _is_given(value):
             self.log.mend(f"{what} that cannot be used, left empty", self.path, line, value)
         return result
 
@@ -106,6 +106,12 @@ class Numbers:
             return None if result is None else int(result)
         self.log.mend(f"{what} that cannot be used, left empty", self.path, line, value)
         return None
+
+
+def _is_given(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() not in _MISSING
+    return value is not None and value == value  # NaN is not itself
 
 
 def _to_float(value: float) -> float:
