@@ -218,3 +218,32 @@ def test_clear_errors(split: TimeSplit) -> None:
         build_scenes(split, ScenePlan(samplers={"social": 1.0}))
     with pytest.raises(ConfigError, match="no event in 'tiny' from"):
         build_scenes(split, ScenePlan(min_history=10_000))
+
+
+def test_balanced_content_company_does_not_centre_on_the_true_item() -> None:
+    """With every place filled by content, the true item stands anywhere in a chain of neighbours."""
+    rng = np.random.default_rng(0)
+    n_items, n_users = 400, 900
+    embedding = rng.standard_normal((n_items + 1, 8)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    events = pd.DataFrame(
+        [(u, int(i), t) for u in range(n_users) for t, i in enumerate(rng.permutation(400)[:4])],
+        columns=["user_id", "item_id", "timestamp"],
+    )
+    data = RecDataset.from_tables(
+        "toy",
+        "movie",
+        users=pd.DataFrame({"user_id": range(n_users)}),
+        items=pd.DataFrame({"item_id": range(n_items), "title": [f"T{i}" for i in range(n_items)]}),
+        interactions=events,
+    )
+    rankers = Rankers(TimeSplit(data, 3), embedding=embedding)
+
+    def central(balance: str) -> float:
+        columns = after(rankers, count=n_users, samplers={"content": 1.0}, balance=balance)
+        vectors = embedding[columns.slates]
+        likeness = np.einsum("bkd,bjd->bkj", vectors, vectors).sum(axis=2)
+        return float((likeness.argmax(axis=1) == columns.targets).mean())
+
+    assert central("none") > 0.6
+    assert central("popularity") < 0.35

@@ -205,8 +205,8 @@ def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArr
     first = np.where(removed, PAD, draft.chosen)
     items = np.column_stack([first, draft.items])
     origins = np.column_stack([np.where(removed, -1, ORIGINS.index(LOG)), origin])
-    order = uniforms(draft.keys, _ORDER, items.shape[1])
-    order = np.argsort(np.where(items == PAD, 2.0, order), axis=1)
+    ranks = uniforms(draft.keys, _ORDER, items.shape[1])
+    order = np.argsort(np.where(items == PAD, 2.0, ranks), axis=1)
     width = max(int((items != PAD).sum(axis=1).max(initial=0)), 1)
     order = order[:, :width]
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(origins, order, axis=1)

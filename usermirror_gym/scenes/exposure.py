@@ -70,7 +70,11 @@ def fill_lists(
         for code, name in enumerate(SAMPLERS):
             rows = np.flatnonzero(plan[:, number] == code)
             if len(rows):
-                place = Place(draft, rows, number, strata[rows, number], rankers, groups, balanced)
+                mine = plan[rows] == code
+                place = Place(
+                    draft, rows, number, mine.argmax(axis=1), mine.sum(axis=1),
+                    strata[rows, number], rankers, groups, balanced,
+                )  # fmt: skip
                 _take(draft, origin, rows, number, SAMPLERS[name](place), code)
         _fill_gaps(draft, origin, number)
     return origin

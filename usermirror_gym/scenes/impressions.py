@@ -91,7 +91,8 @@ def _usable(rankers: Rankers, plan: ScenePlan, window: Window, dropped: Counter[
 def _one_click_each(
     rankers: Rankers, rows: IntArray, count: int
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """The first ``count`` lists ``(B, K)``, the clicked item of each (0: none), and the impression each comes from."""
+    """The first ``count`` lists ``(B, K)``, the clicked item of each (0: none), and the impression
+    each comes from."""
     shown = rankers.split.dataset.impressions
     assert shown is not None
     lists, clicked, origin = [], [], []

@@ -34,7 +34,8 @@ def uniforms(keys: KeyArray, stream: int, n: int = 1, first: int = 0) -> FloatAr
         stream: what the numbers are for; streams are independent of each other.
     """
     index = np.arange(first, first + n, dtype=np.uint64) + (np.uint64(stream + 1) << np.uint64(32))
-    return (_mix(keys[:, None] ^ _mix(index)[None, :]) >> np.uint64(11)) * 2.0**-53
+    bits = _mix(keys[:, None] ^ _mix(index)[None, :]) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
 
 
 def integers(keys: KeyArray, stream: int, low: IntArray | int, high: IntArray | int) -> IntArray:

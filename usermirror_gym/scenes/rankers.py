@@ -18,6 +18,7 @@ from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, Floa
 
 # The last digits of a decomposition differ from run to run; rounding makes lists repeatable.
 FACTOR_DECIMALS, SCORE_DECIMALS = 8, 5
+NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,31 @@ class Rankers:
         return fit_collaborative(self.split, self.dim, self.seed)
 
     def collaborative_scores(self, starts: IntArray, lengths: IntArray) -> Float32Array:
-        """``(B, n_items + 1)`` scores for B stretches of the timeline: what each user did so far."""
+        """``(B, n_items + 1)`` scores for B stretches of the timeline: what each did so far."""
         flat, rows = spans(starts, lengths)
         shape = (len(starts), self.split.dataset.n_items + 1)
         matrix = sparse.csr_matrix((np.ones(len(flat)), (rows, self.timeline.items[flat])), shape)
         matrix.data[:] = 1.0
         return self.collaborative.scores(matrix)
+
+    @cached_property
+    def crowding(self) -> Float32Array:
+        """``(n_items + 1,)`` mean similarity of each item to its ten nearest neighbours.
+
+        Items in crowded places are the neighbour of many (hubs); taking half of this off a
+        similarity evens that out (CSLS: Conneau et al., Word translation without parallel data,
+        ICLR 2018).
+        """
+        embedding = self.embedding
+        assert embedding is not None  # asked for by the content sampler only
+        near = min(NEIGHBOURS, len(embedding) - 1)
+        crowding = np.empty(len(embedding), np.float32)
+        for start in range(0, len(embedding), 1024):
+            rows = embedding[start : start + 1024] @ embedding.T
+            # The nearest of all is the item itself.
+            top = np.partition(rows, -near - 1, axis=1)[:, -near - 1 :]
+            crowding[start : start + 1024] = (top.sum(axis=1) - top.max(axis=1)) / near
+        return crowding
 
     def friend_counts(self, user: int, time: int) -> IntArray:
         """How many friends of ``user`` touched each item strictly before ``time``."""
@@ -130,4 +150,4 @@ class Rankers:
         pairs = self.split.dataset.friends
         if pairs is None:
             return {}
-        return {int(u): g.tolist() for u, g in pairs.groupby(USER_ID)[FRIEND_ID]}
+        return pairs.groupby(USER_ID)[FRIEND_ID].agg(list).to_dict()

@@ -18,7 +18,7 @@ from usermirror_gym.types import BoolArray, IntArray
 
 TRIES = 64
 """Draws that may hit a forbidden item until a random sampler gives up."""
-ANCHOR_STREAM, FIRST_DRAW_STREAM = 3, 16
+CHAIN_STREAM, FIRST_DRAW_STREAM = 3, 16
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Place:
     draft: Draft
     rows: IntArray  # (R,)
     number: int
+    first: IntArray  # (R,) the first place of the list that this sampler has
+    count: IntArray  # (R,) how many places it has
     strata: IntArray  # (R,) the stratum that the pick must come from
     rankers: Rankers
     groups: Strata
@@ -113,23 +115,37 @@ def social(place: Place) -> IntArray:
 
 
 def content(place: Place) -> IntArray:
-    """The nearest text to an anchor: the true item, or in balanced lists some item of the list.
+    """The nearest texts: to the true item, or in balanced lists along a chain of neighbours.
 
-    A list with one pair of neighbours has its true item among them with probability 2/K if the
-    anchor is the true item so often: then a pair that looks alike tells nothing.
+    Neighbours of the true item alone would make it the centre of its list, which a reader of the
+    list finds without knowing the user.  A balanced list with c places of this sampler has a chain
+    of c + 1 neighbours.  The true item is one of them with probability (c + 1) / K, as any item of
+    the list is, and then stands anywhere in the chain.
     """
     draft, rows = place.draft, place.rows
-    anchors = draft.chosen[rows]
-    if place.balanced:
-        u = uniforms(draft.keys[rows], ANCHOR_STREAM, first=place.number)[:, 0]
-        share = 2 / (draft.sizes[rows] + 1)
-        other = ((u - share) / np.maximum(1 - share, 1e-9) * place.number).astype(np.int64)
-        member = draft.items[rows, np.clip(other, 0, max(place.number - 1, 0))]
-        anchors = np.where((u < share) | (member == 0), anchors, member)
+    anchors = _chain_ends(place) if place.balanced else draft.chosen[rows]
     embedding = place.rankers.embedding
     assert embedding is not None  # checked before the first list is filled
-    # Shifted from [-1, 1] to [1, 3], because `best` takes 0 for unknown.
-    return place.best(embedding[anchors] @ embedding.T + 2)
+    scores = embedding[anchors] @ embedding.T
+    if place.balanced:
+        scores -= place.rankers.crowding / 2
+    # Shifted, because `best` takes 0 for unknown.
+    return place.best(scores + 2)
+
+
+def _chain_ends(place: Place) -> IntArray:
+    """``(R,)`` the end of the chain that grows now: first all of its left side, then its right."""
+    draft, rows, first = place.draft, place.rows, place.first
+    length, size = place.count + 1, draft.sizes[rows] + 1
+    u = uniforms(draft.keys[rows], CHAIN_STREAM, n=3)
+    other = np.minimum((u[:, 1] * first).astype(np.int64), np.maximum(first - 1, 0))
+    member = draft.items[rows, other]
+    from_chosen = (u[:, 0] < length / size) | (first == 0) | (member == 0)
+    root = np.where(from_chosen, draft.chosen[rows], member)
+    left = (u[:, 2] * length).astype(np.int64)
+    done = place.number - first
+    previous = draft.items[rows, max(place.number - 1, 0)]
+    return np.where((done == 0) | (done == left) | (previous == 0), root, previous)
 
 
 SAMPLERS: dict[str, Callable[[Place], IntArray]] = {
@@ -137,5 +153,5 @@ SAMPLERS: dict[str, Callable[[Place], IntArray]] = {
     "popularity": popularity,
     "collaborative": collaborative,
     "social": social,
-    "content": content,  # last: its anchors are the items of the list so far
+    "content": content,  # last: its chain may start at any item of the list so far
 }

