@@ -1,0 +1,200 @@
+"""The data card of a build: what is in it, how it was made, how far it can be trusted.
+
+``card.md`` reads well in a terminal and on GitHub, with histograms drawn in characters;
+``card.html`` is one self-contained page with the same content and plots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from usermirror_gym.distill.card_facts import CardFacts, Rows, card_facts
+from usermirror_gym.distill.card_markdown import code_block, escape, markdown_table
+from usermirror_gym.distill.card_text import cell, columns, flatten, heading, is_numeric, table_cell
+from usermirror_gym.distill.histogram import Histogram
+from usermirror_gym.files import write_text
+
+__all__ = ["CardFacts", "card_facts", "write_card"]
+
+SUSPICIOUS = 0.001
+"""Positions with a smaller p are pointed out."""
+LIMIT = 0.05
+"""So are shortcuts further above chance than this, if their interval is above chance too."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the card; empty tables and charts are left out."""
+
+    title: str
+    note: str = ""
+    tables: tuple[Rows, ...] = ()
+    charts: tuple[Histogram | None, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    folded: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show but words."""
+        return not (any(self.tables) or any(self.charts) or self.settings)
+
+
+def write_card(folder: Path, facts: CardFacts) -> tuple[Path, Path]:
+    """Write ``card.md`` and ``card.html``; each old file stays until the new one is whole."""
+    shown = [section for section in sections(facts) if not section.empty]
+    view = {
+        "title": cell(facts.title), "key_figures": key_figures(facts), "sections": shown,
+        "attention": attention(facts), "sources": facts.sources,
+    }  # fmt: skip
+    markdown = _environment("md").get_template("card.md").render(view)
+    html = (
+        _environment("html")
+        .get_template("card.html")
+        .render(
+            view, style=Markup(_asset("evaluate", "report.css") + _asset("distill", "card.css"))
+        )
+    )
+    return tuple(
+        # Names may hold lone surrogates, which no file can.
+        write_text(Path(folder) / name, text.encode("utf-8", "replace").decode("utf-8"))
+        for name, text in (("card.md", markdown), ("card.html", html))
+    )  # type: ignore[return-value]
+
+
+def key_figures(facts: CardFacts) -> list[tuple[str, str]]:
+    """The line of large numbers at the top."""
+    splits: dict[str, int] = {}
+    for row in facts.scenes:
+        splits[row["split"]] = splits.get(row["split"], 0) + row["scenes"]
+    figures: list[tuple[str, Any]] = [("scenes", sum(splits.values()))]
+    figures += [(f"{split} scenes", count) for split, count in splits.items()]
+    figures.append(("data sets", len({row["data set"] for row in facts.scenes})))
+    if facts.selection:
+        figures.append(("preference pairs", sum(row["kept"] for row in facts.selection)))
+    return [(label, cell(value)) for label, value in figures]
+
+
+def attention(facts: CardFacts) -> list[str]:
+    """What a reader should know before using the data; also what was not checked."""
+    notes = []
+    failed = [row for row in facts.leaks if row.get("verdict") == "failed"]
+    if failed:
+        names = ", ".join(f"{row.get('check')} ({row.get('source')})" for row in failed)
+        notes.append(f"The leakage audit failed: {names}.")
+    if not facts.leaks:
+        notes.append("The leakage audit was not run on this build.")
+    marked = [row for row in facts.shortcuts if _is_shortcut(row)]
+    if marked:
+        names = ", ".join(f"{row.get('name')} on {row.get('lists', 'the lists')}" for row in marked)
+        points = f"{100 * LIMIT:g} points"
+        notes.append(f"More than {points} above chance without reading the history: {names}.")
+    if not facts.shortcuts:
+        notes.append("The shortcut audit was not run on this build.")
+    if facts.position_test and facts.position_test["p"] < SUSPICIOUS:
+        p = facts.position_test["p"]
+        notes.append(f"The true option does not stand at uniform positions (p = {p:.2g}).")
+    return [cell(note) for note in notes]
+
+
+def sections(facts: CardFacts) -> list[Section]:
+    """The parts of the card in reading order."""
+    test = facts.position_test
+    chi_square = test and (
+        f"Chi-square against uniform positions over {cell(test['lists'])} sampled lists: "
+        f"{test['chi_square']:.1f} with {test['df']} degrees of freedom, p = {test['p']:.3g}. "
+    )
+    settings = [
+        Section(cell(name).capitalize(), settings=tuple(_settings(name, value)), folded=True)
+        for name, value in facts.manifest.items()
+    ]
+    return [
+        Section(
+            "What is in it",
+            "choice: a logged choice in sampled company; removed: the same list without it, so "
+            "that none of these is right; impression: a list that was really shown. A seen user "
+            "has interactions before the evaluation begins.",
+            (facts.scenes,), (facts.histories, facts.list_sizes, facts.characters),
+        ),
+        Section(
+            "The lists",
+            f"{chi_square or ''}Company is every option but the true one, by the sampler that put "
+            "it there.",
+            (facts.samplers,), (facts.positions, facts.logged_positions, facts.popularity),
+        ),
+        Section(
+            "Shortcuts",
+            "Accuracy of choosers on the evaluation lists, beside that of guessing. Whoever does "
+            "not read the history should not be far above it.",
+            (facts.shortcuts,),
+        ),
+        Section("Leakage audit", "What was compared, and what came of it.", (facts.leaks,)),
+        Section(
+            "Rationales and selection",
+            "Uncertainty of the predictor over the rationales of a scene, named as in Wei et al. "
+            "2026: epistemic is the mean entropy given a rationale, aleatoric the mutual "
+            "information of rationale and choice (much of the literature has the two names the "
+            "other way round). Difficulty is epistemic uncertainty given the weak model's "
+            "rationales minus that given the strong model's.",
+            (facts.usage, facts.selection), facts.uncertainty,
+        ),
+        Section("What was dropped or mended, and why", "", (facts.dropped,)),
+        *settings,
+    ]  # fmt: skip
+
+
+def _settings(name: str, value: Any) -> list[tuple[str, str]]:
+    return flatten(value if isinstance(value, Mapping) else {name: value})
+
+
+def _is_shortcut(row: dict[str, Any]) -> bool:
+    if row.get("reads_history") or row.get("accuracy") is None or row.get("chance") is None:
+        return False
+    low = row.get("low")
+    clear = low is None or not low <= row["chance"]
+    return bool(row["accuracy"] - row["chance"] > LIMIT and clear)
+
+
+def _safe_link(address: object) -> str:
+    """The address if a browser may follow it, else nothing."""
+    try:
+        return str(address) if urlsplit(str(address)).scheme in ("http", "https") else ""
+    except ValueError:
+        return ""
+
+
+def _chart(histogram: Histogram, number: str) -> Markup:
+    from usermirror_gym.distill.card_plots import histogram_svg
+
+    return Markup(histogram_svg(histogram, f"chart-{number}"))
+
+
+@cache
+def _environment(kind: str) -> Environment:
+    """Whatever a template prints is escaped for its language."""
+    environment = Environment(
+        loader=PackageLoader("usermirror_gym.distill", "templates"),
+        autoescape=kind == "html", undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=escape if kind == "md" else None,
+    )  # fmt: skip
+    environment.filters |= {
+        "cell": cell, "safe_link": _safe_link, "chart": _chart, "code_block": code_block,
+        "markdown_table": markdown_table, "columns": columns,
+    }  # fmt: skip
+    environment.globals |= {
+        "heading": heading, "is_numeric": is_numeric, "table_cell": table_cell
+    }  # fmt: skip
+    return environment
+
+
+def _asset(room: str, name: str) -> str:
+    folder = files(f"usermirror_gym.{room}")
+    return folder.joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,0 +1,79 @@
+"""Values as one line of text, for both forms of the data card."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from usermirror_gym.distill.card_facts import Rows
+
+MISSING = "–"  # noqa: RUF001 (an en dash is what a typographer puts in an empty cell)
+_SHARES = {"accuracy", "chance", "high", "low", "scenes of seen users", "share"}
+
+
+def cell(value: Any) -> str:
+    """One line without control or direction-changing characters.
+
+    Counts get thousands separators, other numbers four digits; nothing, and NaN, is a dash.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{cell(k)}: {cell(v)}" for k, v in value.items()) or MISSING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value)) or MISSING
+    text = "".join(" " if c.isspace() else c for c in str(value) if c.isspace() or not _hidden(c))
+    return " ".join(text.split()) or MISSING
+
+
+def table_cell(column: str, value: Any) -> str:
+    """As :func:`cell`; shares, by the name of their column, in percent."""
+    if column in _SHARES and isinstance(value, float) and not math.isnan(value):
+        return f"{value:.1%}"
+    return cell(value)
+
+
+def columns(rows: Rows) -> list[str]:
+    """Every key of any row, in the order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def heading(column: str) -> str:
+    """A key as a column header."""
+    return cell(column.replace("_", " "))
+
+
+def is_numeric(rows: Rows, column: str) -> bool:
+    """Whether a column holds nothing but numbers."""
+    values = [row.get(column) for row in rows]
+    return all(
+        v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values
+    )
+
+
+def flatten(settings: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as ``("a.b", "value")``; numbers as they are, for seeds and times."""
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{cell(str(key))}"
+        if isinstance(value, Mapping) and value:
+            rows += flatten(value, f"{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            rows.append((name, str(value)))
+        elif isinstance(value, list | tuple):
+            rows.append((name, cell([str(v) for v in value])))
+        else:
+            rows.append((name, cell(value)))
+    return rows
+
+
+def _hidden(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn")
