@@ -52,10 +52,13 @@ class RationaleSettings:
 
     def __post_init__(self) -> None:
         for name in ("n", "max_tokens", "max_attempts", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.temperature >= 0:
-            raise ConfigError(f"temperature must be 0 or more, got {self.temperature}")
+            self._need(name, getattr(self, name), int, "a whole number from 1", 1)
+        self._need("seed", self.seed, int, "a whole number")
+        self._need("temperature", self.temperature, (int, float), "a number from 0", 0)
+        self._need("top_p", self.top_p, (int, float), "a number in (0, 1]")
+        for name in ("prompt_price", "completion_price"):
+            if getattr(self, name) is not None:
+                self._need(name, getattr(self, name), (int, float), "a number from 0, or none", 0)
         if self.temperature == 0 and self.n > 1:
             raise ConfigError(
                 f"temperature 0 writes the same text {self.n} times: use n=1, or a temperature "
@@ -65,10 +68,12 @@ class RationaleSettings:
             raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.require not in ("stages", "text"):
             raise ConfigError(f"require must be 'stages' or 'text', got {self.require!r}")
-        for name in ("prompt_price", "completion_price"):
-            price = getattr(self, name)
-            if price is not None and not price >= 0:
-                raise ConfigError(f"{name} must be 0 or more, or left out, got {price}")
+
+    @staticmethod
+    def _need(name: str, value: Any, kind: Any, words: str, least: float = float("-inf")) -> None:
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not is_number or not least <= value < float("inf"):
+            raise ConfigError(f"{name} must be {words}, got {value!r}")
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
         """Price of so many tokens; ``None`` without prices."""

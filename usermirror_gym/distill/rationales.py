@@ -113,7 +113,7 @@ def write_rationales(
                     _record(writer(batch), batch, ledger, journal, advance)
                     last = writer.last_error
                     stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
-        journal.sort(_place)
+        journal.sort(record_place)
     summary = summarise(path, settings)
     display.say(str(summary))
     return summary
@@ -233,5 +233,6 @@ def _record(
     advance(ledger.written + ledger.exhausted - before)
 
 
-def _place(record: Record) -> tuple[str, int, int]:
+def record_place(record: Record) -> tuple[str, int, int]:
+    """Where a record belongs in a finished journal."""
     return record["scene_id"], record["index"], record["attempt"]

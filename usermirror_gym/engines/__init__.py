@@ -10,17 +10,27 @@ from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_check
 __all__ = ["DEFAULT_CHECKPOINT", "Engine", "OptionScores", "load_engine", "resolve_checkpoint"]
 
 
+SERVER_PREFIX = "openai:"
+"""``openai:NAME`` is the model NAME of a server with OpenAI's chat interface."""
+
+
 def load_engine(name: str = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
-    """An engine for a checkpoint name, a folder or a GGUF file.
+    """An engine for a checkpoint name, a folder, a GGUF file, or a model behind a server.
 
     Args:
-        name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`.
+        name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`; or
+            ``openai:NAME`` (with ``base_url=`` for a server of your own).
         **kwargs: settings of
-            :class:`~usermirror_gym.engines.transformers_engine.TransformersEngine`.
+            :class:`~usermirror_gym.engines.transformers_engine.TransformersEngine` or
+            :class:`~usermirror_gym.engines.openai_engine.OpenAIEngine`.
 
     Returns:
-        An engine whose weights are loaded at the first question.
+        An engine whose weights are loaded, or whose server is asked, at the first question.
     """
+    if name.startswith(SERVER_PREFIX):
+        from usermirror_gym.engines.openai_engine import OpenAIEngine
+
+        return OpenAIEngine(name.removeprefix(SERVER_PREFIX), **kwargs)
     from usermirror_gym.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(name, **kwargs)

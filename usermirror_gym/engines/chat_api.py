@@ -1,0 +1,167 @@
+"""OpenAI's chat interface in plain JSON: what is asked, and how a reply is read.
+
+Requests of a live engine and lines of a batch file are the same, so both go through here.  Servers
+bend the documented form in many ways; a reply is checked before anything is taken from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from usermirror_gym.engines.base import OptionScores
+from usermirror_gym.engines.detailed import Generations, Sampling
+from usermirror_gym.errors import EngineError
+from usermirror_gym.types import FloatArray, Prompt
+
+TOP_LOGPROBS = 20
+"""First tokens whose log-probabilities are asked for: the most that such servers give."""
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+"""How vLLM and its like are told that the last message is the beginning of the answer."""
+
+
+def server_model_id(model: str) -> str:
+    """How journals call a model behind a server, whether it is asked live or through files."""
+    return f"{model}/server"
+
+
+def chat_body(prompt: Prompt, model: str, sampling: Sampling) -> dict[str, Any]:
+    """The request for a prompt, as OpenAI's chat interface documents it.
+
+    An answer that the prompt has begun is a last message of the assistant, with the two fields by
+    which vLLM continues it.  The seed is made of the sampling's and the prompt's text.
+
+    Raises:
+        EngineError: the prompt has no messages.
+    """
+    if not prompt.messages:
+        raise EngineError(
+            f"prompt {prompt.name!r} is plain text, and a chat endpoint takes messages only: use "
+            "the engine 'transformers' for it."
+        )
+    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "n": sampling.n,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": _seed(prompt, sampling.seed),
+    }
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if prompt.answer_prefix:
+        messages.append({"role": "assistant", "content": prompt.answer_prefix})
+        body |= _CONTINUE
+    return body
+
+
+def generations_of(reply: Any, sampling: Sampling, name: str) -> Generations:
+    """Texts and token counts of a chat completion in plain JSON.
+
+    Raises:
+        EngineError: it has not the documented form, or fewer texts than asked for; ``name`` says
+            whose reply it is.
+    """
+    texts = [_text(choice, name) for choice in _choices(reply, name)]
+    if len(texts) != sampling.n:
+        raise EngineError(
+            f"{name}: {len(texts)} texts instead of {sampling.n}. Servers that write one text a "
+            "request want n=1."
+        )
+    usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
+    asked, written = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
+    kept = tuple(_before_stop(text, sampling.stop) for text in texts)
+    return Generations(kept, asked, _shares(written, [len(text) for text in texts]))
+
+
+def option_scores_of(reply: Any, prompt: Prompt, name: str) -> OptionScores:
+    """Letters readout from the likeliest first tokens of a chat completion in plain JSON.
+
+    Raises:
+        EngineError: it tells no log-probabilities, or a letter is not among those that it tells.
+    """
+    first = _first_tokens(_choices(reply, name)[0], name)
+    missing = [option for option in prompt.options if option not in first]
+    if missing:
+        raise EngineError(
+            f"{name}: {', '.join(map(repr, missing))} are not among the {len(first)} likeliest "
+            f"first tokens that it tells (these begin {list(first)[:6]}). Either the server does "
+            "not continue a begun answer, or the letters are too unlikely: use the engine "
+            "'transformers' for the letters readout."
+        )
+    values = np.array([first[option] for option in prompt.options])
+    usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
+    details = usage.get("prompt_tokens_details")
+    return OptionScores(
+        logprobs=_normalised(values),
+        n_tokens=np.ones(len(values), np.int64),
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
+    )
+
+
+def _first_tokens(choice: Any, name: str) -> dict[str, float]:
+    """Log-probability of each first token that the server tells."""
+    try:
+        listed = choice["logprobs"]["content"][0]["top_logprobs"]
+        first: dict[str, float] = {}
+        for entry in listed:
+            token, value = str(entry["token"]), float(entry["logprob"])
+            first[token] = float(np.logaddexp(first.get(token, -np.inf), value))
+    except (KeyError, IndexError, TypeError, ValueError):
+        first = {}
+    if not first or not all(map(np.isfinite, first.values())):
+        raise EngineError(
+            f"{name}: no log-probabilities of first tokens (top_logprobs) in the reply. This "
+            "server cannot be a predictor: use the engine 'transformers', or vLLM."
+        )
+    return first
+
+
+def _normalised(values: FloatArray) -> FloatArray:
+    return values - np.logaddexp.reduce(values)
+
+
+def _choices(reply: Any, name: str) -> list[Any]:
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list) or not choices:
+        raise EngineError(f"{name}: the reply is no chat completion: {str(reply)[:200]!r}")
+    return choices
+
+
+def _text(choice: Any, name: str) -> str:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
+        raise EngineError(f"{name}: the reply has a choice without a message.")
+    if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
+        raise EngineError(f"{name}: the server refused to answer.")
+    # A model that thinks up to the token limit says nothing: an empty text, not an error.
+    return message.get("content") or ""
+
+
+def _before_stop(text: str, stop: Sequence[str]) -> str:
+    """Some servers leave the stop string in."""
+    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+
+
+def _count(usage: Mapping[str, Any], key: str) -> int:
+    value = usage.get(key)
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _shares(total: int, lengths: Sequence[int]) -> tuple[int, ...]:
+    """Whole numbers in proportion to the lengths, with the given sum."""
+    weights = np.array(lengths, np.float64) + 1
+    ends = np.round(total * weights.cumsum() / weights.sum()).astype(int)
+    return tuple(np.diff(ends, prepend=0).tolist())
+
+
+def _seed(prompt: Prompt, seed: int) -> int:
+    text = repr((seed, [(m.role, m.content) for m in prompt.messages], prompt.answer_prefix))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
