@@ -255,6 +255,8 @@ def test_references_and_unclear_shortcuts_are_not_called_shortcuts() -> None:
     noted = [any("above chance" in n for n in attention(CardFacts("t", shortcuts=[c])))
              for c in cases]  # fmt: skip
     assert noted == [True, False, False, False]
+    several = attention(CardFacts("t", shortcuts=[row | {"source": "films"}, row]))
+    assert several[-1].endswith("history: n on l of films, n on l.")
 
 
 @pytest.mark.parametrize("scenes", [{}, {"train": []}, {"train": [scene(0)]}])

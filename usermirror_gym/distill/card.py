@@ -94,7 +94,7 @@ def attention(facts: CardFacts) -> list[str]:
         notes.append("The leakage audit was not run on this build.")
     marked = [row for row in facts.shortcuts if _is_shortcut(row)]
     if marked:
-        names = ", ".join(f"{row.get('name')} on {row.get('lists', 'the lists')}" for row in marked)
+        names = ", ".join(_shortcut_name(row) for row in marked)
         points = f"{100 * LIMIT:g} points"
         notes.append(f"More than {points} above chance without reading the history: {names}.")
     if not facts.shortcuts:
@@ -161,6 +161,11 @@ def _is_shortcut(row: dict[str, Any]) -> bool:
     low = row.get("low")
     clear = low is None or not low <= row["chance"]
     return bool(row["accuracy"] - row["chance"] > LIMIT and clear)
+
+
+def _shortcut_name(row: dict[str, Any]) -> str:
+    source = f" of {row['source']}" if row.get("source") else ""
+    return f"{row.get('name')} on {row.get('lists', 'the lists')}{source}"
 
 
 def _safe_link(address: object) -> str:
