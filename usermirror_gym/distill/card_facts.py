@@ -81,7 +81,7 @@ def card_facts(
         usage: per model any of role, model, written, failed, tokens, cost ... (the fields of a
             :class:`~usermirror_gym.distill.rationales.RationaleSummary`, say).
         shortcuts: rows with name, lists, n, accuracy, low, high and chance (the fields of a
-            :class:`~usermirror_gym.distill.shortcuts.ShortcutRow`), and source if there are several.
+            :class:`~usermirror_gym.distill.shortcuts.ShortcutRow`), and source if need be.
         leaks: rows with check, source, verdict and compared (the fields of a
             :class:`~usermirror_gym.distill.audit_checks.Finding`).
         sources: rows with name, title, homepage, terms and citation.
