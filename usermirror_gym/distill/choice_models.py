@@ -54,8 +54,8 @@ def fit_trees(features: FloatArray, mask: BoolArray, targets: IntArray, seed: in
 
     chosen = np.arange(features.shape[1]) == targets[:, None]
     model = HistGradientBoostingClassifier(
-        max_iter=100, max_leaf_nodes=15, min_samples_leaf=30, l2_regularization=1.0,
-        early_stopping=False, random_state=seed,
+        max_iter=60, learning_rate=0.15, max_leaf_nodes=15, min_samples_leaf=30,
+        l2_regularization=1.0, early_stopping=False, random_state=seed,
     )  # fmt: skip
     model.fit(features[mask], chosen[mask])
 
@@ -76,5 +76,5 @@ def hits(scores: FloatArray, mask: BoolArray, targets: IntArray) -> FloatArray:
 
 def _or_zero(values: FloatArray) -> FloatArray:
     """Columns without any value become 0, so that their mean is defined."""
-    empty = ~np.isfinite(values).any(axis=0)
-    return np.where(empty[None, :], 0.0, values)
+    known = np.isfinite(values).any(axis=0, keepdims=True)
+    return np.where(known, values, 0.0)

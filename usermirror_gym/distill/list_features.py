@@ -86,14 +86,18 @@ def popularity_features(lists: Lists, popularity: IntArray) -> Columns:
 
 
 def list_features(
-    lists: Lists, dataset: RecDataset, popularity: IntArray, embedding: np.ndarray | None
+    lists: Lists, dataset: RecDataset, popularity: IntArray, vectors: dict[str, np.ndarray]
 ) -> Columns:
-    """Everything about options and lists, nothing about the user."""
+    """Everything about options and lists, nothing about the user.
+
+    Args:
+        vectors: name -> ``(n_items + 1, d)`` unit vectors, by which options resemble each other.
+    """
     columns = position_features(lists, 12) | popularity_features(lists, popularity)
     plain = {"text length": lists.text_lengths, "note length": lists.note_lengths}
     plain |= _item_columns(lists, dataset)
-    if embedding is not None:
-        plain |= _resemblance(lists, embedding)
+    for name, embedding in vectors.items():
+        plain |= _resemblance(lists, name, embedding)
     for name, values in plain.items():
         columns |= {name: values} | _within(name, values, lists.mask)
     return columns
@@ -153,7 +157,7 @@ def _item_columns(lists: Lists, dataset: RecDataset) -> Columns:
     return columns
 
 
-def _resemblance(lists: Lists, embedding: np.ndarray, batch: int = 1024) -> Columns:
+def _resemblance(lists: Lists, name: str, embedding: np.ndarray, batch: int = 1024) -> Columns:
     """Similarity of each option to the others of its list: the mean, and the nearest."""
     mean, nearest = np.zeros(lists.slates.shape), np.zeros(lists.slates.shape)
     different = ~np.eye(lists.slates.shape[1], dtype=bool)
@@ -164,7 +168,7 @@ def _resemblance(lists: Lists, embedding: np.ndarray, batch: int = 1024) -> Colu
         similar = np.where(others, np.einsum("nwe,nve->nwv", vectors, vectors), 0)
         mean[rows] = similar.sum(axis=2) / np.maximum(others.sum(axis=2), 1)
         nearest[rows] = np.where(others, similar, -1).max(axis=2, initial=-1)
-    return {"mean resemblance": mean, "nearest resemblance": nearest}
+    return {f"{name}, mean resemblance": mean, f"{name}, nearest resemblance": nearest}
 
 
 def _within(name: str, values: FloatArray, mask: BoolArray) -> Columns:

@@ -9,14 +9,16 @@ the choice itself, as every part of a build that is fitted before T0 does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from rich import box
 from rich.table import Table
 
-from usermirror_gym.data import RecDataset
+from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.distill.built import BuiltSource
 from usermirror_gym.distill.choice_models import fit_logit, fit_trees, hits
 from usermirror_gym.distill.list_features import (
     Columns,
@@ -29,6 +31,7 @@ from usermirror_gym.distill.list_features import (
 )
 from usermirror_gym.errors import RunError
 from usermirror_gym.evaluate.bootstrap import UserBootstrap
+from usermirror_gym.scenes.rankers import fit_collaborative
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 SAMPLED, MIXED, REAL = "sampled lists", "mixed lists", "real lists"
@@ -37,6 +40,7 @@ FEWEST = 50
 LIMIT = 0.05
 """A shortcut further above chance than this is marked."""
 _FOLDS = 5
+_STRONGEST = "list, trees, other users"
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,21 @@ class ShortcutReport:
     left_out: int
     """Evaluation scenes without a right item (removed, or nothing was chosen)."""
 
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values; intervals that do not exist are null."""
+        rows = [asdict(row) | {"marked": row.marked} for row in self.rows]
+        for row in rows:
+            row |= {k: None for k in ("low", "high") if not np.isfinite(row[k])}
+        return asdict(self) | {"rows": rows}
+
+
+def source_shortcuts(source: BuiltSource, seed: int = 0) -> ShortcutReport:
+    """:func:`shortcut_audit` of one source of a build."""
+    return shortcut_audit(
+        source.scenes("train"), source.scenes("eval"), source.dataset,
+        source.rankers["popularity"], source.rankers.get("embedding"), seed,
+    )  # fmt: skip
+
 
 def shortcut_audit(
     train: pa.Table,
@@ -116,13 +135,17 @@ def shortcut_audit(
 
 
 def shortcut_table(report: ShortcutReport) -> Table:
-    """Choosers as rows, kinds of lists as columns; percent, with intervals."""
+    """Choosers as rows, kinds of lists as columns; percent, with intervals.
+
+    Below, the strongest list-only chooser on each mix of samplers.
+    """
     kinds = list(dict.fromkeys(row.lists for row in report.rows))
     wide = [kind for kind in kinds if kind in (SAMPLED, MIXED, REAL)]
     table = Table(
         title=f"Shortcuts in {report.source}: accuracy %, 95 % intervals over users",
         caption=f"Learned on {report.n_train} train lists. {report.left_out} evaluation scenes "
-        f"without a right item left out. ! more than {100 * LIMIT:g} points above chance.",
+        f"without a right item left out. ! more than {100 * LIMIT:g} points above chance. Last "
+        f"section: '{_STRONGEST}' by the samplers of the company.",
         caption_justify="left", box=box.SIMPLE_HEAD, title_style="bold",
     )  # fmt: skip
     table.add_column("Chooser")
@@ -135,12 +158,10 @@ def shortcut_table(report: ShortcutReport) -> Table:
     for name in dict.fromkeys(row.name for row in report.rows):
         table.add_row(name, *(_cell(cells[name, kind]) for kind in wide))
     table.add_section()
-    strongest = "list, trees, other users"
     for kind in kinds:
         if kind not in wide:
-            row = cells[strongest, kind]
-            label = f"{strongest}: {row.n} x {kind}, chance {100 * row.chance:.1f}"
-            table.add_row(label, _cell(row))
+            row = cells[_STRONGEST, kind]
+            table.add_row(f"{kind} ({row.n}, chance {100 * row.chance:.1f})", _cell(row))
     return table
 
 
@@ -159,8 +180,14 @@ def _scores(
 ) -> dict[str, FloatArray]:
     """``(N, W)`` scores of each chooser for train and evaluation lists."""
     position = position_features(lists, lists.slates.shape[1])
-    everything = list_features(lists, dataset, popularity, embedding)
-    past = _history_features(lists, test, dataset, embedding)
+    before = int(lists.times[test].min())
+    vectors = {"audience": _audience(TimeSplit(dataset, before))}
+    if embedding is not None:
+        vectors["text"] = embedding
+    everything = list_features(lists, dataset, popularity, vectors)
+    past = {"items of other users": co_occurrence(lists, dataset, before)}
+    if embedding is not None:
+        past["resemblance"] = embedding_similarity(lists, embedding)
     counts = popularity[lists.slates].astype(np.float64)
 
     def logit(columns: Columns) -> FloatArray:
@@ -177,20 +204,17 @@ def _scores(
         "popularity, learned": logit(popularity_features(lists, popularity)),
         "list, logit": logit(everything),
         "list, trees": trees(everything),
-        "list, trees, other users": _cross_fitted(lists, test, everything, trees, seed),
+        _STRONGEST: _cross_fitted(lists, test, everything, trees, seed),
         **{f"history, {name}": values for name, values in past.items()},
         "history and list, logit": logit(everything | past),
     }
 
 
-def _history_features(
-    lists: Lists, test: BoolArray, dataset: RecDataset, embedding: np.ndarray | None
-) -> Columns:
-    before = int(lists.times[test].min())
-    columns = {"items of other users": co_occurrence(lists, dataset, before)}
-    if embedding is not None:
-        columns["resemblance"] = embedding_similarity(lists, embedding)
-    return columns
+def _audience(split: TimeSplit) -> FloatArray:
+    """``(n_items + 1, d)`` unit vectors: items with the same users lie close to each other."""
+    factors = fit_collaborative(split).factors
+    norms = np.linalg.norm(factors, axis=1, keepdims=True)
+    return np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
 
 
 def _fitted(
