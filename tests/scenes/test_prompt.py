@@ -7,7 +7,7 @@ import pytest
 
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
-from usermirror_gym.scenes import MovieText, PromptBuilder, PromptConfig, Scene, Turn, domain_text
+from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, Turn, domain_text
 
 NAN = float("nan")
 
@@ -22,7 +22,7 @@ def scene(n_history: int = 3, slate: tuple[int, ...] = (10, 11, 12), **more: obj
 
 @pytest.fixture
 def builder(split: TimeSplit) -> PromptBuilder:
-    return PromptBuilder(MovieText(split.dataset))
+    return PromptBuilder(domain_text(split.dataset))
 
 
 def test_letters_prompt_shows_profile_history_list_and_none_of_these(
@@ -45,20 +45,20 @@ def test_options_can_be_lettered_in_another_order(builder: PromptBuilder) -> Non
 
 
 def test_forced_choice_has_no_outside_option(split: TimeSplit) -> None:
-    builder = PromptBuilder(MovieText(split.dataset), PromptConfig(outside_option=False))
+    builder = PromptBuilder(domain_text(split.dataset), PromptConfig(outside_option=False))
     prompt = builder.letters(scene())
     assert prompt.options == ("A", "B", "C")
     assert "none of these" not in prompt.messages[-1].content
 
 
 def test_letters_reach_from_one_option_to_z(split: TimeSplit) -> None:
-    forced = PromptBuilder(MovieText(split.dataset), PromptConfig(outside_option=False))
+    forced = PromptBuilder(domain_text(split.dataset), PromptConfig(outside_option=False))
     assert forced.letters(scene(slate=(5,))).options == ("A",)
     assert forced.letters(scene(slate=tuple(range(10, 36)))).options[-1] == "Z"
     with pytest.raises(SceneError, match=r"scene: 27 options, but letters reach only to Z \(26\)"):
         forced.letters(scene(slate=tuple(range(10, 37))))
     with pytest.raises(SceneError, match="27 options"):
-        PromptBuilder(MovieText(split.dataset)).letters(scene(slate=tuple(range(10, 36))))
+        PromptBuilder(domain_text(split.dataset)).letters(scene(slate=tuple(range(10, 36))))
 
 
 def test_session_form_only_grows(builder: PromptBuilder) -> None:
@@ -74,7 +74,7 @@ def test_session_form_only_grows(builder: PromptBuilder) -> None:
 
 
 def test_scene_form_puts_choices_into_the_history(split: TimeSplit) -> None:
-    builder = PromptBuilder(MovieText(split.dataset), PromptConfig(form="scene"))
+    builder = PromptBuilder(domain_text(split.dataset), PromptConfig(form="scene"))
     prompt = builder.letters(scene(turns=(Turn((10, 11), 11), Turn((20, 21), 0))))
     assert len(prompt.messages) == 2
     assert "rated 4 of 5\n- Film 11 (1990)\n" in prompt.messages[1].content
@@ -82,7 +82,7 @@ def test_scene_form_puts_choices_into_the_history(split: TimeSplit) -> None:
 
 
 def test_a_long_session_is_folded_back_into_the_history(split: TimeSplit) -> None:
-    builder = PromptBuilder(MovieText(split.dataset), PromptConfig(max_turns=2))
+    builder = PromptBuilder(domain_text(split.dataset), PromptConfig(max_turns=2))
     turns = tuple(Turn((i, 40), i) for i in range(10, 15))
     prompt = builder.letters(scene(turns=turns))
     assert len(prompt.messages) == 2 + 2  # system, one turn (two messages), the present list
@@ -92,7 +92,7 @@ def test_a_long_session_is_folded_back_into_the_history(split: TimeSplit) -> Non
 
 def test_a_full_history_drops_several_lines_at_once(split: TimeSplit) -> None:
     builder = PromptBuilder(
-        MovieText(split.dataset), PromptConfig(form="scene", history_lines=4, drop_lines=2)
+        domain_text(split.dataset), PromptConfig(form="scene", history_lines=4, drop_lines=2)
     )
 
     def lines(picks: int) -> list[str]:
@@ -128,7 +128,7 @@ def test_skipping_lines_takes_the_oldest_first(builder: PromptBuilder) -> None:
 
 def test_a_user_without_history_or_profile(split: TimeSplit) -> None:
     nobody = Scene(user_id=0, history=(), ratings=(), ages=(), slate=(1, 2))
-    builder = PromptBuilder(MovieText(split.dataset))
+    builder = PromptBuilder(domain_text(split.dataset))
     assert builder.letters(nobody).messages[1].content.startswith("These films are on offer.")
     assert builder.likelihood(nobody).answer_prefix == builder.unconditional((1,)).answer_prefix
 
@@ -144,7 +144,7 @@ def test_a_hostile_title_cannot_open_an_option_line() -> None:
         }),
         interactions=pd.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [5]}),
     )  # fmt: skip
-    prompt = PromptBuilder(MovieText(data)).letters(
+    prompt = PromptBuilder(domain_text(data)).letters(
         Scene(user_id=1, history=(1,), ratings=(NAN,), ages=(1,), slate=(1, 2))
     )
     lines = prompt.messages[1].content.splitlines()
@@ -159,6 +159,6 @@ def test_settings_are_checked(split: TimeSplit) -> None:
         PromptConfig(history_lines=3, drop_lines=4)
     with pytest.raises(ConfigError, match="max_turns"):
         PromptConfig(max_turns=0)
-    other = RecDataset("x", "book", split.dataset.users, split.dataset.items, split.before)
-    with pytest.raises(UnknownNameError, match="unknown domain 'book'"):
+    other = RecDataset("x", "bok", split.dataset.users, split.dataset.items, split.before)
+    with pytest.raises(UnknownNameError, match=r"unknown domain 'bok'\. Did you mean 'book'"):
         domain_text(other)

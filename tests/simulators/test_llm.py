@@ -9,7 +9,7 @@ import pytest
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.scenes import MovieText, PromptBuilder, PromptConfig, Scene, SceneBatch
+from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, SceneBatch, domain_text
 from usermirror_gym.simulators import (
     LettersSimulator,
     LikelihoodSimulator,
@@ -23,7 +23,7 @@ SHORT = replace(SCENE, slate=(20, 21))
 
 @pytest.fixture
 def builder(split: TimeSplit) -> PromptBuilder:
-    return PromptBuilder(MovieText(split.dataset))
+    return PromptBuilder(domain_text(split.dataset))
 
 
 class TestLetters:
@@ -52,7 +52,7 @@ class TestLetters:
         np.testing.assert_allclose(batch.probs.sum(axis=1), 1)
 
     def test_forced_choice_gives_nothing_to_none_of_these(self, arithmetic, split) -> None:
-        builder = PromptBuilder(MovieText(split.dataset), PromptConfig(outside_option=False))
+        builder = PromptBuilder(domain_text(split.dataset), PromptConfig(outside_option=False))
         probs = LettersSimulator(arithmetic(), builder, permutations=3).choose([SCENE]).probs
         np.testing.assert_allclose(probs, [[1 / 3, 1 / 3, 1 / 3, 0]])
 
