@@ -25,7 +25,7 @@ import pytest
 from rich.console import Console
 
 from usermirror_gym.data.fetch import by_hand, fetch
-from usermirror_gym.data.folders import default_folder, missing_files
+from usermirror_gym.data.folders import default_folder
 from usermirror_gym.data.sources.base import Download, Source
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.progress import Display
@@ -360,6 +360,6 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("USERMIRROR_DATA", str(tmp_path))
     assert default_folder("ml-1m") == tmp_path / "ml-1m"
     assert default_folder("amazon:All_Beauty") == tmp_path / "amazon-All_Beauty"
-    assert missing_files(Invented(), tmp_path) == ["films.dat", "more/users.dat"]
+    assert Invented().missing(tmp_path) == ["films.dat", "more/users.dat"]
     monkeypatch.delenv("USERMIRROR_DATA")
     assert default_folder("ml-1m").parts[-3:] == ("usermirror-gym", "data", "ml-1m")

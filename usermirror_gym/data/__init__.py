@@ -1,7 +1,7 @@
 """What happened: raw logs become users, items and interactions with a global time cut."""
 
 from usermirror_gym.data.dataset import RecDataset, Repair
-from usermirror_gym.data.sources import SOURCES, load_dataset
+from usermirror_gym.data.sources import SOURCES, Source, get_source, load_dataset
 from usermirror_gym.data.split import History, Memory, TimeSplit, cut_at, histories, time_cut
 from usermirror_gym.data.store import read_dataset, save_dataset
 
@@ -11,8 +11,10 @@ __all__ = [
     "Memory",
     "RecDataset",
     "Repair",
+    "Source",
     "TimeSplit",
     "cut_at",
+    "get_source",
     "histories",
     "load_dataset",
     "read_dataset",

@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 
 from usermirror_gym.data.archives import unpack
 from usermirror_gym.data.download import WAITS, download
-from usermirror_gym.data.folders import default_folder, is_there, missing_files
+from usermirror_gym.data.folders import default_folder
+from usermirror_gym.data.raw_files import has_file
 from usermirror_gym.data.sources.base import Download, Source
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.files import remove_unfinished
@@ -41,7 +42,7 @@ def fetch(
     """
     display = display or Display(quiet=True)
     folder = Path(folder) if folder is not None else default_folder(source.name)
-    if not missing_files(source, folder):
+    if not source.missing(folder):
         display.say(f"{source.name}: all files are in {folder}")
         return folder
     if not source.downloads:
@@ -60,14 +61,14 @@ def fetch(
         raise DataError(f"{error}.\n{by_hand(source, folder)}") from error
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror or error}") from error
-    if missing_files(source, folder):
+    if source.missing(folder):
         raise DataError(by_hand(source, folder))
     return folder
 
 
 def by_hand(source: Source, folder: Path) -> str:
     """What a person has to do to get the files that are not in ``folder`` yet."""
-    missing = missing_files(source, folder)
+    missing = source.missing(folder)
     urls = ", ".join(item.url for item in source.downloads)
     lines = [
         f"{source.title or source.name}: put {', '.join(missing)} into {folder} "
@@ -85,7 +86,7 @@ def _fetch_one(
 ) -> None:
     name = PurePosixPath(unquote(urlsplit(item.url).path)).name
     targets = {m: _target(source, m, folder) for m in item.members or (name,)}
-    if all(is_there(folder, str(t.relative_to(folder))) for t in targets.values()):
+    if all(has_file(folder, str(t.relative_to(folder))) for t in targets.values()):
         return
     path = folder / name if item.members else targets[name]
     for attempt in (1, 2):

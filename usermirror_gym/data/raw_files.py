@@ -60,6 +60,12 @@ def _spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def has_file(folder: Path, name: str) -> bool:
+    """Whether :func:`find_file` would find it."""
+    plain = name.removesuffix(".gz")
+    return any((folder / candidate).is_file() for candidate in (plain, f"{plain}.gz"))
+
+
 def byte_lines(
     path: Path, log: ReadLog, *, max_bytes: int = 1_000_000
 ) -> Iterator[tuple[int, bytes | None]]:

@@ -119,7 +119,12 @@ def read_rows(
 
 
 def read_csv_rows(
-    path: Path, log: ReadLog, *, columns: Sequence[str], lines: Container[int] | None = None
+    path: Path,
+    log: ReadLog,
+    *,
+    columns: Sequence[str],
+    lines: Container[int] | None = None,
+    sep: str = ",",
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV file with a header; quoted fields may hold commas, quotes and line breaks.
 
@@ -128,6 +133,7 @@ def read_csv_rows(
         log: told of every row with another number of fields.
         columns: the columns wanted; the others are not given.
         lines: numbers of the lines whose rows are wanted; ``None``: all.
+        sep: one character.
 
     Yields:
         The number of the line where the row starts, and its fields by column.
@@ -135,9 +141,9 @@ def read_csv_rows(
     Raises:
         DataError: see :func:`read_lines`; also when a column is missing or too many rows are bad.
     """
-    tally = _Tally(path, "comma-separated rows")
+    tally = _Tally(path, "comma-separated rows" if sep == "," else f"rows separated by {sep!r}")
     feed = _Feed(path, log, tally)
-    reader = csv.reader(feed)
+    reader = csv.reader(feed, delimiter=sep)
     width, picks = 0, []
     while True:
         feed.start = None

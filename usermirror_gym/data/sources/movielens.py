@@ -1,4 +1,4 @@
-"""What both MovieLens sources share: titles, genres and the coded profile fields.
+"""What both MovieLens sources share: titles, genres and the form of the files.
 
 Source: the READMEs of the data sets (Harper & Konstan, ACM TiiS 5(4):19, 2015).
 """
@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from usermirror_gym.data.raw_files import byte_lines, find_file
+from usermirror_gym.data.read_log import ReadLog
 from usermirror_gym.errors import DataError
+
+TERMS = (
+    "Research use with acknowledgement; no redistribution without separate permission, no "
+    "commercial use."
+)
+CITATION = (
+    "F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, "
+    "ACM TiiS 5(4):19, 2015."
+)
 
 _ARTICLES = "The|A|An|Les|La|Le|L'|Un|Une|Il|Lo|Gli|I|Das|Der|Die|Den|Det|El|Los|Las|O"
 # An article counts only at the end of the title or of a bracket: "Hate (Haine, La)".
@@ -41,29 +52,29 @@ def split_year(titles: pd.Series) -> tuple[pd.Series, pd.Series]:
     return titles.str.replace(_YEAR, "", regex=True), years.astype("Int64")
 
 
-def read_delimited(path: Path, *, sep: str, names: list[str], header: bool) -> pd.DataFrame:
-    """Read a latin-1 or UTF-8 table as strings, with an error that names the file and the line.
+def read_delimited(
+    folder: Path, name: str, log: ReadLog, *, sep: str, names: list[str], header: bool = False
+) -> pd.DataFrame:
+    """Read a latin-1 or UTF-8 table as strings.
+
+    These small files are published without a single bad line, so a line that does not fit means
+    that the file is damaged: an error, not a repair.
 
     Raises:
-        DataError: the file is absent, or a line has another number of fields than ``names``.
+        DataError: the file is absent, or a line has another number of fields than ``names``;
+            names the file and the line.
     """
+    path = find_file(folder, name)
+    raw = [line for _, line in byte_lines(path, log)]
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}. The folder must hold the files as published."
-        ) from error
-    try:
-        text = raw.decode("utf-8-sig")
+        lines = [None if line is None else line.decode("utf-8") for line in raw]
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    # Not splitlines(): it also splits at control characters that a title may hold.
-    lines = enumerate(text.split("\n"), start=1)
+        lines = [None if line is None else line.decode("latin-1") for line in raw]
     rows = []
-    for number, line in itertools.islice(lines, 1 if header else 0, None):
-        row = line.rstrip("\r").split(sep)
-        if row == [""]:
+    for number, line in itertools.islice(enumerate(lines, start=1), 1 if header else 0, None):
+        if not line:
             continue
+        row = line.split(sep)
         if len(row) != len(names):
             raise DataError(
                 f"{path}, line {number}: {len(row)} fields, expected {len(names)} ({names})"
