@@ -64,3 +64,38 @@ def test_loading_twice_gives_the_same_ids(data: RecDataset) -> None:
 def test_folder_without_the_files_is_an_error_with_the_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(str(tmp_path / "ml-100k.user"))):
         load_dataset("ml-100k", tmp_path)
+
+
+# Invented films and ratings in the published format: "|", latin-1, no header.
+PUBLISHED = {
+    "u.data": "1\t2\t4\t880000000\n2\t1\t5\t880000001\n",
+    "u.user": "1|33|F|writer|00001\n2|44|M|other|00002\n",
+    "u.item": "1|Café, The (1993)|01-Jan-1993||http://a|0|1|0|0|0|1|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
+    "2|unknown||||1|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0\n",
+}
+
+
+def test_published_files_in_a_folder(tmp_path: Path) -> None:
+    for name, text in PUBLISHED.items():
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    data = load_dataset("ml-100k", tmp_path)
+    assert data.titles == ["", "The Café", "untitled 2"]
+    assert data.items["genres"].tolist() == ["Action, Comedy", ""]
+    assert data.items["year"].fillna(0).tolist() == [1993, 0]
+    assert data.users["age"].tolist() == [33, 44]
+    assert data.interactions["rating"].tolist() == [4.0, 5.0]
+    (tmp_path / "u.item").write_text("1|a|b\n")
+    with pytest.raises(DataError, match=r"u\.item, line 1: 3 fields, expected 24"):
+        load_dataset("ml-100k", tmp_path)
+
+
+def test_published_files_and_the_wheel_give_the_same(data: RecDataset) -> None:
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "ml-100k"
+    if not folder.is_dir():
+        pytest.skip(f"no published files at {folder}")
+    other = load_dataset("ml-100k", folder)
+    assert other.users.equals(data.users)
+    assert other.interactions.equals(data.interactions)
+    different = (other.items.fillna({"year": 0}) != data.items.fillna({"year": 0})).any(axis=1)
+    assert data.items.loc[different, "token"].tolist() == ["1412"]
+    assert other.items.loc[different, "year"].tolist() == [1995]

@@ -128,6 +128,8 @@ def read_csv_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV file with a header; quoted fields may hold commas, quotes and line breaks.
 
+    Only a line feed ends a line; a carriage return within one is read as a space.
+
     Args:
         path: plain or gz.
         log: told of every row with another number of fields.
@@ -211,7 +213,8 @@ class _Feed:
         for number, line in self._lines:
             if line is not None:
                 self.start = self.start or number
-                return line + "\n"
+                # The csv module takes it for a line end; some of KuaiRec's captions hold one.
+                return line.replace("\r", " ") + "\n"
             self._tally.bad(number)
         raise StopIteration
 

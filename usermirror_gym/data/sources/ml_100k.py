@@ -96,9 +96,9 @@ def _read_published(folder: Path, log: ReadLog) -> Tables:
 
 
 def _read_atomic(folder: Path, log: ReadLog) -> Tables:
-    ratings, users, films = (
+    users, films, ratings = (
         read_delimited(folder, f"ml-100k.{kind}", log, sep="\t", names=names, header=True)
-        for kind, names in (("inter", _RATING), ("user", _USER), ("item", _ITEM))
+        for kind, names in (("user", _USER), ("item", _ITEM), ("inter", _RATING))
     )
     # One entry of the published data, item 267, has no film behind it; the wheel spells it so.
     nameless = films["title"].isin(["unkonwn", "unknown"])
