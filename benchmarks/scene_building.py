@@ -69,8 +69,10 @@ class RowByRow:
                 "target": len(slate) if removed else slate.tolist().index(item),
                 "profile": self.text.profile(user),
                 "history_texts": [
-                    self.text.past_item(row["item_id"], row["rating"], age=now - row["timestamp"])
-                    for _, row in lines.astype({"item_id": int}).iterrows()
+                    self.text.past_item(
+                        int(row["item_id"]), row["rating"], age=now - int(row["timestamp"])
+                    )
+                    for _, row in lines.iterrows()
                 ],
                 "options": slate.map(self.text.option).tolist(),
             }

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usermirror_gym.errors import RunError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -33,6 +37,27 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return path
 
 
+def write_parquet(path: Path, table: pa.Table) -> Path:
+    """Like :func:`write_text`; the same table is always the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    return write_bytes(path, buffer.getvalue().to_pybytes())
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Raise RunError if the file is not Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(f"cannot read {path}: {error}. Delete it to compute it again.") from error
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal checksum of a file of any size."""
     with path.open("rb") as file:
@@ -48,6 +73,14 @@ def remove_unfinished(folder: Path) -> None:
 def write_json(path: Path, content: Any) -> Path:
     """JSON without NaN, which no other reader understands."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose NaN, which JSON cannot hold, are ``None``."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in row.items()
+    }
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:

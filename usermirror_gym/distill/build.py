@@ -11,8 +11,8 @@ A build is a folder:
     selection/                         the uncertainty of every scene and why it was (not) kept
     train/*.jsonl                      preference pairs and SFT rows for TRL
     shortcuts.json                     accuracy of controls that never see the history
-    card.md, card.html                 the data card
-    manifest.json                      checksums of all of it, written last
+    manifest.json                      checksums of all of this; the build is whole
+    card.md, card.html                 the data card, made from the rest
 
 A build that was killed goes on where it was, and ends with the same files as one that was not.
 """
@@ -20,22 +20,41 @@ A build that was killed goes on where it was, and ends with the same files as on
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 import usermirror_gym
 from usermirror_gym.distill.audit import AuditReport, audit_build
 from usermirror_gym.distill.built import read_build
+from usermirror_gym.distill.card import write_card
+from usermirror_gym.distill.card_facts import CardFacts, card_facts
 from usermirror_gym.distill.config import BuildConfig
+from usermirror_gym.distill.rationale_stage import (
+    SourceRationales,
+    engine_cache,
+    select_pairs,
+    write_direct,
+)
 from usermirror_gym.distill.scene_stage import SceneStage
+from usermirror_gym.distill.shortcuts import shortcut_audit, shortcut_table
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import read_json, remove_unfinished, sha256, write_json
+from usermirror_gym.files import (
+    read_json,
+    read_parquet,
+    remove_unfinished,
+    sha256,
+    without_nan,
+    write_json,
+)
 from usermirror_gym.progress import Display
+from usermirror_gym.scenes.table import SPLITS
 
-_UNLISTED = ("manifest.json", "cache", ".lock")
+_UNLISTED = ("manifest.json", "card.md", "card.html", "cache")
 _PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "torch", "transformers")
 
 
@@ -62,6 +81,8 @@ def build_data(config: BuildConfig, folder: str | Path, *, display: Display) -> 
             remove_unfinished(folder)
             if not (folder / "manifest.json").is_file():
                 _run(config, folder, display)
+            if not (folder / "card.html").is_file():
+                _finish(folder, display)
     except Timeout as error:
         raise RunError(f"another process is building in {folder}") from error
     return folder
@@ -94,7 +115,43 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
 def _run(config: BuildConfig, folder: Path, display: Display) -> None:
     stages = [SceneStage(config, source, folder, display) for source in config.sources]
     facts = {stage.slug: stage.run() for stage in stages}
+    write_direct(stages, folder)
+    if config.rationales:
+        make_engine = engine_cache()
+        sources = [SourceRationales(config, stage, make_engine) for stage in stages]
+        for source in sources:
+            source.run()
+        selection = select_pairs(config, sources, folder)
+        display.say(f"{len(selection.kept):,} preference pairs; not kept: {selection.dropped()}")
+        usage = [asdict(summary) for source in sources for summary in source.summaries()]
+        write_json(folder / "selection" / "usage.json", usage)
+    write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
     write_manifest(config, folder, facts)
+
+
+def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
+    tables = stage.tables()
+    if not {"train", "eval"} <= tables.keys():
+        return []
+    rankers = stage.saved_rankers()
+    report = shortcut_audit(
+        tables["train"], tables["eval"], stage.split.dataset, rankers["popularity"],
+        rankers.get("embedding"), seed=stage.config.seed,
+    )  # fmt: skip
+    stage.display.console.print(shortcut_table(report))
+    return [{"source": stage.slug, **without_nan(asdict(row))} for row in report.rows]
+
+
+def _finish(folder: Path, display: Display) -> None:
+    """The leakage audit and the card, both about a build that is whole."""
+    report = audit_build(folder)
+    failed = [f for f in report.findings if f.failed]
+    for finding in failed:
+        display.say(f"leakage audit: {finding.check} ({finding.source}): {finding.compared}")
+    display.say(
+        f"leakage audit: {len(report.findings) - len(failed)} checks passed, {len(failed)} failed"
+    )
+    write_card(folder, build_facts(folder, report))
 
 
 def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> None:
@@ -102,7 +159,9 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
     outputs = {
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in _UNLISTED
+        if path.is_file()
+        and path.suffix != ".lock"
+        and path.relative_to(folder).parts[0] not in _UNLISTED
     }
     write_json(
         folder / "manifest.json",
@@ -119,3 +178,40 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
             "outputs": outputs,
         },
     )
+
+
+def build_facts(folder: Path, report: AuditReport) -> CardFacts:
+    """What the card of a finished build says."""
+    build = read_build(folder)
+    manifest = dict(build.manifest)
+    sources = manifest.pop("sources")
+    selection = folder / "selection" / "scenes.parquet"
+    usage = folder / "selection" / "usage.json"
+    return card_facts(
+        {
+            split: pa.concat_tables([source.scenes(split) for source in build.sources])
+            for split in SPLITS
+        },
+        title=manifest["name"],
+        selection=read_parquet(selection) if selection.is_file() else None,
+        popularity={s.dataset.name: s.rankers["popularity"] for s in build.sources},
+        dropped=_dropped(sources),
+        usage=read_json(usage) if usage.is_file() else (),
+        shortcuts=read_json(folder / "shortcuts.json"),
+        leaks=[asdict(finding) for finding in report.findings],
+        sources=[
+            {"name": name} | {k: s[k] for k in ("title", "homepage", "terms", "citation")}
+            for name, s in sources.items()
+        ],
+        manifest=manifest,
+    )
+
+
+def _dropped(sources: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Stage -> reason -> count, from the facts of the sources."""
+    stages: dict[str, dict[str, int]] = {}
+    for name, facts in sources.items():
+        stages[f"{name}: reading"] = {r["kind"]: r["count"] for r in facts["repairs"]}
+        for split, reasons in facts["dropped"].items():
+            stages[f"{name}: {split} scenes"] = reasons
+    return {stage: reasons for stage, reasons in stages.items() if reasons}

@@ -11,17 +11,15 @@ files and ``trl.DPOTrainer`` / ``trl.SFTTrainer`` take them as they are; the fur
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from usermirror_gym.distill.rationale_prompt import answer
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.files import write_jsonl
+from usermirror_gym.files import write_jsonl, write_parquet
 from usermirror_gym.scenes.prompt import ANSWER_PREFIX
 from usermirror_gym.types import Prompt
 
@@ -111,7 +109,9 @@ def write_rows(path: Path, rows: Iterable[Row]) -> Path:
     rows = list(rows)
     if not rows:
         raise DataError(f"there is no row to write to {path}: no scene was kept")
-    return write_jsonl(path, rows) if path.suffix == ".jsonl" else _write_parquet(path, rows)
+    if path.suffix == ".jsonl":
+        return write_jsonl(path, rows)
+    return write_parquet(path, pa.Table.from_pylist(rows))
 
 
 _SIDES = ("chosen", "rejected")
@@ -178,14 +178,3 @@ def _messages(prompt: Prompt) -> list[Row]:
 def _encodable(text: str) -> str:
     """Lone surrogates, which no file can hold, become question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _write_parquet(path: Path, rows: list[Row]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows), temporary, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_dataset, time_cut
 from usermirror_gym.data.reading import ReadLog, find_file
@@ -22,7 +21,14 @@ from usermirror_gym.data.sources import Source, get_source
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.errors import UnknownNameError
-from usermirror_gym.files import read_json, sha256, write_bytes, write_json
+from usermirror_gym.files import (
+    read_json,
+    read_parquet,
+    sha256,
+    write_bytes,
+    write_json,
+    write_parquet,
+)
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.build import ScenePlan, Window, draw_scenes
 from usermirror_gym.scenes.columns import SceneColumns
@@ -71,7 +77,12 @@ class SceneStage:
     def tables(self) -> dict[str, pa.Table]:
         """The finished scenes by split."""
         paths = {name: self._scenes_path(name) for name in SPLITS}
-        return {name: pq.read_table(path) for name, path in paths.items() if path.is_file()}
+        return {name: read_parquet(path) for name, path in paths.items() if path.is_file()}
+
+    def saved_rankers(self) -> dict[str, np.ndarray]:
+        """The finished rankers by name: popularity, collaborative, embedding, fitted_before."""
+        with np.load(self.folder / "rankers" / f"{self.slug}.npz") as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
     @cached_property
     def split(self) -> TimeSplit:
@@ -105,7 +116,7 @@ class SceneStage:
         counts, dropped = {}, {}
         for name, columns in self._draw(rankers, windows):
             table = scene_table(columns, rankers, text, name)
-            _write_parquet(self._scenes_path(name), table)
+            write_parquet(self._scenes_path(name), table)
             counts[name] = len(table)
             dropped[name] = dict(sorted(columns.dropped.items()))
             self.display.say(f"{self.source.name}: {len(table):,} {name} scenes")
@@ -230,9 +241,3 @@ def _checksums(raw: Source, folder: Path | None) -> dict[str, str]:
 
 def _repair(repair: Repair) -> dict[str, Any]:
     return {"kind": repair.kind, "count": repair.count, "examples": list(repair.examples)}
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue().to_pybytes())

@@ -106,6 +106,23 @@ class Predictions:
                     present[s, d] = True
         return cls(role, tuple(scene_ids), probs, present, n_options.astype(np.int64))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
+        """The scenes of several predictions of one role, one after the other."""
+        shape = [max(part.probs.shape[axis] for part in parts) for axis in (1, 2)]
+        probs, present = [], []
+        for part in parts:
+            _, n, k = part.probs.shape
+            probs.append(np.pad(part.probs, ((0, 0), (0, shape[0] - n), (0, shape[1] - k))))
+            present.append(np.pad(part.present, ((0, 0), (0, shape[0] - n))))
+        return cls(
+            parts[0].role,
+            tuple(scene_id for part in parts for scene_id in part.scene_ids),
+            np.concatenate(probs),
+            np.concatenate(present),
+            np.concatenate([part.n_options for part in parts]),
+        )
+
 
 def entropy(p: Predictions) -> FloatArray:
     """``(S, n)`` bits, ``H(P(Y | X, D))`` of each rationale; NaN where it is missing."""

@@ -150,4 +150,7 @@ class Rankers:
         pairs = self.split.dataset.friends
         if pairs is None:
             return {}
-        return pairs.groupby(USER_ID)[FRIEND_ID].agg(list).to_dict()
+        friends: dict[int, list[int]] = {}
+        for user, friend in pairs[[USER_ID, FRIEND_ID]].itertuples(index=False):
+            friends.setdefault(user, []).append(friend)
+        return friends

@@ -1,0 +1,229 @@
+"""Second half of a build: rationales, the predictor's reading of them, and the selected pairs.
+
+Each source has journals of its own under ``rationales/<source>/``; all sources together are
+selected from, by data set and list length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from usermirror_gym.distill.assessment import assess
+from usermirror_gym.distill.batch_files import BatchJob, read_batch_results, write_batch
+from usermirror_gym.distill.config import BuildConfig, ModelSettings, RationaleStage
+from usermirror_gym.distill.estimate import Estimate, estimate
+from usermirror_gym.distill.predictions import load_predictions, predict_choices
+from usermirror_gym.distill.preferences import direct_rows, preference_rows, sft_rows, write_rows
+from usermirror_gym.distill.rationale_plan import Role
+from usermirror_gym.distill.rationale_prompt import rationale_prompt
+from usermirror_gym.distill.rationales import (
+    Rationale,
+    RationaleSummary,
+    read_rationales,
+    summarise,
+    write_rationales,
+)
+from usermirror_gym.distill.scene_stage import SceneStage
+from usermirror_gym.distill.select import Selection, select
+from usermirror_gym.distill.uncertainty import Predictions
+from usermirror_gym.engines import SERVER_PREFIX, Engine, load_engine
+from usermirror_gym.errors import RunError
+from usermirror_gym.files import write_parquet
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.table import scenes_of
+from usermirror_gym.scenes.text import domain_text
+from usermirror_gym.types import Prompt
+
+MakeEngine = Callable[[ModelSettings], Engine]
+
+
+@dataclass
+class SourceRationales:
+    """The rationales of one source.
+
+    Args:
+        config: of the build; its ``rationales`` are set.
+        stage: the source's finished scenes.
+        make_engine: an engine for a model.
+    """
+
+    config: BuildConfig
+    stage: SceneStage
+    make_engine: MakeEngine
+
+    def __post_init__(self) -> None:
+        train = self.stage.tables().get("train")
+        if train is None:
+            raise RunError(
+                f"source {self.stage.source.name!r} has no train scenes to write rationales for"
+            )
+        self.table = train.slice(0, self.settings.scenes)
+        self.scenes: list[Scene] = scenes_of(self.table)
+        self.builder = scene_prompts(self.stage)
+        self.folder = self.stage.folder / "rationales" / self.stage.slug
+
+    @property
+    def settings(self) -> RationaleStage:
+        """What the build says about rationales."""
+        assert self.config.rationales is not None
+        return self.config.rationales
+
+    def run(self) -> None:
+        """Write and read all rationales, or go on doing so.
+
+        Raises:
+            RunError: batch files were written, whose results are not there yet.
+        """
+        display = self.stage.display
+        self._write("strong", display)
+        self._write("weak", display)
+        predict_choices(
+            self.scenes, self.builder, self.make_engine(self.settings.weak), self.rationales(),
+            self.folder / "predictions.jsonl", display=display,
+        )  # fmt: skip
+
+    def rationales(self) -> list[Rationale]:
+        """What both models wrote."""
+        return [r for role in ("strong", "weak") for r in read_rationales(self._journal(role))]
+
+    def summaries(self) -> list[RationaleSummary]:
+        """Counts, tokens and cost of both models."""
+        models = {"strong": self.settings.strong, "weak": self.settings.weak}
+        return [
+            summarise(self._journal(role), self.settings.settings(model, self.config.seed))
+            for role, model in models.items()
+        ]
+
+    def predictions(self) -> dict[str, Predictions]:
+        """The predictor's readings by role."""
+        ids = [scene.name for scene in self.scenes]
+        models = {"strong": self.settings.strong, "weak": self.settings.weak}
+        n = max(self.settings.settings(m, self.config.seed).n for m in models.values())
+        read = load_predictions(self.folder / "predictions.jsonl", ids, n)
+        return {role: Predictions.of(role, ids, read[role]) for role in ("strong", "weak")}
+
+    def estimates(self) -> list[Estimate]:
+        """What both models will take; asks each a few scenes."""
+        models: dict[Role, ModelSettings] = {
+            "strong": self.settings.strong, "weak": self.settings.weak,
+        }  # fmt: skip
+        return [
+            estimate(
+                self.scenes, self.builder, self.make_engine(model),
+                self.settings.settings(model, self.config.seed), role=role,
+            )
+            for role, model in models.items()
+        ]  # fmt: skip
+
+    def _journal(self, role: str) -> Path:
+        return self.folder / f"{role}.jsonl"
+
+    def _write(self, role: Role, display: Display) -> None:
+        model = self.settings.strong if role == "strong" else self.settings.weak
+        settings = self.settings.settings(model, self.config.seed)
+        if model.engine == "batch":
+            self._through_files(role, model, display)
+        else:
+            write_rationales(
+                self.scenes, self.builder, self.make_engine(model), self._journal(role), settings,
+                role=role, display=display,
+            )  # fmt: skip
+
+    def _through_files(self, role: Role, model: ModelSettings, display: Display) -> None:
+        job = BatchJob(
+            self.scenes, self.builder, self.settings.settings(model, self.config.seed), role,
+            model.checkpoint, self._journal(role), model.options.get("extra_body", {}),
+        )  # fmt: skip
+        results = sorted(self.folder.glob(f"{role}-results*.jsonl"))
+        if results:
+            display.say(str(read_batch_results(job, results)))
+        requests = write_batch(job, self.folder / f"{role}-batch.jsonl")
+        if requests:
+            raise RunError(
+                f"batch files are waiting to be answered: {', '.join(map(str, requests))}. Submit "
+                f"them, save the answers as {self.folder / f'{role}-results-001.jsonl'} (any name "
+                f"{role}-results*.jsonl), and give the same command again."
+            )
+
+
+def scene_prompts(stage: SceneStage) -> PromptBuilder:
+    """The words of the questions: scene form, as many history lines as scenes may have."""
+    lines = stage.settings.history[1]
+    config = PromptConfig(form="scene", history_lines=lines, drop_lines=min(5, lines))
+    return PromptBuilder(domain_text(stage.split.dataset), config)
+
+
+def engine_cache() -> MakeEngine:
+    """Makes engines; a model that is asked for twice is loaded once."""
+
+    @lru_cache(maxsize=2)
+    def make(name: str, options: str) -> Engine:
+        return load_engine(name, **json.loads(options))
+
+    def make_engine(model: ModelSettings) -> Engine:
+        prefix = "" if model.engine == "transformers" else SERVER_PREFIX
+        return make(prefix + model.checkpoint, json.dumps(model.options, sort_keys=True))
+
+    return make_engine
+
+
+def select_pairs(config: BuildConfig, sources: list[SourceRationales], folder: Path) -> Selection:
+    """Select among the scenes of all sources and write the files to train on.
+
+    ``selection/scenes.parquet`` says of every scene how uncertain it is and why it was not kept.
+    ``train/preferences.jsonl`` and ``train/rationales.jsonl`` (SFT) hold the kept ones; without a
+    single pair they are not written.
+    """
+    scenes = pa.concat_tables([source.table for source in sources])
+    read = [source.predictions() for source in sources]
+    weak, strong = (Predictions.concatenate([p[role] for p in read]) for role in ("weak", "strong"))
+    choice = config.selection
+    assessment = assess(scenes, weak, strong, reading=choice.reading, seed=config.seed)
+    selection = select(assessment, size=choice.size, selector=choice.selector, seed=config.seed)
+    write_parquet(folder / "selection" / "scenes.parquet", selection.table)
+    if selection.kept:
+        prompts, texts = _questions(sources), _texts(sources)
+        for name, rows in (("preferences", preference_rows), ("rationales", sft_rows)):
+            pairs = rows(scenes, selection.table, prompts=prompts, rationales=texts)
+            write_rows(folder / "train" / f"{name}.jsonl", pairs)
+    return selection
+
+
+def write_direct(stages: list[SceneStage], folder: Path) -> None:
+    """``train/direct.jsonl``: the right letter, without reasons, for every train scene."""
+    rows: list[Any] = []
+    for stage in stages:
+        table = stage.tables().get("train")
+        if table is not None:
+            builder = scene_prompts(stage)
+            prompts = {scene.name: builder.letters(scene) for scene in scenes_of(table)}
+            rows += direct_rows(table, prompts=prompts)
+    if rows:
+        write_rows(folder / "train" / "direct.jsonl", rows)
+
+
+def _questions(sources: list[SourceRationales]) -> dict[str, Prompt]:
+    return {
+        scene.name: rationale_prompt(scene, source.builder)
+        for source in sources
+        for scene in source.scenes
+    }
+
+
+def _texts(sources: list[SourceRationales]) -> dict[str, dict[str, list[str | None]]]:
+    texts: dict[str, dict[str, list[str | None]]] = {"strong": {}, "weak": {}}
+    for source in sources:
+        for one in source.rationales():
+            of_scene = texts[one.role].setdefault(one.scene_id, [])
+            of_scene += [None] * (one.index + 1 - len(of_scene))
+            of_scene[one.index] = one.text if one.ok else None
+    return texts
