@@ -13,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# What the developer has fetched must not decide what a test sees.
+os.environ["USERMIRROR_DATA"] = os.path.join(os.devnull, "nothing")
 
 import numpy as np
 import pytest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +10,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from usermirror_gym.errors import UserMirrorError
+from usermirror_gym.cli.data import app as data_app
+from usermirror_gym.cli.plain_errors import plain_errors
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
     add_completion=False, rich_markup_mode=None,
 )  # fmt: skip
+app.add_typer(data_app, name="data")
 
 Simulator = Annotated[
     str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
@@ -33,22 +33,8 @@ DataFolder = Annotated[
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 
 
-def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors raised on purpose end the command with one readable message and status 1."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except UserMirrorError as error:
-            Console(stderr=True).print(f"Error: {error}", style="red", markup=False)
-            raise typer.Exit(1) from error
-
-    return run
-
-
 @app.command()
-@_plain_errors
+@plain_errors
 def benchmark(
     agents: Annotated[
         str, typer.Option(help="Comma-separated: Random, Pop, Oracle or any RecBole model.")
@@ -102,7 +88,7 @@ def benchmark(
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def episode(
     agent: Annotated[str, typer.Option(help="Random, Pop, Oracle or any RecBole model.")] = "Pop",
     user: Annotated[int | None, typer.Option(help="User id; drawn by the seed if absent.")] = None,
@@ -137,7 +123,7 @@ def episode(
 
 
 @app.command()
-@_plain_errors
+@plain_errors
 def fetch(
     checkpoint: Annotated[
         str, typer.Argument(help="Hub name, folder, GGUF file, or the default checkpoint.")
