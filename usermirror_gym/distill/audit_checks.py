@@ -290,9 +290,7 @@ def _flat(scenes: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(flat)
 
 
-def _rows(
-    scenes: pd.DataFrame, flat: pd.DataFrame, wrong: pd.Series | BoolArray
-) -> BoolArray:
+def _rows(scenes: pd.DataFrame, flat: pd.DataFrame, wrong: pd.Series | BoolArray) -> BoolArray:
     """Which scenes have a wrong line or option."""
     mask = np.zeros(len(scenes), np.bool_)
     mask[flat["row"].to_numpy()[np.asarray(wrong, np.bool_)]] = True

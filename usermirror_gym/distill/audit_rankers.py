@@ -11,8 +11,10 @@ import pandas as pd
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.distill.audit_checks import Finding, Verdict, judge, shown
+from usermirror_gym.scenes.embeddings import TFIDF, embed_texts
 from usermirror_gym.scenes.rankers import fit_collaborative
-from usermirror_gym.types import ITEM_ID, TIMESTAMP, FloatArray, IntArray
+from usermirror_gym.scenes.text import domain_text
+from usermirror_gym.types import ITEM_ID, TIMESTAMP, Float32Array, FloatArray, IntArray
 
 TOLERANCE = 1e-3
 """Largest difference of two item-item products that counts as rounding; entries are within 1."""
@@ -46,7 +48,7 @@ def collaborative_fit(source: str, split: TimeSplit, stored: FloatArray) -> Find
     dim = stored.shape[1]
     expected = fit_collaborative(split, dim).factors
     later = fit_collaborative(_of_everything(split), dim).factors
-    items = np.argsort(-_of_everything(split).popularity, kind="stable")[:_SAMPLE]
+    items = _frequent(split)
     same_size = stored.shape == expected.shape
     difference = _distance(stored, expected, items) if same_size else float("inf")
     power = _distance(later, expected, items)
@@ -56,6 +58,36 @@ def collaborative_fit(source: str, split: TimeSplit, stored: FloatArray) -> Find
     )
     verdict = _verdict(difference <= TOLERANCE, power > 10 * TOLERANCE)
     return Finding("rankers: collaborative", source, verdict, compared)
+
+
+def embedding_fit(
+    source: str, split: TimeSplit, stored: Float32Array, model: str | None
+) -> Finding:
+    """TF-IDF weights come from the items known before T0; pretrained models are fitted on no log.
+
+    Args:
+        stored: ``(n_items + 1, e)``, row 0 for padding.
+        model: the name that the build gives.
+    """
+    name = "rankers: embedding"
+    if model is None:
+        return Finding(
+            name, source, "failed", "the manifest does not say whose embeddings lie here"
+        )
+    if model != TFIDF:
+        compared = f"nothing: {model} is pretrained, no part of it is fitted on the log"
+        return Finding(name, source, "passed", compared)
+    expected, later = (_tfidf(s) for s in (split, _of_everything(split)))
+    items = _frequent(split)
+    same_size = stored.shape[0] == expected.shape[0]
+    difference = _distance(stored, expected, items) if same_size else float("inf")
+    power = _distance(later, expected, items)
+    compared = (
+        f"TF-IDF {stored.shape} with a new fit on the items known before T0: largest difference "
+        f"{difference:.1g}; that of a fit on all items is {power:.1g}"
+    )
+    verdict = _verdict(difference <= TOLERANCE, power > 10 * TOLERANCE)
+    return Finding(name, source, verdict, compared)
 
 
 def collaborative_company(source: str, scenes: pd.DataFrame, split: TimeSplit) -> Finding:
@@ -74,12 +106,25 @@ def collaborative_company(source: str, scenes: pd.DataFrame, split: TimeSplit) -
     return judge(name, source, scenes, wrong, f"{compared}, {unknown} only later")
 
 
+def _tfidf(split: TimeSplit) -> Float32Array:
+    text = domain_text(split.dataset)
+    texts = [text.option(item) for item in split.dataset.items.index]
+    vectors = embed_texts(texts, TFIDF, fit_rows=np.flatnonzero(split.popularity[1:] > 0))
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+
+
+def _frequent(split: TimeSplit) -> IntArray:
+    """The items that occur most often in the whole log."""
+    return np.argsort(-_of_everything(split).popularity, kind="stable")[:_SAMPLE]
+
+
 def _of_everything(split: TimeSplit) -> TimeSplit:
     """The same log with T0 behind its end."""
     return TimeSplit(split.dataset, int(split.dataset.interactions[TIMESTAMP].max()) + 1)
 
 
-def _distance(a: FloatArray, b: FloatArray, items: IntArray) -> float:
+def _distance(a: np.ndarray, b: np.ndarray, items: IntArray) -> float:
+    """Largest difference of the inner products among some items."""
     return float(np.abs(a[items] @ a[items].T - b[items] @ b[items].T).max(initial=0))
 
 

@@ -9,8 +9,7 @@ the choice itself, as every part of a build that is fitted before T0 does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -82,13 +81,6 @@ class ShortcutReport:
     n_train: int
     left_out: int
     """Evaluation scenes without a right item (removed, or nothing was chosen)."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain values; intervals that do not exist are null."""
-        rows = [asdict(row) | {"marked": row.marked} for row in self.rows]
-        for row in rows:
-            row |= {k: None for k in ("low", "high") if not np.isfinite(row[k])}
-        return asdict(self) | {"rows": rows}
 
 
 def source_shortcuts(source: BuiltSource, seed: int = 0) -> ShortcutReport:
