@@ -136,9 +136,10 @@ def stages(text: str) -> dict[str, str] | None:
 
 def tidy(text: str) -> str:
     """A generated text as it is kept: without an answer line, control characters and loose ends."""
-    head = re.split(re.escape(_ANSWER_WORDS), text, maxsplit=1, flags=re.IGNORECASE)[0]
-    visible = "".join(c for c in head.replace("\r\n", "\n") if c in "\n\t" or not _hidden(c))
-    lines = [line.rstrip() for line in visible.strip().split("\n")]
+    plain = text.replace("\r\n", "\n")
+    visible = "".join(c for c in plain if c in "\n\t" or not _hidden(c))
+    head = re.split(re.escape(_ANSWER_WORDS), visible, maxsplit=1, flags=re.IGNORECASE)[0]
+    lines = [line.rstrip() for line in head.strip().split("\n")]
     while lines and not lines[-1].strip(_DECORATION + " \t"):
         lines.pop()
     return "\n".join(lines)
