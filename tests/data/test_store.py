@@ -75,7 +75,7 @@ def rich(build: Build) -> RecDataset:
         items=items,
         impressions=lists,
         friends=pd.DataFrame({"user_id": ["a", "b"], "friend_id": ["b", "a"]}),
-        template={"line": ["{title}", {"when": None}], "n": 1},
+        template={"line": ["{title}", {"é": None}], "values": {1: "one", None: date(2020, 1, 1)}},
     )
 
 
@@ -196,8 +196,8 @@ def test_what_cannot_be_stored_is_named_and_harms_nothing(
     check_equal(rich, read_dataset(tmp_path))
 
 
-@pytest.mark.parametrize("template", [{"day": date(2020, 1, 1)}, {1: "x"}, {"x": float("nan")}])
-def test_template_must_be_plain(rich: RecDataset, tmp_path: Path, template: dict) -> None:
+@pytest.mark.parametrize("template", [{"x": ("a",)}, {"x": object()}, {"x": float("nan")}])
+def test_template_must_be_yaml(rich: RecDataset, tmp_path: Path, template: dict) -> None:
     with pytest.raises(DataError, match="template"):
         save_dataset(replace(rich, template=template), tmp_path)
 

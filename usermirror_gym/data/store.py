@@ -7,7 +7,6 @@ Reading gives back what was saved, types included.  The same data set always giv
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from usermirror_gym.data.columns import from_arrow, to_arrow
 from usermirror_gym.data.dataset import RecDataset, Repair
@@ -37,12 +37,12 @@ def save_dataset(dataset: RecDataset, folder: str | Path) -> Path:
 
     Raises:
         DataError: a table holds values that cannot be stored exactly (names the table, the column
-            and the type), or the template is not plain YAML.
+            and the type), or the template cannot be written as YAML.
     """
     folder = Path(folder)
     # Before anything is touched: what cannot be stored leaves an older data set alone.
     tables = _tables(dataset)
-    template = _plain(dataset.template)
+    template = _template_text(dataset.template)
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def read_dataset(folder: str | Path) -> RecDataset:
             "Build the data set again."
         )
     tables = {name: _read(folder / f"{name}.parquet", s) for name, s in manifest["sha256"].items()}
-    lists = tables.get("impressions")
+    lists, template = tables.get("impressions"), manifest["template"]
     return RecDataset(
         name=manifest["name"],
         domain=manifest["domain"],
@@ -100,7 +100,7 @@ def read_dataset(folder: str | Path) -> RecDataset:
         ),
         impressions=None if lists is None else _impressions(lists),
         friends=from_arrow(tables["friends"]) if "friends" in tables else None,
-        template=manifest["template"],
+        template=None if template is None else yaml.safe_load(template),
     )
 
 
@@ -171,15 +171,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(template: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The template, if JSON gives it back as it is (no dates, no numbers as keys)."""
+def _template_text(template: dict[str, Any] | None) -> str | None:
+    """As YAML, which keeps numbers as keys; checked to give back what it was given."""
+    if template is None:
+        return None
     try:
-        same = json.loads(json.dumps(template, allow_nan=False)) == template
-    except (TypeError, ValueError):
+        text = yaml.safe_dump(template, allow_unicode=True, sort_keys=False)
+        same = yaml.safe_load(text) == template
+    except yaml.YAMLError:
         same = False
     if not same:
         raise DataError(
-            "the template holds something other than texts, numbers, lists and mappings with "
-            "text keys; put such values (dates, for example) in quotes"
+            "the template holds something that YAML cannot: only texts, numbers, dates, lists and "
+            "mappings can be stored"
         )
-    return template
+    return text

@@ -98,7 +98,7 @@ def test_counts_are_those_of_the_first_day(tmp_path: Path) -> None:
 def test_users_and_their_friends(tmp_path: Path) -> None:
     data = load_dataset("kuairec", write(tmp_path))
     assert data.users.drop(columns="token").fillna("-").to_numpy().tolist() == [
-        [2, 5, 7, "full"], [1, 0, 0, "-"],
+        [2, 5, 7, "full_active"], [1, 0, 0, "-"],
     ]  # fmt: skip
     assert data.friends is not None
     assert data.friends.to_numpy().tolist() == [[1, 2], [2, 1]]  # user 2 watched nothing
@@ -218,7 +218,9 @@ def test_genuine_users(samples: Path) -> None:
     log = ReadLog()
     users = read_users(samples / "kuairec" / "user_features.csv", log)
     assert len(users) == 7176
-    assert set(users["activity"].dropna()) == {"full", "high", "middle"}
+    assert set(users["activity"].dropna()) == {
+        "full_active", "high_active", "middle_active",
+    }  # fmt: skip
     assert users[["n_friends", "n_following", "n_followers"]].notna().all().all()
     assert log.repairs == ()
 

@@ -52,7 +52,7 @@ class KuaiRec(Source):
     category_ids`` (anonymous), ``duration_seconds``, ``n_plays, n_likes, n_comments, n_shares``
     and ``available_from`` (start of the day of upload in China).  The counts are those of the
     video's first day in the log: later ones would tell what is going to be popular.  Users:
-    ``n_friends, n_following, n_followers, activity``.
+    ``n_friends, n_following, n_followers, activity`` (``full_active`` ...).
 
     Args:
         matrix: ``"big"`` is the log of two months; ``"small"`` is the nearly complete matrix of
@@ -130,12 +130,7 @@ def read_users(path: Path, log: ReadLog) -> pd.DataFrame:
             log.skip("user without an id of its own, skipped", path, line, row[USER_ID])
             continue
         facts = {n: numbers.whole(line, n, row[column], 0) for n, column in counts.items()}
-        activity = _known(row["user_active_degree"])
-        rows[user] = {
-            USER_ID: user,
-            **facts,
-            "activity": activity and activity.removesuffix("_active").replace("_", " "),
-        }
+        rows[user] = {USER_ID: user, **facts, "activity": _known(row["user_active_degree"])}
     frame = pd.DataFrame(list(rows.values()), columns=[USER_ID, *counts, "activity"])
     return frame.astype(dict.fromkeys(counts, "Int64"))
 
