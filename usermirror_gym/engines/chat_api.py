@@ -112,10 +112,12 @@ def _first_tokens(choice: Any, name: str) -> dict[str, float]:
         first: dict[str, float] = {}
         for entry in listed:
             token, value = str(entry["token"]), float(entry["logprob"])
+            if not np.isfinite(value):
+                raise ValueError(f"{token!r} has log-probability {value}")
             first[token] = float(np.logaddexp(first.get(token, -np.inf), value))
     except (KeyError, IndexError, TypeError, ValueError):
         first = {}
-    if not first or not all(map(np.isfinite, first.values())):
+    if not first:
         raise EngineError(
             f"{name}: no log-probabilities of first tokens (top_logprobs) in the reply. This "
             "server cannot be a predictor: use the engine 'transformers', or vLLM."
