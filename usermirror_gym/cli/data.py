@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 app = typer.Typer(
@@ -59,3 +60,68 @@ def sources() -> None:
         "amazon:<Category>, and your own tables: see docs/custom-data.md.",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+@app.command()
+@plain_errors
+def build(
+    config: Annotated[str, typer.Option(help="A YAML file, or a preset: ml-100k, usermirrorer.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The build's folder; an unfinished build in it goes on. runs/<name>."),
+    ] = None,
+    setting: Setting = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only build the scenes and say what the rest will take."),
+    ] = False,
+) -> None:
+    """Build training data: scenes, rationales, selected pairs, audits and a data card."""
+    from usermirror_gym.distill.build import build_data, estimate_build
+    from usermirror_gym.distill.config import read_config
+    from usermirror_gym.progress import Display
+
+    settings = read_config(config, parse_settings(setting))
+    folder = out or Path("runs") / settings.name
+    if dry_run:
+        for estimate in estimate_build(settings, folder, display=Display()):
+            print(estimate)
+        return
+    build_data(settings, folder, display=Display())
+    for name in ("card.html", "card.md", "scenes", "train"):
+        print(folder / name)
+
+
+@app.command()
+@plain_errors
+def audit(folder: Annotated[Path, typer.Argument(help="Of a finished build.")]) -> None:
+    """Look for leaks in a build: status 1 if one is found."""
+    from usermirror_gym.distill.audit import audit_build, print_audit
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if not print_audit(audit_build(folder), console):
+        raise typer.Exit(1)
+
+
+@app.command()
+@plain_errors
+def show(
+    folder: Annotated[Path, typer.Argument(help="Of a finished build.")],
+    split: Annotated[str, typer.Option(help="train, validation or eval.")] = "eval",
+    count: Annotated[int, typer.Option(help="Scenes of each data set.")] = 1,
+) -> None:
+    """Print scenes as the model reads them, with the right answer."""
+    from usermirror_gym.distill.built import read_build
+    from usermirror_gym.errors import UnknownNameError
+    from usermirror_gym.scenes import PromptBuilder, PromptConfig, domain_text
+    from usermirror_gym.scenes.table import SPLITS, scenes_of
+
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    for source in read_build(folder).sources:
+        builder = PromptBuilder(domain_text(source.dataset), PromptConfig(form="scene"))
+        for scene in scenes_of(source.scenes(split).slice(0, count)):
+            prompt = builder.letters(scene)
+            print(f"== {scene.name}", *(m.content for m in prompt.messages), sep="\n")
+            answer = "?" if scene.target is None else prompt.options[scene.target]
+            print(f"{prompt.answer_prefix}{answer}]\n")

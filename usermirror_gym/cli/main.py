@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from usermirror_gym.cli.data import app as data_app
+from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 app = typer.Typer(
@@ -21,10 +22,6 @@ app.add_typer(data_app, name="data")
 
 Simulator = Annotated[
     str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a simulator setting: --set outside=-1.5 (repeatable)."),
 ]
 Dataset = Annotated[str, typer.Option(help="Data set: ml-100k (included) or ml-1m.")]
 DataFolder = Annotated[
@@ -75,7 +72,7 @@ def benchmark(
     config = BenchmarkConfig(
         agents=tuple(name.strip() for name in agents.split(",") if name.strip()),
         users=users, steps=steps, slate_size=slate_size, simulator=simulator,
-        simulator_options=_settings(setting), dataset=dataset,
+        simulator_options=parse_settings(setting), dataset=dataset,
         data_folder=None if data_folder is None else str(data_folder), patience=patience,
         reward=reward, fidelity_scenes=fidelity_scenes, batch_size=batch_size, seed=seed,
     )  # fmt: skip
@@ -108,7 +105,10 @@ def episode(
     from usermirror_gym.envs import SlateEnv, make_world
 
     world = make_world(
-        dataset, data_folder=data_folder, simulator=simulator, simulator_options=_settings(setting)
+        dataset,
+        data_folder=data_folder,
+        simulator=simulator,
+        simulator_options=parse_settings(setting),
     )
     player = make_agent(agent, seed=seed, simulator=world.simulator).fit(world.split)
     env = SlateEnv(world, slate_size=slate_size, session=patience, render_mode="ansi")
@@ -145,17 +145,3 @@ def list_names() -> None:
     print(f"data sets:  {', '.join(SOURCES)}")
     print(f"simulators: {', '.join(available_simulators())}, or any checkpoint")
     print(f"agents:     {', '.join(available_agents())}")
-
-
-def _settings(pairs: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    from usermirror_gym.errors import ConfigError
-
-    settings = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set takes name=value, got {pair!r}")
-        settings[name.strip()] = yaml.safe_load(value)
-    return settings

@@ -20,6 +20,8 @@ A build that was killed goes on where it was, and ends with the same files as on
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +36,7 @@ from usermirror_gym.distill.built import read_build
 from usermirror_gym.distill.card import write_card
 from usermirror_gym.distill.card_facts import CardFacts, card_facts
 from usermirror_gym.distill.config import BuildConfig
+from usermirror_gym.distill.estimate import Estimate
 from usermirror_gym.distill.rationale_stage import (
     SourceRationales,
     engine_cache,
@@ -58,6 +61,24 @@ _UNLISTED = ("manifest.json", "card.md", "card.html", "cache")
 _PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "torch", "transformers")
 
 
+def estimate_build(config: BuildConfig, folder: str | Path, *, display: Display) -> list[Estimate]:
+    """Build the scenes, which the build then need not do, and estimate what comes after.
+
+    Returns:
+        one estimate per source and model; none for a build without rationales.
+
+    Raises:
+        RunError: see :func:`build_data`; also for batch files, whose pace nobody knows.
+    """
+    folder = Path(folder)
+    with _building(config, folder):
+        stages = _scene_stages(config, folder, display)
+        if config.rationales is None:
+            return []
+        sources = [SourceRationales(config, stage, engine_cache()) for stage in stages]
+        return [one for source in sources for one in source.estimates()]
+
+
 def build_data(config: BuildConfig, folder: str | Path, *, display: Display) -> Path:
     """Run a build to its end, or go on with it.
 
@@ -75,17 +96,24 @@ def build_data(config: BuildConfig, folder: str | Path, *, display: Display) -> 
         UserMirrorError: whatever a stage raises; what was done stays, and the next run goes on.
     """
     folder = Path(folder)
+    with _building(config, folder):
+        if not (folder / "manifest.json").is_file():
+            _run(config, folder, display)
+        if not (folder / "card.html").is_file():
+            _finish(folder, display)
+    return folder
+
+
+@contextmanager
+def _building(config: BuildConfig, folder: Path) -> Iterator[None]:
+    """The folder is this build's, and nobody else is building in it."""
     _begin(config, folder)
     try:
         with FileLock(folder / ".lock", timeout=0):
             remove_unfinished(folder)
-            if not (folder / "manifest.json").is_file():
-                _run(config, folder, display)
-            if not (folder / "card.html").is_file():
-                _finish(folder, display)
+            yield
     except Timeout as error:
         raise RunError(f"another process is building in {folder}") from error
-    return folder
 
 
 def _begin(config: BuildConfig, folder: Path) -> None:
@@ -113,7 +141,7 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
 
 
 def _run(config: BuildConfig, folder: Path, display: Display) -> None:
-    stages = [SceneStage(config, source, folder, display) for source in config.sources]
+    stages = _scene_stages(config, folder, display)
     facts = {stage.slug: stage.run() for stage in stages}
     write_direct(stages, folder)
     if config.rationales:
@@ -127,6 +155,14 @@ def _run(config: BuildConfig, folder: Path, display: Display) -> None:
         write_json(folder / "selection" / "usage.json", usage)
     write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
     write_manifest(config, folder, facts)
+
+
+def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[SceneStage]:
+    """One finished stage per source."""
+    stages = [SceneStage(config, source, folder, display) for source in config.sources]
+    for stage in stages:
+        stage.run()
+    return stages
 
 
 def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:

@@ -116,6 +116,8 @@ class SourceRationales:
         models: dict[Role, ModelSettings] = {
             "strong": self.settings.strong, "weak": self.settings.weak,
         }  # fmt: skip
+        if "batch" in (model.engine for model in models.values()):
+            raise RunError("nobody knows the pace of batch files; estimate with an engine")
         return [
             estimate(
                 self.scenes, self.builder, self.make_engine(model),

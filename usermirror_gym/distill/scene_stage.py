@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_dataset, time_cut
 from usermirror_gym.data.reading import ReadLog, find_file
-from usermirror_gym.data.sources import Source, get_source
+from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.errors import UnknownNameError
@@ -100,7 +100,9 @@ class SceneStage:
         raw = get_source(self.source.name)
         self.display.say(f"{self.source.name}: reading the raw files")
         log = ReadLog(display=self.display)
-        dataset = raw.load(_path(self.source.folder), limits=_limits(self.source, raw), log=log)
+        dataset = raw.load(
+            find_folder(raw, self.source.folder), limits=_limits(self.source, raw), log=log
+        )
         save_dataset(dataset, folder)
 
     def _build(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class SceneStage:
                 "dim": settings.collaborative_dim, "seed": self.config.seed,
                 "embedding": settings.embedding,
             },
-            "files": _checksums(raw, _path(self.source.folder)),
+            "files": _checksums(raw, find_folder(raw, self.source.folder)),
             "title": raw.title,
             "homepage": raw.homepage,
             "terms": raw.terms,
@@ -210,10 +212,6 @@ def slug(name: str) -> str:
     """A data set's name, or the path of its mapping, as a file name."""
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
-
-
-def _path(folder: str | None) -> Path | None:
-    return None if folder is None else Path(folder).expanduser()
 
 
 def _limits(source: SourceSettings, raw: Source) -> Limits:

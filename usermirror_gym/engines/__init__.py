@@ -7,7 +7,14 @@ from typing import Any
 from usermirror_gym.engines.base import Engine, OptionScores
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 
-__all__ = ["DEFAULT_CHECKPOINT", "SERVER_PREFIX", "Engine", "OptionScores", "load_engine", "resolve_checkpoint"]
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "SERVER_PREFIX",
+    "Engine",
+    "OptionScores",
+    "load_engine",
+    "resolve_checkpoint",
+]
 
 
 SERVER_PREFIX = "openai:"

@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Tables",
     "apply_limits",
+    "find_folder",
     "get_source",
     "load_dataset",
 ]
@@ -78,7 +79,15 @@ def load_dataset(
         DataError: files are missing or malformed; says which and what was expected.
     """
     source = get_source(name)
-    where = None if folder is None else Path(folder)
-    if where is None and not source.included and not source.missing(default_folder(source.name)):
-        where = default_folder(source.name)
-    return source.load(where, **options)
+    return source.load(find_folder(source, folder), **options)
+
+
+def find_folder(source: Source, folder: str | Path | None = None) -> Path | None:
+    """``folder`` if one is given, else where ``usermirror data fetch`` put the source's files.
+
+    ``None`` if they are not there either, or the source needs none.
+    """
+    if folder is not None:
+        return Path(folder).expanduser()
+    fetched = default_folder(source.name)
+    return None if source.included or source.missing(fetched) else fetched
