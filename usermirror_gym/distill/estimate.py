@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -58,7 +59,7 @@ class Estimate:
             f"{self.role} rationales by {self.model}: {self.rationales:,} texts, "
             f"{about}{self.prompt_tokens:,} prompt tokens, {self.completion_tokens:,} expected "
             f"completion tokens (at most {self.most_completion_tokens:,}){paid}; "
-            f"{self.seconds / 3600:,.2f} h at the pace of a probe"
+            f"{timedelta(seconds=round(self.seconds))} h at the pace of a probe"
         )
 
 
