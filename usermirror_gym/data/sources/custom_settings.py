@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -194,7 +195,9 @@ def read_settings(path: Path) -> CustomSettings:
 
 
 def _explained(path: Path, error: ValidationError) -> Exception:
-    first = error.errors()[0]
+    # A misspelt name also leaves the right one missing: the misspelling says more.
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = errors[0]
     where = [str(part) for part in first["loc"]]
     dotted = ".".join(where) or "the file as a whole"
     if first["type"] == "extra_forbidden":
@@ -205,6 +208,8 @@ def _explained(path: Path, error: ValidationError) -> Exception:
         return ConfigError(f"{path}: the setting {dotted!r} is missing")
     reason = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float | date):
+        given += "; put it in quotes"  # YAML reads no, on and 2024 as something else than texts
     return ConfigError(f"{path}, {dotted}: {reason}{given}")
 
 
