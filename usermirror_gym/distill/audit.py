@@ -114,14 +114,16 @@ def _scene_findings(source: BuiltSource) -> list[Finding]:
 
 def _ranker_findings(source: BuiltSource) -> list[Finding]:
     name, split, stored = source.name, source.split, source.rankers
+    settings = source.facts.get("rankers", {})
     findings = [
         rankers.fitted_before(name, int(stored["fitted_before"]), source.t0),
         rankers.popularity_fit(name, split, stored["popularity"]),
     ]
     if "collaborative" in stored:
-        findings.append(rankers.collaborative_fit(name, split, stored["collaborative"]))
+        factors, seed = stored["collaborative"], settings.get("seed", 0)
+        findings.append(rankers.collaborative_fit(name, split, factors, seed))
         findings.append(rankers.collaborative_company(name, source.frame, split))
     if "embedding" in stored:
-        model = source.facts.get("rankers", {}).get("embedding")
-        findings.append(rankers.embedding_fit(name, split, stored["embedding"], model))
+        vectors, model = stored["embedding"], settings.get("embedding")
+        findings.append(rankers.embedding_fit(name, split, vectors, model))
     return findings

@@ -16,7 +16,7 @@ from usermirror_gym.scenes.rankers import fit_collaborative
 from usermirror_gym.scenes.text import domain_text
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, Float32Array, FloatArray, IntArray
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """Largest difference of two item-item products that counts as rounding; entries are within 1."""
 _SAMPLE = 500
 
@@ -39,15 +39,15 @@ def popularity_fit(source: str, split: TimeSplit, stored: IntArray) -> Finding:
     return Finding("rankers: popularity", source, _verdict(same, power), compared)
 
 
-def collaborative_fit(source: str, split: TimeSplit, stored: FloatArray) -> Finding:
-    """The stored factors span what a new fit before T0 spans.
+def collaborative_fit(source: str, split: TimeSplit, stored: FloatArray, seed: int = 0) -> Finding:
+    """The stored factors span what a new fit before T0, with the same seed, spans.
 
     Factors are only defined up to rotation within equal singular values and sign, hence their
     item-item products are compared, on the items that occur most often in the whole log.
     """
     dim = stored.shape[1]
-    expected = fit_collaborative(split, dim).factors
-    later = fit_collaborative(_of_everything(split), dim).factors
+    expected = fit_collaborative(split, dim, seed).factors
+    later = fit_collaborative(_of_everything(split), dim, seed).factors
     items = _frequent(split)
     same_size = stored.shape == expected.shape
     difference = _distance(stored, expected, items) if same_size else float("inf")
