@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from usermirror_gym.engines.base import Engine, OptionScores
@@ -21,7 +22,7 @@ SERVER_PREFIX = "openai:"
 """``openai:NAME`` is the model NAME of a server with OpenAI's chat interface."""
 
 
-def load_engine(name: str = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
+def load_engine(name: str | Path = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
     """An engine for a checkpoint name, a folder, a GGUF file, or a model behind a server.
 
     Args:
@@ -34,10 +35,10 @@ def load_engine(name: str = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
     Returns:
         An engine whose weights are loaded, or whose server is asked, at the first question.
     """
-    if name.startswith(SERVER_PREFIX):
+    if str(name).startswith(SERVER_PREFIX):
         from usermirror_gym.engines.openai_engine import OpenAIEngine
 
-        return OpenAIEngine(name.removeprefix(SERVER_PREFIX), **kwargs)
+        return OpenAIEngine(str(name).removeprefix(SERVER_PREFIX), **kwargs)
     from usermirror_gym.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(name, **kwargs)

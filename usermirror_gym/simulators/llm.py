@@ -163,9 +163,11 @@ def fit_context(
         prompt = build(skip=skip)
         if engine.count_tokens(prompt) <= limit:
             return prompt
+    kept = f" ({room} of them kept free for its answer)" if room else ""
     raise SceneError(
         f"{scene.name}: the list and the session need {engine.count_tokens(prompt)} tokens without "
-        f"any history, the model has room for {limit}; use shorter lists or fewer turns"
+        f"any history, the model holds {engine.context_length}{kept}; use shorter lists or fewer "
+        "turns"
     )
 
 
