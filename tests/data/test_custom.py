@@ -206,6 +206,7 @@ SETTINGS: dict[str, tuple[Row, str]] = {
         {"interactions": {"time": {"colum": "when"}}},
         r"of 'interactions\.time' in .*'colum'\. Did you mean 'column'",
     ),
+    "domain": ({"domain": "produkt"}, "unknown domain 'produkt'. Did you mean 'product'"),
     "limit": ({"limits": {"min_users": 3}}, r"of 'limits' in .*Did you mean 'min_user'"),
 }
 

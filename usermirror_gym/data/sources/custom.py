@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from usermirror_gym.configs import preset_names
 from usermirror_gym.data.reading import ReadLog
 from usermirror_gym.data.sources.base import Limits, Source, Tables, apply_limits
 from usermirror_gym.data.sources.custom_rows import kind_of
@@ -18,6 +19,7 @@ from usermirror_gym.data.sources.custom_tables import (
     read_users,
 )
 from usermirror_gym.data.sources.events import kept_items
+from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.types import USER_ID
 
 
@@ -28,7 +30,7 @@ class CustomSource(Source):
         path: of the YAML file.  Its tables lie beside it, unless :meth:`load` is given a folder.
 
     Raises:
-        UnknownNameError: a setting does not exist; suggests the nearest.
+        UnknownNameError: a setting or the domain does not exist; suggests the nearest.
         ConfigError: a setting is missing or cannot be used; names it.
     """
 
@@ -43,6 +45,8 @@ class CustomSource(Source):
         self.limits = Limits(**self.settings.limits.model_dump())
         for file in self.files:
             kind_of(file)
+        if self.settings.domain is not None and self.domain not in preset_names("domains"):
+            raise UnknownNameError("domain", self.domain, preset_names("domains"))
 
     def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`.
