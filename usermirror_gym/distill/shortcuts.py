@@ -17,7 +17,6 @@ from rich import box
 from rich.table import Table
 
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.distill.built import BuiltSource
 from usermirror_gym.distill.choice_models import fit_logit, fit_trees, hits
 from usermirror_gym.distill.list_features import (
     Columns,
@@ -81,14 +80,6 @@ class ShortcutReport:
     n_train: int
     left_out: int
     """Evaluation scenes without a right item (removed, or nothing was chosen)."""
-
-
-def source_shortcuts(source: BuiltSource, seed: int = 0) -> ShortcutReport:
-    """:func:`shortcut_audit` of one source of a build."""
-    return shortcut_audit(
-        source.scenes("train"), source.scenes("eval"), source.dataset,
-        source.rankers["popularity"], source.rankers.get("embedding"), seed,
-    )  # fmt: skip
 
 
 def shortcut_audit(
