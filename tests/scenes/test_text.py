@@ -27,13 +27,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "news": {
         "item": {
-            "title": "Ferry line reopens after the storm", "category": "travel",
-            "subcategory": "travelnews", "abstract": "After nine days the boats sail again.",
+            "title": "Ferry kitchen reopens after the storm", "category": "foodanddrink",
+            "subcategory": "newstrends", "abstract": "Soup is served again.",
         },
         "event": {},
         "user": {},
-        "option": "Ferry line reopens after the storm, section travel",
-        "past": "Ferry line reopens after the storm, section travel, 3 days ago",
+        "option": "Ferry kitchen reopens after the storm, section food and drink",
+        "past": "Ferry kitchen reopens after the storm, section food and drink, 3 days ago",
         "profile": "",
     },
     "game": {
@@ -81,7 +81,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "option": "Cat opens a door; pets / cats, 61 s; 20,411 plays, 812 likes, 1 comment, "
         "0 shares",
         "past": "Cat opens a door; pets / cats; watched 137% of it (84 s)",
-        "profile": "5 friends, follows 1 account, 12 followers, active every day.",
+        "profile": "5 friends, follows 1 account, 12 followers, fully active.",
     },
     "app": {
         "item": {
