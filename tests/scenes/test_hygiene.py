@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.scenes.hygiene import clean
+from usermirror_gym.scenes.hygiene import clean, visible
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,16 @@ def test_long_text_is_cut_with_an_ellipsis() -> None:
     text = clean("x" * 10_000, max_chars=120)
     assert len(text) == 120
     assert text.endswith("x…")
+
+
+def test_a_text_of_megabytes_costs_no_more_than_its_start() -> None:
+    text = clean("word \n" * 5_000_000, max_chars=50)  # seconds, if all of it were cleaned
+    assert text == ("word " * 10)[:49] + "…"
+    assert clean("a " + " " * 10_000 + "b", max_chars=50) == "a…"
+
+
+def test_what_holds_nothing_visible_is_empty_where_no_name_is_needed() -> None:
+    assert [visible(text) for text in ("", " \u200b\n", "\x00" * 10_000, "a")] == ["", "", "", "a"]
 
 
 def test_composed_and_decomposed_letters_are_the_same_text() -> None:
