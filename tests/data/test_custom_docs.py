@@ -40,7 +40,9 @@ def test_every_program_of_the_page_prints_what_the_page_says(
 
 def test_the_mapping_of_the_page_is_the_shipped_example() -> None:
     (shown,) = (content for _, title, content in BLOCKS if title == "reading-room.yaml")
-    assert shown == (ROOT / "configs" / "data" / "custom-example.yaml").read_text(encoding="utf-8")
+    assert shown == (ROOT / "configs" / "sources" / "custom-example.yaml").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_example_means_what_the_page_says(files: Path) -> None:

@@ -172,6 +172,15 @@ def test_items_are_shown_only_once_they_are_published(toy: Toy) -> None:
     assert set(scene.slate) == {3, 5, 6, 7}  # 4 comes later; nobody knows when 6 came
 
 
+def test_a_choice_before_publication_is_not_used(toy: Toy) -> None:
+    published = pd.Series([0, 0, 20, 0, 0], dtype="Int64")
+    events = [(1, 1, 1), (1, 2, 2), (1, 3, 9), (1, 4, 10)]
+    split = toy(events, 5, 5, available_from=published)
+    columns = draw_scenes(Rankers(split), ScenePlan(slate_size=2, min_history=2), (5, None))
+    assert columns.items.tolist() == [4]
+    assert columns.dropped == {"choice logged before its item was published": 1}
+
+
 def test_a_repeated_item_is_not_a_choice(toy: Toy) -> None:
     # Among items the user never touched, one from the history would give itself away.
     split = toy([(1, 1, 1), (1, 2, 2), (1, 1, 8), (1, 3, 9)], 7, 5)
@@ -221,7 +230,7 @@ def test_clear_errors(split: TimeSplit) -> None:
 
 
 def test_balanced_content_company_does_not_centre_on_the_true_item() -> None:
-    """With every place filled by content, the true item stands anywhere in a chain of neighbours."""
+    """Content alone: the true item stands anywhere in a chain of neighbours."""
     rng = np.random.default_rng(0)
     n_items, n_users = 400, 900
     embedding = rng.standard_normal((n_items + 1, 8)).astype(np.float32)

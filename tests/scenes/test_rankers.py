@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
+import pytest
 from scipy import sparse
 
-from usermirror_gym.data import TimeSplit
+from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.scenes import rankers
 from usermirror_gym.scenes.rankers import Rankers, fit_collaborative
 from usermirror_gym.scenes.timeline import Timeline, spans
 
@@ -39,6 +42,36 @@ def test_what_happens_after_t0_changes_no_ranker(split: TimeSplit) -> None:
     np.testing.assert_array_equal(a.collaborative.factors, b.collaborative.factors)
     everything = TimeSplit(split.dataset, int(events["timestamp"].max()) + 1)
     assert not np.array_equal(a.popularity, Rankers(everything).popularity)
+
+
+def test_equal_singular_values_do_not_make_lists_differ_from_run_to_run() -> None:
+    """Separate parts of a graph have the singular value 1 each: their vectors mix freely."""
+    pairs = [(part, 2 * part + i, part) for part in range(30) for i in range(2)]
+    pairs += [(30 + u, 60 + (u + i) % 9, 40 + u) for u in range(12) for i in range(4)]
+    data = RecDataset.from_tables(
+        "parts",
+        "movie",
+        users=pd.DataFrame({"user_id": range(42)}),
+        items=pd.DataFrame({"item_id": range(69), "title": [f"T{i}" for i in range(69)]}),
+        interactions=pd.DataFrame(pairs, columns=["user_id", "item_id", "timestamp"]),
+    )
+    split = TimeSplit(data, 100)
+    assert fit_collaborative(split, dim=20).factors.shape[1] == 0  # would part equal values
+    fitted = fit_collaborative(split, dim=34).factors
+    assert 31 <= fitted.shape[1] <= 34
+    np.testing.assert_allclose(fitted.T @ fitted, np.eye(fitted.shape[1]), atol=1e-6)
+    shuffled = data.interactions.sample(frac=1, random_state=0)
+    again = fit_collaborative(TimeSplit(replace(data, interactions=shuffled), 100), dim=34).factors
+    np.testing.assert_array_equal(fitted, again)
+
+
+def test_large_matrices_are_decomposed_nearly_as_well(
+    split: TimeSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = fit_collaborative(split, dim=4).factors
+    monkeypatch.setattr(rankers, "EXACT_SIDE", 5)
+    near = fit_collaborative(split, dim=4).factors
+    assert np.abs(near @ (near.T @ exact) - exact).max() < 0.02
 
 
 def test_more_dimensions_than_the_matrix_has_are_cut(split: TimeSplit) -> None:

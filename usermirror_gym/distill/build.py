@@ -20,6 +20,7 @@ A build that was killed goes on where it was, and ends with the same files as on
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -170,10 +171,14 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
     if not {"train", "eval"} <= tables.keys():
         return []
     rankers = stage.saved_rankers()
-    report = shortcut_audit(
-        tables["train"], tables["eval"], stage.split.dataset, rankers["popularity"],
-        rankers.get("embedding"), seed=stage.config.seed,
-    )  # fmt: skip
+    try:
+        report = shortcut_audit(
+            tables["train"], tables["eval"], stage.split.dataset, rankers["popularity"],
+            rankers.get("embedding"), seed=stage.config.seed,
+        )  # fmt: skip
+    except RunError as error:  # no list with a right item: there is nothing to measure
+        stage.display.say(f"{stage.source.name}: no shortcut audit: {error}")
+        return []
     stage.display.console.print(shortcut_table(report))
     return [{"source": stage.slug, **without_nan(asdict(row))} for row in report.rows]
 
@@ -181,12 +186,11 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
 def _finish(folder: Path, display: Display) -> None:
     """The leakage audit and the card, both about a build that is whole."""
     report = audit_build(folder)
-    failed = [f for f in report.findings if f.failed]
-    for finding in failed:
-        display.say(f"leakage audit: {finding.check} ({finding.source}): {finding.compared}")
-    display.say(
-        f"leakage audit: {len(report.findings) - len(failed)} checks passed, {len(failed)} failed"
-    )
+    counts = Counter(finding.verdict for finding in report.findings)
+    for finding in report.findings:
+        if finding.failed:
+            display.say(f"leakage: {finding.check} ({finding.source}): {finding.compared}")
+    display.say("leakage audit: " + ", ".join(f"{n} {v}" for v, n in counts.items()))
     write_card(folder, build_facts(folder, report))
 
 

@@ -95,6 +95,8 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
     check_samplers(plan.samplers, rankers)
     line = rankers.timeline
     events = eligible(line, plan.min_history, window)
+    unpublished = ~_published(rankers, line.items[events], line.times[events])
+    events = events[~unpublished]
     if not len(events):
         raise ConfigError(
             f"no event in {rankers.split.dataset.name!r} {_describe(window)} has "
@@ -108,6 +110,8 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
         for rows in _chunks(order, rankers.split.dataset.n_items)
     ]
     columns = SceneColumns.concatenate(parts)
+    if unpublished.any():
+        columns.dropped["choice logged before its item was published"] = int(unpublished.sum())
     if not len(columns):
         raise SceneError(
             f"none of {len(order)} scenes of {rankers.split.dataset.name!r} could be built "
@@ -195,9 +199,22 @@ def _allowed(rankers: Rankers, users: IntArray, times: IntArray) -> BoolArray:
     allowed[:, PAD] = False
     allowed[rows, line.items[flat]] = False
     if AVAILABLE_FROM in items:
-        known = items[AVAILABLE_FROM].fillna(np.iinfo(np.int64).min).to_numpy(np.int64)
-        allowed[:, 1:] &= known[None, :] <= times[:, None]
+        allowed[:, 1:] &= _published_from(rankers)[None, 1:] <= times[:, None]
     return allowed
+
+
+def _published(rankers: Rankers, items: IntArray, times: IntArray) -> BoolArray:
+    """``(B,)`` whether each item was published at its time; among published company one that was
+    not would give itself away."""
+    if AVAILABLE_FROM not in rankers.split.dataset.items:
+        return np.ones(len(items), np.bool_)
+    return _published_from(rankers)[items] <= times
+
+
+def _published_from(rankers: Rankers) -> IntArray:
+    """``(n_items + 1,)``; the beginning of time where it is not known."""
+    known = rankers.split.dataset.items[AVAILABLE_FROM].fillna(np.iinfo(np.int64).min)
+    return np.r_[0, known.to_numpy(np.int64)]
 
 
 def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArray, IntArray]:

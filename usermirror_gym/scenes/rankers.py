@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import svds
+from scipy.linalg import eigh
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.scenes.timeline import Timeline, spans
@@ -19,6 +19,8 @@ from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, Floa
 # The last digits of a decomposition differ from run to run; rounding makes lists repeatable.
 FACTOR_DECIMALS, SCORE_DECIMALS = 8, 5
 NEIGHBOURS = 10
+EXACT_SIDE = 4096
+"""Matrices whose smaller side is longer are decomposed by random projections."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Collaborative:
     """Ideal low-pass filter of the degree-normalised user-item graph.
 
     A user with the binary row r gets the scores ``r D^-1/2 V V' D^1/2``, where D holds the items'
-    degrees and V the right singular vectors of ``D_u^-1/2 R D^-1/2`` (Shen et al., How powerful
-    is graph convolution for recommendation?, CIKM 2021).  Users need no training: any row works.
+    degrees and V spans the leading right singular vectors of ``D_u^-1/2 R D^-1/2`` (Shen et al.,
+    How powerful is graph convolution for recommendation?, CIKM 2021).  Users need no training:
+    any row works.
     """
 
     factors: FloatArray  # (n_items + 1, d): V; row 0 and items without interactions are 0
@@ -46,8 +49,9 @@ def fit_collaborative(split: TimeSplit, dim: int = 64, seed: int = 0) -> Collabo
     """Fit on the interactions before T0.
 
     Args:
-        dim: singular vectors; fewer if the matrix has fewer.
-        seed: of the starting vector of the decomposition.
+        dim: singular vectors; fewer if the matrix has fewer, or if the last ones have equals
+            that would be left out.
+        seed: of the basis, and of the decomposition of large matrices.
     """
     users, items = (split.before[c].to_numpy() for c in (USER_ID, ITEM_ID))
     shape = (split.dataset.n_users + 1, split.dataset.n_items + 1)
@@ -55,13 +59,47 @@ def fit_collaborative(split: TimeSplit, dim: int = 64, seed: int = 0) -> Collabo
     matrix.data[:] = 1.0  # a repeated interaction counts once
     degrees = np.asarray(matrix.sum(axis=0)).ravel()
     normal = _inverse_root(np.asarray(matrix.sum(axis=1)).ravel()) @ matrix @ _inverse_root(degrees)
-    dim = min(dim, min(shape) - 1)
-    start = np.random.default_rng(seed).standard_normal(min(shape))
-    _, strength, vectors = svds(normal, k=dim, v0=start)
-    kept = vectors[np.argsort(-strength)][strength[np.argsort(-strength)] > 1e-10]
-    # A singular vector has no sign of its own: make its largest entry positive.
-    signs = np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(axis=1)])
-    return Collaborative(np.round((kept * signs[:, None]).T, FACTOR_DECIMALS), degrees)
+    vectors, strength = _right_vectors(normal, min(dim, min(shape) - 1), seed)
+    return Collaborative(_basis(vectors[:, : _gap(strength)], seed), degrees)
+
+
+def _right_vectors(matrix: sparse.csr_matrix, dim: int, seed: int) -> tuple[FloatArray, FloatArray]:
+    """The leading ``dim + 1`` squared singular values, descending, and ``dim + 1`` right vectors.
+
+    Exact where the smaller side allows it.  Lanczos methods (ARPACK) are not used: they miss
+    copies of equal singular values, which every separate part of a graph brings.
+    """
+    if min(matrix.shape) > EXACT_SIDE:
+        from sklearn.utils.extmath import randomized_svd
+
+        _, values, rows = randomized_svd(
+            matrix, dim + 1, n_iter=10, power_iteration_normalizer="QR", random_state=seed
+        )
+        return rows.T, values**2
+    wide = matrix.shape[0] <= matrix.shape[1]
+    gram = (matrix @ matrix.T if wide else matrix.T @ matrix).toarray()
+    last = len(gram) - 1
+    squares, vectors = eigh(gram, subset_by_index=[last - dim, last])
+    squares, vectors = squares[::-1], vectors[:, ::-1]
+    if wide:
+        lengths = np.sqrt(np.maximum(squares, 1e-12))
+        vectors = (matrix.T @ vectors) / lengths
+    return vectors, squares
+
+
+def _gap(squares: FloatArray) -> int:
+    """How many of the leading vectors to keep: the cut must not part equal singular values, whose
+    vectors are interchangeable, and needs no vectors of value 0."""
+    drop = squares[:-1] - squares[1:] > 1e-9
+    kept = np.flatnonzero(drop & (squares[:-1] > 1e-9))
+    return int(kept[-1]) + 1 if len(kept) else 0
+
+
+def _basis(vectors: FloatArray, seed: int) -> FloatArray:
+    """An orthonormal basis of the span that is the same however equal values were told apart."""
+    mix = np.random.default_rng(seed).standard_normal(vectors.shape)
+    basis, upper = np.linalg.qr(vectors @ (vectors.T @ mix))
+    return np.round(basis * np.sign(np.diag(upper)), FACTOR_DECIMALS)
 
 
 def _inverse_root(degrees: FloatArray) -> sparse.dia_matrix:
