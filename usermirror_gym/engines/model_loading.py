@@ -98,7 +98,7 @@ def exact_tree_length(config: Any) -> int:
 
 def _load(factory: Any, path: Path, **kwargs: Any) -> Any:
     try:
-        with _quiet():
+        with without_transformers_bars():
             if path.is_file():
                 return factory.from_pretrained(path.parent, gguf_file=path.name, **kwargs)
             return factory.from_pretrained(path, local_files_only=True, **kwargs)
@@ -110,7 +110,7 @@ def _load(factory: Any, path: Path, **kwargs: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def without_transformers_bars() -> Iterator[None]:
     """Without the progress bars of transformers, which end up in the middle of ours."""
     from transformers.utils import logging
 

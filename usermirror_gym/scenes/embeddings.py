@@ -182,10 +182,13 @@ def _read(path: Path, n: int) -> Float32Array | None:
 def _sentence_transformer(location: str, batch_size: int, *, offline: bool) -> Encode:
     try:
         from sentence_transformers import SentenceTransformer
+
+        from usermirror_gym.engines.model_loading import without_transformers_bars
     except ImportError as error:
         raise MissingDependencyError("sentence-transformers", "embeddings") from error
     try:
-        model = SentenceTransformer(location, local_files_only=offline)
+        with without_transformers_bars():
+            model = SentenceTransformer(location, local_files_only=offline)
     except Exception as error:  # the library, the hub and torch each have their own
         raise CheckpointError(
             f"cannot load the embedding model {location}: {error}. {MINILM} and {TFIDF} need no "
