@@ -23,7 +23,9 @@ app.add_typer(data_app, name="data")
 Simulator = Annotated[
     str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
 ]
-Dataset = Annotated[str, typer.Option(help="Data set: ml-100k (included), another name, or a YAML file.")]
+Dataset = Annotated[
+    str, typer.Option(help="Data set: ml-100k (included), another name, or a YAML file.")
+]
 DataFolder = Annotated[
     Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
 ]
