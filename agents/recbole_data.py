@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.types import ITEM_ID, RATING, TITLE, TOKEN, USER_ID, FloatArray, IntArray
+from usermirror_gym.types import (
+    AVAILABLE_FROM,
+    ITEM_ID,
+    RATING,
+    TITLE,
+    TOKEN,
+    USER_ID,
+    FloatArray,
+    IntArray,
+)
 
 _MAX_VALUES = 200
 """A feature with more distinct values than this (titles, zip codes) says too little per value."""
@@ -52,7 +61,8 @@ class Tables:
 
 def _features(table: pd.DataFrame) -> Features:
     found = {}
-    for column in table.columns.difference([TOKEN, TITLE], sort=False):
+    # A moment is no category; of films it would only repeat the year.
+    for column in table.columns.difference([TOKEN, TITLE, AVAILABLE_FROM], sort=False):
         values = [_values(cell) for cell in table[column]]
         if 1 < len({v for cell in values for v in cell}) <= _MAX_VALUES:
             found[str(column)] = values

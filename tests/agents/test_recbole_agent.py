@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from usermirror_gym.agents import RecBoleAgent, available_agents, make_agent
-from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.agents.recbole_data import Tables
+from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import AgentError, CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.testing.agents import grow
 
@@ -187,3 +188,8 @@ def test_damaged_or_missing_files_are_named(fitted, tmp_path):
 def test_saving_before_fitting_is_an_error(tmp_path):
     with pytest.raises(AgentError, match="not fitted"):
         RecBoleAgent("BPR").save(tmp_path / "agent")
+
+
+def test_the_time_of_publication_is_no_feature():
+    tables = Tables.of(time_cut(load_dataset("ml-100k")))
+    assert list(tables.item_features) == ["year", "genres"]

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from usermirror_gym.data import RecDataset, load_dataset
+from usermirror_gym.data import RecDataset, load_dataset, time_cut
 from usermirror_gym.errors import DataError
+from usermirror_gym.scenes import Rankers, ScenePlan, draw_scenes
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,27 @@ def test_features_are_typed(data: RecDataset) -> None:
     assert np.all(np.diff(data.interactions["timestamp"]) >= 0)
 
 
+def test_a_film_is_on_offer_from_the_year_of_its_release(data: RecDataset) -> None:
+    since = data.items["available_from"]
+    assert since.dtype == "Int64"
+    assert since.isna().tolist() == data.items["year"].isna().tolist()
+    known = pd.to_datetime(since.dropna().astype("int64"), unit="s")
+    assert (known.dt.year == data.items["year"].dropna()).all()
+    assert (known.dt.dayofyear == 1).all()
+    assert since.min() < 0  # before 1970
+
+
+def test_a_rating_before_the_release_is_counted_and_no_choice(data: RecDataset) -> None:
+    rankers = Rankers(time_cut(data))
+    columns = draw_scenes(rankers, ScenePlan(count=2000), (None, rankers.split.t0))
+    assert columns.dropped["choice logged before its item was published"] > 0
+    since = data.items["available_from"].fillna(0).to_numpy(np.int64)
+    assert (since[columns.slates - 1] <= columns.timestamps[:, None]).all()
+    early = data.interactions
+    # Films of 1998 that were seen, and dated, in 1997.
+    assert (since[early["item_id"] - 1] > early["timestamp"]).sum() < 50
+
+
 def test_loading_twice_gives_the_same_ids(data: RecDataset) -> None:
     again = load_dataset()
     assert again.items["token"].tolist() == data.items["token"].tolist()
@@ -82,6 +105,7 @@ def test_published_files_in_a_folder(tmp_path: Path) -> None:
     assert data.titles == ["", "The Café", "untitled 2"]
     assert data.items["genres"].tolist() == ["Action, Comedy", ""]
     assert data.items["year"].fillna(0).tolist() == [1993, 0]
+    assert data.items["available_from"].fillna(0).tolist() == [725846400, 0]
     assert data.users["age"].tolist() == [33, 44]
     assert data.interactions["rating"].tolist() == [4.0, 5.0]
     (tmp_path / "u.item").write_text("1|a|b\n")
@@ -96,6 +120,7 @@ def test_published_files_and_the_wheel_give_the_same(data: RecDataset) -> None:
     other = load_dataset("ml-100k", folder)
     assert other.users.equals(data.users)
     assert other.interactions.equals(data.interactions)
-    different = (other.items.fillna({"year": 0}) != data.items.fillna({"year": 0})).any(axis=1)
+    no_time = {"year": 0, "available_from": 0}
+    different = (other.items.fillna(no_time) != data.items.fillna(no_time)).any(axis=1)
     assert data.items.loc[different, "token"].tolist() == ["1412"]
     assert other.items.loc[different, "year"].tolist() == [1995]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from usermirror_gym.data import RecDataset, load_dataset
@@ -39,10 +40,25 @@ def test_published_format(write: Write, encoding: str) -> None:
     data = load_dataset("ml-1m", write(encoding=encoding))
     assert data.titles == ["", "The Quiet Harbour", "Café (L'Étoile)", "Seven, Eight"]
     assert data.items["year"].tolist() == [1971, 1988, 1999]
+    assert data.items["available_from"].tolist() == [31536000, 567993600, 915148800]
     assert data.items["genres"].tolist() == ["Drama, Romance, War", "Comedy", "Children's, Musical"]
     assert data.items["token"].tolist() == ["1", "3", "8"]
     assert data.interactions["item_id"].tolist() == [3, 2, 1]
     assert data.repairs == ()
+
+
+@pytest.mark.parametrize(
+    ("year", "since"),
+    [("(1970)", 0), ("(1969)", -31536000), ("(0000)", -62167219200), ("(9999)", None), ("", None)],
+)
+def test_films_of_any_year(write: Write, year: str, since: int | None) -> None:
+    movies = FILES["movies.dat"].replace("(1971)", year)
+    data = load_dataset("ml-1m", write(movies=movies))
+    assert data.items["available_from"].dtype == "Int64"
+    first = data.items["available_from"].iloc[0]
+    assert pd.isna(first) if since is None else first == since
+    impossible = "bad publication time, left empty"
+    assert [r.kind for r in data.repairs] == ([impossible] if year == "(9999)" else [])
 
 
 def test_codes_are_decoded_and_users_without_ratings_left_out(write: Write) -> None:
@@ -91,8 +107,13 @@ def test_missing_file_is_named(write: Write, name: str) -> None:
 
 
 def test_without_a_folder_the_error_says_what_to_give() -> None:
-    with pytest.raises(DataError, match="--data-folder"):
+    with pytest.raises(DataError) as error:
         load_dataset("ml-1m")
+    for way in ("--data-folder", "folder=", "'folder:'", "'usermirror data fetch ml-1m'"):
+        assert way in str(error.value)
+    with pytest.raises(DataError, match="'folder:' of the source") as error:
+        load_dataset("mind")
+    assert "fetch" not in str(error.value)
 
 
 @pytest.mark.parametrize(

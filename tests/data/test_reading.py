@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from usermirror_gym.data.raw_files import has_file
 from usermirror_gym.data.reading import (
     ReadLog,
     find_file,
@@ -234,6 +235,8 @@ def test_big_files_show_a_bar_over_their_bytes(save: Save) -> None:
 def test_a_file_is_found_under_each_of_its_names(save: Save, asked: str, there: str) -> None:
     path = save("{}", there)
     assert find_file(path.parent, asked) == path
+    assert has_file(path.parent, asked)
+    assert not has_file(path.parent, "b" + asked)
 
 
 def test_the_name_asked_for_wins(save: Save) -> None:

@@ -62,8 +62,7 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 def has_file(folder: Path, name: str) -> bool:
     """Whether :func:`find_file` would find it."""
-    plain = name.removesuffix(".gz")
-    return any((folder / candidate).is_file() for candidate in (plain, f"{plain}.gz"))
+    return any((folder / candidate).is_file() for candidate in _spellings(name))
 
 
 def byte_lines(

@@ -68,7 +68,8 @@ class Source(ABC):
     """Licence or terms of use, in one sentence."""
     citation: ClassVar[str] = ""
     files: tuple[str, ...] = ()
-    """Paths below the data folder that must be there; each may be plain or end in .gz."""
+    """Paths below the data folder that must be there; each may be plain or end in .gz, and .json
+    and .jsonl stand for each other."""
     downloads: tuple[Download, ...] = ()
     """Empty where fetching is not allowed or needs a form: then :attr:`how_to_get` says more."""
     how_to_get: ClassVar[str] = ""
@@ -93,7 +94,7 @@ class Source(ABC):
         """
 
     def missing(self, folder: Path) -> list[str]:
-        """Those of :attr:`files` that are not in ``folder``, neither plain nor gz."""
+        """Those of :attr:`files` that are not in ``folder`` in any spelling."""
         return [name for name in self.files if not has_file(folder, name)]
 
     def data_folder(self, folder: Path | None) -> Path:
@@ -103,9 +104,10 @@ class Source(ABC):
             DataError: none was given; names the files that it must hold.
         """
         if folder is None:
+            fetch = f"; or run 'usermirror data fetch {self.name}'" if self.downloads else ""
             raise DataError(
-                f"{self.name} needs the folder that holds {', '.join(self.files)} "
-                "(--data-folder, or folder= in load_dataset)"
+                f"{self.name} needs the folder that holds {', '.join(self.files)} (--data-folder, "
+                f"folder= in load_dataset, or 'folder:' of the source in a build's YAML){fetch}"
             )
         return folder
 

@@ -16,9 +16,10 @@ from usermirror_gym.data.sources.movielens import (
     natural_title,
     read_delimited,
     split_year,
+    start_of_year,
 )
 from usermirror_gym.errors import DataError, MissingDependencyError
-from usermirror_gym.types import USER_ID
+from usermirror_gym.types import AVAILABLE_FROM, USER_ID
 
 _RATING = [USER_ID, "item_id", "rating", "timestamp"]
 _USER = [USER_ID, "age", "gender", "occupation", "zip_code"]
@@ -38,8 +39,9 @@ class ML100K(Source):
     (``ml-100k.inter, .item, .user``); both give the same data set, but for the year of film 1412,
     which RecBole's files have lost.
 
-    Items: ``title, year, genres``.  Interactions: ``rating`` (1 - 5).  Users: ``age, gender,
-    occupation, zip_code``.  Places are left out, see :class:`~.ml_1m.ML1M`.
+    Items: ``title, year, genres`` and ``available_from`` (1 January of the year).  Interactions:
+    ``rating`` (1 - 5).  Users: ``age, gender, occupation, zip_code``.  Places are left out, see
+    :class:`~.ml_1m.ML1M`.
     """
 
     name = "ml-100k"
@@ -68,7 +70,10 @@ class ML100K(Source):
         items = tables.items
         return Tables(
             tables.users.assign(age=ages.astype("Int64")),
-            items.assign(title=items["title"].map(natural_title)),
+            items.assign(
+                title=items["title"].map(natural_title),
+                **{AVAILABLE_FROM: start_of_year(items["year"])},
+            ),
             apply_limits(tables.interactions, limits),
         )
 

@@ -14,9 +14,10 @@ from usermirror_gym.data.sources.movielens import (
     natural_title,
     read_delimited,
     split_year,
+    start_of_year,
 )
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import USER_ID
+from usermirror_gym.types import AVAILABLE_FROM, USER_ID
 
 _AGES = {1: 17, 18: 21, 25: 30, 35: 40, 45: 47, 50: 53, 56: 60}
 """The published code of an age group -> an age inside it, so that both sets share one column."""
@@ -31,8 +32,9 @@ _OCCUPATIONS = (
 class ML1M(Source):
     """Films and their ratings.
 
-    Items: ``title, year, genres``.  Interactions: ``rating`` (1 - 5).  Users: ``gender, age,
-    occupation, zip_code``; users without ratings are left out, films without ratings are not.
+    Items: ``title, year, genres`` and ``available_from`` (1 January of the year).  Interactions:
+    ``rating`` (1 - 5).  Users: ``gender, age, occupation, zip_code``; users without ratings are
+    left out, films without ratings are not.
 
     The paper shows the place that a zip code belongs to.  None of this project's dependencies
     carries such a table, so the profile goes without it.
@@ -75,7 +77,12 @@ class ML1M(Source):
         )
         titles, years = split_year(movies["title"])
         genres = movies["genres"].str.replace("|", ", ")
-        movies = movies.assign(title=titles.map(natural_title), year=years, genres=genres)
+        movies = movies.assign(
+            title=titles.map(natural_title),
+            year=years,
+            genres=genres,
+            **{AVAILABLE_FROM: start_of_year(years)},
+        )
         return Tables(users, movies, ratings)
 
 

@@ -9,6 +9,7 @@ import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from usermirror_gym.data.raw_files import byte_lines, find_file
@@ -50,6 +51,17 @@ def split_year(titles: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Split ``"Toy Story (1995)"`` into titles and nullable integer years."""
     years = titles.str.extract(_YEAR, expand=False)
     return titles.str.replace(_YEAR, "", regex=True), years.astype("Int64")
+
+
+def start_of_year(years: pd.Series) -> pd.Series:
+    """``(n,)`` nullable integer seconds of 1 January UTC; negative before 1970.
+
+    The earliest moment at which a film can have been on offer: the files tell no more than the
+    year of its release.
+    """
+    known = years.fillna(1970).to_numpy(np.int64) - 1970
+    seconds = known.astype("datetime64[Y]").astype("datetime64[s]").astype(np.int64)
+    return pd.Series(seconds, years.index, "Int64").mask(years.isna())
 
 
 def read_delimited(
