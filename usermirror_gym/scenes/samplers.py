@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from usermirror_gym.scenes.randomness import KeyArray, uniforms
 from usermirror_gym.scenes.rankers import Rankers
 from usermirror_gym.scenes.strata import Strata
-from usermirror_gym.types import BoolArray, IntArray
+from usermirror_gym.types import BoolArray, Float32Array, IntArray
 
 TRIES = 64
 """Draws that may hit a forbidden item until a random sampler gives up."""
@@ -45,6 +46,11 @@ class Draft:
     allowed: BoolArray
     items: IntArray
 
+    @cached_property
+    def scores(self) -> Float32Array:
+        """``(B, n_items + 1)`` collaborative scores, valid from a list's first such place on."""
+        return np.empty(self.allowed.shape, np.float32)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,23 +67,25 @@ class Place:
     balanced: bool
 
     def draw(self, *, weighted: bool) -> IntArray:
-        """``(R,)`` random allowed items."""
+        """``(R,)`` random items, each the first of :data:`TRIES` draws that is allowed; else 0."""
         picks = np.zeros(len(self.rows), np.int64)
         pending = np.arange(len(self.rows))
-        for attempt in range(TRIES):
-            rows = self.rows[pending]
-            stream = FIRST_DRAW_STREAM + self.number
-            u = uniforms(self.draft.keys[rows], stream, first=attempt)[:, 0]
-            drawn = self.groups.pick(self.strata[pending], u, weighted=weighted)
-            good = self.draft.allowed[rows, drawn]
-            picks[pending[good]] = drawn[good]
-            pending = pending[~good]
-            if not len(pending):
-                break
+        done, step = 0, 1
+        while len(pending) and done < TRIES:
+            rows, stream = self.rows[pending], FIRST_DRAW_STREAM + self.number
+            u = uniforms(self.draft.keys[rows], stream, n=step, first=done)
+            drawn = self.groups.pick(self.strata[pending, None], u, weighted=weighted)
+            good = self.draft.allowed[rows[:, None], drawn]
+            hit, first = good.any(axis=1), good.argmax(axis=1)
+            picks[pending[hit]] = drawn[hit, first[hit]]
+            pending = pending[~hit]
+            # Most lists need one draw, a few need many: these get them together.
+            done, step = done + step, min(2 * step, TRIES - done - step)
         return picks
 
     def best(self, scores: np.ndarray) -> IntArray:
-        """``(R,)`` the allowed items with the highest positive ``(R, n_items + 1)`` scores."""
+        """``(R,)`` the allowed items with the highest of the ``(R, n_items + 1)`` scores; 0 where
+        no allowed item has a positive one."""
         fits = self.draft.allowed[self.rows]
         if len(self.groups.cumulative) > 1:
             fits &= self.groups.of_item[None, :] == self.strata[:, None]
@@ -99,7 +107,9 @@ def popularity(place: Place) -> IntArray:
 def collaborative(place: Place) -> IntArray:
     """What a recommender would put first for this user, given what they did so far."""
     draft, rows = place.draft, place.rows
-    return place.best(place.rankers.collaborative_scores(draft.starts[rows], draft.lengths[rows]))
+    new = rows[place.first == place.number]
+    draft.scores[new] = place.rankers.collaborative_scores(draft.starts[new], draft.lengths[new])
+    return place.best(draft.scores[rows])
 
 
 def social(place: Place) -> IntArray:

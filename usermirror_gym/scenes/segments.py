@@ -105,11 +105,11 @@ def render(segments: Sequence[Segment], column: Column, n: int) -> list[str]:
     if not segments:
         return [""] * n
     rows = zip(*(fill(segment, column, n) for segment in segments), strict=True)
-    return [join(segments, row) for row in rows]
+    return [_join(segments, row) for row in rows]
 
 
-def join(segments: Sequence[Segment], filled: Sequence[str]) -> str:
-    """One row of :func:`render`, its segments filled; an omitted segment is empty."""
+def _join(segments: Sequence[Segment], filled: Sequence[str]) -> str:
+    """One row, its segments filled; an omitted segment is empty."""
     if filled[0] and segments[0].fields:
         return "".join(filled)
     if not any(text for text, segment in zip(filled, segments, strict=True) if segment.fields):

@@ -69,9 +69,13 @@ class Strata:
         return np.minimum(drawn, len(self.cumulative) - 1).astype(np.int64)
 
     def pick(self, strata: IntArray, u: FloatArray, *, weighted: bool) -> IntArray:
-        """``(B,)`` an item of each stratum; ``weighted``: in proportion to popularity.
+        """An item of each stratum; ``weighted``: in proportion to popularity.
 
         A stratum without any popularity is drawn from uniformly.
+
+        Args:
+            strata: of any shape that broadcasts to that of ``u``.
+            u: numbers in [0, 1); the items have their shape.
         """
         low, high = self.bounds[strata], self.bounds[strata + 1]
         flat = low + (u * (high - low)).astype(np.int64)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
 from usermirror_gym.data import RecDataset
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.scenes.hygiene import UNTITLED, visible
-from usermirror_gym.scenes.segments import Piece, Segment, Words, fill, join, render
+from usermirror_gym.scenes.segments import Piece, Words, render
 from usermirror_gym.scenes.template_form import AGO, BEHAVIOUR, OPTION, Template
 from usermirror_gym.types import PAD, RATING, TITLE
 
-_NOW = (RATING, BEHAVIOUR, AGO)
 _BEHAVIOUR_LIMIT = 400
 _NAN = float("nan")
 
@@ -58,35 +56,34 @@ class TemplateText:
         Raises:
             SceneError: the age is negative.
         """
-        if item_id == PAD:
-            return ""
-        now = {RATING: rating, BEHAVIOUR: behaviour, AGO: age}
-        filled = [
-            self._fill_now(segment, item_id, now) if fixed is None else fixed[item_id - 1]
-            for segment, fixed in self._past
-        ]
-        return join(self._template.past_item, filled)
+        return self.past_items([item_id], [rating], [behaviour], [age])[0]
 
-    def _fill_now(self, segment: Segment, item_id: int, now: dict[str, Any]) -> str:
-        text = ""
-        for piece in segment.pieces:
-            text += piece.literal
-            if piece.field:
-                value = self._now(piece, item_id, now)
-                if not value:
-                    return ""
-                text += value
-        return text
+    def past_items(
+        self,
+        items: Sequence[int],
+        ratings: Sequence[float],
+        behaviours: Sequence[str],
+        ages: Sequence[int | None],
+    ) -> list[str]:
+        """:meth:`past_item` for ``n`` lines at once, each argument of length ``n``.
 
-    def _now(self, piece: Piece, item_id: int, now: dict[str, Any]) -> str:
-        """A field of a history line."""
-        if piece.field == RATING:
-            return self._rating(now[RATING], piece)
-        if piece.field == BEHAVIOUR:
-            return visible(now[BEHAVIOUR], self._behaviour_limit)
-        if piece.field == AGO:
-            return "" if now[AGO] is None else ago(now[AGO])
-        return self._item_words(piece)[item_id - 1]
+        Raises:
+            SceneError: an age is negative.
+        """
+
+        def column(piece: Piece) -> list[str]:
+            if piece.field == RATING:
+                words = {rating: self._rating(rating, piece) for rating in set(ratings)}
+                return [words[rating] for rating in ratings]
+            if piece.field == BEHAVIOUR:
+                return [visible(text, self._behaviour_limit) for text in behaviours]
+            if piece.field == AGO:
+                return ["" if age is None else ago(age) for age in ages]
+            texts = self._item_words(piece)
+            return [texts[item - 1] for item in items]
+
+        lines = render(self._template.past_item, column, len(items))
+        return [line if item != PAD else "" for item, line in zip(items, lines, strict=True)]
 
     def profile(self, user_id: int) -> str:
         """One sentence on the user, or an empty string if nothing is known."""
@@ -107,16 +104,6 @@ class TemplateText:
     def _options(self) -> list[str]:
         words = self._words(self._dataset.items, {TITLE: self._titles[1:]})
         return ["", *render(self._template.option, words, self._dataset.n_items)]
-
-    @cached_property
-    def _past(self) -> list[tuple[Segment, Sequence[str] | None]]:
-        """The segments of a history line, filled where they depend on the item alone."""
-        return [
-            (segment, None)
-            if any(piece.field in _NOW for piece in segment.fields)
-            else (segment, fill(segment, self._item_words, self._dataset.n_items))
-            for segment in self._template.past_item
-        ]
 
     @cached_property
     def _profiles(self) -> list[str]:
