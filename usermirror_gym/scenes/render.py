@@ -31,20 +31,16 @@ def scene_table(
     """
     split, line = rankers.split, columns.timeline
     flat, rows = spans(columns.first_lines, columns.lines)
-    ages = columns.timestamps[rows] - line.times[flat]
+    past, ratings = line.items[flat], line.ratings[flat]
+    ages = np.where(line.dated[flat], columns.timestamps[rows] - line.times[flat], UNKNOWN_AGE)
     behaviours = text.behaviours(split.dataset.interactions.iloc[line.rows[flat]])
     shown = columns.slates != PAD
     items, sizes = columns.slates[shown], shown.sum(axis=1)
     notes = _notes(columns, rankers, text.past)
     options = [f"{text.option(i)}, {n}" if n else text.option(i)
                for i, n in zip(items.tolist(), notes, strict=True)]  # fmt: skip
-    past = [
-        text.past_item(item, rating, behaviour=behaviour, age=age if dated else None)
-        for item, rating, behaviour, age, dated in zip(
-            line.items[flat].tolist(), line.ratings[flat].tolist(), behaviours, ages.tolist(),
-            line.dated[flat].tolist(), strict=True,
-        )
-    ]  # fmt: skip
+    known_ages = [None if age == UNKNOWN_AGE else age for age in ages.tolist()]
+    past_texts = text.past_items(past.tolist(), ratings.tolist(), behaviours, known_ages)
     n = len(columns)
     values = {
         "scene_id": columns.scene_ids,
@@ -55,9 +51,9 @@ def scene_table(
         "user_id": columns.user_ids,
         "seen_user": _seen(split)[columns.user_ids],
         "timestamp": columns.timestamps,
-        "history": _lists(line.items[flat], columns.lines),
-        "ratings": _lists(line.ratings[flat].astype(np.float32), columns.lines),
-        "ages": _lists(np.where(line.dated[flat], ages, UNKNOWN_AGE), columns.lines),
+        "history": _lists(past, columns.lines),
+        "ratings": _lists(ratings.astype(np.float32), columns.lines),
+        "ages": _lists(ages, columns.lines),
         "behaviours": _lists(behaviours, columns.lines),
         "slate": _lists(items, sizes),
         "samplers": _lists(np.array(ORIGINS, object)[columns.origins[shown]].tolist(), sizes),
@@ -65,7 +61,7 @@ def scene_table(
         "target": columns.targets.astype(np.int32),
         "item_id": columns.items,
         "profile": [text.profile(user) for user in columns.user_ids.tolist()],
-        "history_texts": _lists(past, columns.lines),
+        "history_texts": _lists(past_texts, columns.lines),
         "options": _lists(options, sizes),
     }
     arrays = [
