@@ -46,7 +46,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "user": {"n_games": 1204},
         "option": "Lantern Keep (2016), Adventure, Indie, by Two Owls; tags: Puzzle, Short; "
         "features: Single-player; reviews: Very Positive; free",
-        "past": 'Lantern Keep, Adventure, Indie; 12.2 hours played; my review: "Lovely light."',
+        "past": 'Lantern Keep, Adventure, Indie; 12.25 hours played; my review: "Lovely light."',
         "profile": "Owns 1,204 games.",
     },
     "book": {

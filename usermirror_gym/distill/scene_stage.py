@@ -35,7 +35,7 @@ from usermirror_gym.scenes.columns import SceneColumns
 from usermirror_gym.scenes.embeddings import embed_texts
 from usermirror_gym.scenes.impressions import draw_impressions
 from usermirror_gym.scenes.rankers import Rankers
-from usermirror_gym.scenes.render import scene_table
+from usermirror_gym.scenes.render import distinct_options, scene_table
 from usermirror_gym.scenes.table import SPLITS
 from usermirror_gym.scenes.text import domain_text
 from usermirror_gym.types import TIMESTAMP, UNDATED, Float32Array
@@ -60,7 +60,7 @@ class SceneStage:
     @property
     def slug(self) -> str:
         """The source's name as a file name."""
-        return slug(self.source.name)
+        return self.source.slug
 
     @cached_property
     def settings(self) -> SceneSettings:
@@ -116,7 +116,8 @@ class SceneStage:
             "eval": (split.t0, None),
         }
         counts, dropped = {}, {}
-        for name, columns in self._draw(rankers, windows):
+        for name, drawn in self._draw(rankers, windows):
+            columns = distinct_options(drawn, text, getattr(settings, name))
             table = scene_table(columns, rankers, text, name)
             write_parquet(self._scenes_path(name), table)
             counts[name] = len(table)
@@ -156,7 +157,7 @@ class SceneStage:
             if not getattr(settings, name):
                 continue
             plan = ScenePlan(
-                count=getattr(settings, name),
+                count=_with_spare(getattr(settings, name)),
                 slate_size=settings.eval_slate if name == "eval" else settings.train_slate,
                 samplers=settings.samplers,
                 balance=settings.balance,
@@ -208,10 +209,9 @@ class SceneStage:
         return self.folder / "scenes" / split_name / f"{self.slug}.parquet"
 
 
-def slug(name: str) -> str:
-    """A data set's name, or the path of its mapping, as a file name."""
-    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+def _with_spare(count: int) -> int:
+    """A few more, in the place of those with two items that read the same."""
+    return count + count // 50 + 5
 
 
 def _limits(source: SourceSettings, raw: Source) -> Limits:

@@ -83,8 +83,11 @@ def _usable(rankers: Rankers, plan: ScenePlan, window: Window, dropped: Counter[
     fits = (left >= low) & (left <= high)
     past = rankers.timeline.earlier_than(shown.user_ids, shown.timestamps)
     known = past >= plan.min_history
-    dropped["shown list shorter or longer than wanted"] += int((inside & ~fits).sum())
-    dropped["shown list of a user with too little history"] += int((inside & fits & ~known).sum())
+    reasons = {
+        "shown list shorter or longer than wanted": inside & ~fits,
+        "shown list of a user with too little history": inside & fits & ~known,
+    }
+    dropped.update({reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()})
     return np.flatnonzero(inside & fits & known)
 
 

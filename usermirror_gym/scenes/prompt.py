@@ -169,7 +169,7 @@ class PromptBuilder:
     def _options(self, slate: tuple[int, ...], notes: tuple[str, ...]) -> list[str]:
         options = [self.text.option(item) for item in slate]
         pairs = zip(options, notes or ("",) * len(slate), strict=True)
-        return [f"{option}, {note}" if note else option for option, note in pairs]
+        return [f"{option}; {note}" if note else option for option, note in pairs]
 
     def _answer(self, turn: Turn) -> str:
         position = len(turn.slate) if turn.chosen == PAD else turn.slate.index(turn.chosen)

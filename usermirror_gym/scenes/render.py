@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from usermirror_gym.data import TimeSplit
@@ -37,7 +38,7 @@ def scene_table(
     shown = columns.slates != PAD
     items, sizes = columns.slates[shown], shown.sum(axis=1)
     notes = _notes(columns, rankers, text.past)
-    options = [f"{text.option(i)}, {n}" if n else text.option(i)
+    options = [f"{text.option(i)}; {n}" if n else text.option(i)
                for i, n in zip(items.tolist(), notes, strict=True)]  # fmt: skip
     known_ages = [None if age == UNKNOWN_AGE else age for age in ages.tolist()]
     past_texts = text.past_items(past.tolist(), ratings.tolist(), behaviours, known_ages)
@@ -68,6 +69,24 @@ def scene_table(
         a if isinstance(a := values[f.name], pa.Array) else pa.array(a, f.type) for f in SCHEMA
     ]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def distinct_options(
+    columns: SceneColumns, text: TemplateText, count: int | None = None
+) -> SceneColumns:
+    """The first ``count`` scenes in which no two items read the same, the hidden choice included.
+
+    Catalogs list some things twice, under two ids: nobody could say which of them was chosen.
+    """
+    items = np.column_stack([columns.slates, np.where(columns.removed, columns.items, PAD)])
+    ids, where = np.unique(items, return_inverse=True)
+    codes, _ = pd.factorize(np.array([text.option(i) for i in ids.tolist()], object))
+    padding = -1 - np.arange(items.shape[1])
+    read = np.sort(np.where(items == PAD, padding, codes[where.reshape(items.shape)]), axis=1)
+    twice = (read[:, 1:] == read[:, :-1]).any(axis=1)
+    rows = np.flatnonzero(~twice)[:count]
+    skipped = int(twice[: rows[-1]].sum()) if len(rows) else len(twice)
+    return columns.select(rows, dropped={"two items that read the same": skipped})
 
 
 def _lists(flat: Sequence | np.ndarray, lengths: IntArray) -> pa.Array:

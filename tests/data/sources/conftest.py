@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,6 +20,20 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no samples at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def published() -> ModuleType:
+    """The file ``published.py`` beside this one (test folders are no packages)."""
+    spec = importlib.util.spec_from_file_location(
+        "tests_sources_published", Path(__file__).with_name("published.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

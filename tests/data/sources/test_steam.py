@@ -18,7 +18,8 @@ from usermirror_gym.errors import DataError
 GAMES: list[dict[str, Any]] = [
     {"publisher": "Pond", "genres": ["Indie", "RPG"], "app_name": "Frog’s \"Quest\"",
      "title": "Frog", "release_date": "2015-03-02", "tags": ["Frogs", "2D"], "price": 4.99,
-     "specs": ["Single-player"], "early_access": False, "id": "10", "developer": "Pond,Lily",
+     "specs": ["Single-player"], "early_access": False, "id": "10",
+     "developer": "Pond,Lily &amp; 2,3 Frogs",
      "sentiment": "Very Positive", "url": "http://pond"},
     {"app_name": "Free Kart", "release_date": "Q2 2016", "price": "Free to Play", "id": "20"},
     {"title": "Only Title", "release_date": "Soon..", "price": "Third-party", "id": "30"},
@@ -62,7 +63,7 @@ def test_games(load: Callable[..., Any]) -> None:
     items = load().items.set_index("token")
     assert items.loc["10"].to_dict() == {
         "title": "Frog’s \"Quest\"", "genres": "Indie, RPG", "tags": "Frogs, 2D",
-        "developer": "Pond,Lily", "publisher": "Pond", "specs": "Single-player",
+        "developer": "Pond, Lily & 2,3 Frogs", "publisher": "Pond", "specs": "Single-player",
         "sentiment": "Very Positive", "price": 4.99, "release_year": 2015,
         "available_from": 1425254400,
     }  # fmt: skip

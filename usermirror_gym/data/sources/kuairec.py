@@ -48,11 +48,11 @@ class KuaiRec(Source):
     as a choice, skipped ones too; ``min_watch_ratio=0`` does the same.
 
     Interactions: ``watch_ratio`` (time watched / length; above 1 when it was played again) and
-    ``play_seconds``.  Items: ``title`` (the caption, else the category), ``category,
-    category_ids`` (anonymous), ``duration_seconds``, ``n_plays, n_likes, n_comments, n_shares``
-    and ``available_from`` (start of the day of upload in China).  The counts are those of the
-    video's first day in the log: later ones would tell what is going to be popular.  Users:
-    ``n_friends, n_following, n_followers, activity`` (``full_active`` ...).
+    ``play_seconds``.  Items: ``title`` (the caption, else the category), ``category`` (empty where
+    it is the title), ``category_ids`` (anonymous), ``duration_seconds``, ``n_plays, n_likes,
+    n_comments, n_shares`` and ``available_from`` (start of the day of upload in China).  The
+    counts are those of the video's first day in the log: later ones would tell what is going to
+    be popular.  Users: ``n_friends, n_following, n_followers, activity`` (``full_active`` ...).
 
     Args:
         matrix: ``"big"`` is the log of two months; ``"small"`` is the nearly complete matrix of
@@ -155,8 +155,13 @@ def read_captions(path: Path, log: ReadLog) -> pd.DataFrame:
             log.skip("video without an id of its own, skipped", path, line, row["video_id"])
             continue
         category = " / ".join(name for level in levels if (name := _known(row[level]))) or None
-        title = csv_text(row["caption"]) or category
-        rows[video] = {ITEM_ID: video, TITLE: title, "category": category}
+        caption = csv_text(row["caption"])
+        # What is the title is not said once more.
+        rows[video] = {
+            ITEM_ID: video,
+            TITLE: caption or category,
+            "category": category if caption else None,
+        }
     return pd.DataFrame(list(rows.values()), columns=[ITEM_ID, TITLE, "category"])
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Iterator
 from datetime import date
 from functools import lru_cache
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, USER
 
 _URL = "https://mcauleylab.ucsd.edu/public_datasets/data/steam/"
 _YEAR = re.compile(r"(?<![0-9])(19[7-9][0-9]|20[0-2][0-9])(?![0-9])")
+_CLOSE_COMMA = re.compile(r",(?=[^\s\d])")
 _DAY = 86_400
 
 
@@ -112,17 +114,29 @@ def _facts(row: dict[str, Any], line: int, numbers: Numbers) -> dict[str, Any]:
             "release date that is not a day, at most its year kept", numbers.path, line, released
         )
     return {
-        TITLE: text(row.get("app_name")) or text(row.get("title")),
-        "genres": joined(row.get("genres")),
-        "tags": joined(row.get("tags")),
-        "developer": joined(row.get("developer")),
-        "publisher": joined(row.get("publisher")),
-        "specs": joined(row.get("specs")),
+        TITLE: _plain(row.get("app_name")) or _plain(row.get("title")),
+        "genres": _plain(row.get("genres")),
+        "tags": _plain(row.get("tags")),
+        "developer": _companies(row.get("developer")),
+        "publisher": _companies(row.get("publisher")),
+        "specs": _plain(row.get("specs")),
         "sentiment": text(row.get("sentiment")),
         "price": _price(row.get("price"), line, numbers),
         "release_year": int(years[0]) if len(set(years)) == 1 else None,
         AVAILABLE_FROM: day,
     }
+
+
+def _plain(value: object) -> str | None:
+    """Text, or texts joined by commas; some are published with the entities of their web page."""
+    words = joined(value)
+    return None if words is None else text(unescape(words))
+
+
+def _companies(value: object) -> str | None:
+    """Several are published without a space between them."""
+    words = _plain(value)
+    return None if words is None else _CLOSE_COMMA.sub(", ", words)
 
 
 def _price(value: object, line: int, numbers: Numbers) -> float | None:
