@@ -57,7 +57,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
         "event": {"rating": 5.0, "review": "Read it twice."},
         "user": {},
-        "option": "The Salt Map, by Ida Moor; 2003, Gull Press, 312 pages; mean rating 4.10 of 5, "
+        "option": "The Salt Map, by Ida Moor; Gull Press, 2003, 312 pages; mean rating 4.10 of 5, "
         "10,250 ratings",
         "past": 'The Salt Map, by Ida Moor ("A cartographer returns to an island that moved."); '
         'rated 5 of 5; my review: "Read it twice."',

@@ -59,7 +59,7 @@ READS = {
         "Owns 1 game.",
     ),
     "goodreads": (
-        "Quiet Lantern, Vol. 2, by Ida Moor; 1991, Gull Press, 40 pages; mean rating 3.90 of 5, "
+        "Quiet Lantern, Vol. 2, by Ida Moor; Gull Press, 1991, 40 pages; mean rating 3.90 of 5, "
         "1 rating",
         "Quiet Harbour, Vol. 1",
         "",
@@ -283,7 +283,7 @@ def test_genuine_clicks_on_known_news(samples: Path) -> None:
 
 def test_genuine_records_of_books_and_apps(samples: Path, tmp_path: Path) -> None:
     books = Goodreads("poetry").load(samples / "goodreads", limits=Limits())
-    shape = r".+; 1982, .+, 56 pages; mean rating 4\.09 of 5, 15,716 ratings"
+    shape = r".+; .+, 1982, 56 pages; mean rating 4\.09 of 5, 15,716 ratings"
     assert re.fullmatch(shape, domain_text(books).option(1))
     rows = samples / "mobilerec" / "interactions" / "mobilerec_final.csv"
     (tmp_path / "interactions").symlink_to(rows.parent)
