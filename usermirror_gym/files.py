@@ -7,9 +7,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from usermirror_gym.errors import RunError
 
@@ -17,34 +18,43 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write under a temporary name, then rename: readers see the old file or the whole new one."""
-    return write_bytes(path, text.encode("utf-8"))
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes the place of ``path`` once the block has ended well.
 
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Like :func:`write_text`."""
+    It has a temporary name until then: readers see the old file or the whole new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a whole file; see :func:`replacing`."""
+    with replacing(path) as file:
+        file.write(content)
     return path
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a whole file in UTF-8; see :func:`replacing`."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
 def write_parquet(path: Path, table: pa.Table) -> Path:
-    """Like :func:`write_text`; the same table is always the same bytes."""
-    import pyarrow as pa
+    """Write a whole file; the same table is always the same bytes."""
     import pyarrow.parquet as pq
 
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    return write_bytes(path, buffer.getvalue().to_pybytes())
+    with replacing(path) as file:
+        pq.write_table(table, file, compression="zstd")
+    return path
 
 
 def read_parquet(path: Path) -> pa.Table:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from usermirror_gym.errors import DataError
+from usermirror_gym.files import replacing
 
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
@@ -64,11 +65,5 @@ def _find(names: list[str], member: str, archive: Path) -> str:
 
 
 def _write(content: IO[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target) as file:
+        shutil.copyfileobj(content, file, 1 << 20)

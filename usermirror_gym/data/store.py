@@ -6,21 +6,26 @@ Reading gives back what was saved, types included.  The same data set always giv
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from usermirror_gym.data.columns import from_arrow, to_arrow
 from usermirror_gym.data.dataset import RecDataset, Repair
 from usermirror_gym.data.impressions import Impressions
 from usermirror_gym.errors import DataError, RunError
-from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.files import (
+    read_json,
+    read_parquet,
+    remove_unfinished,
+    sha256,
+    write_json,
+    write_parquet,
+)
 from usermirror_gym.types import TIMESTAMP, USER_ID
 
 FORMAT = 1
@@ -48,7 +53,10 @@ def save_dataset(dataset: RecDataset, folder: str | Path) -> Path:
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in _TABLES:
         (folder / f"{name}.parquet").unlink(missing_ok=True)
-    checksums = {name: _write(table, folder / f"{name}.parquet") for name, table in tables.items()}
+    checksums = {
+        name: sha256(write_parquet(folder / f"{name}.parquet", table))
+        for name, table in tables.items()
+    }
     write_json(
         folder / MANIFEST,
         {
@@ -140,20 +148,9 @@ def _impressions(table: pa.Table) -> Impressions:
     )
 
 
-def _write(table: pa.Table, path: Path) -> str:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        pq.write_table(table, temporary, compression="zstd")
-        checksum = _sha256(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return checksum
-
-
 def _read(path: Path, checksum: str) -> pa.Table:
     try:
-        found = _sha256(path)
+        found = sha256(path)
     except OSError as error:
         raise RunError(
             f"cannot read {path}: {error.strerror}. Build the data set again."
@@ -163,12 +160,7 @@ def _read(path: Path, checksum: str) -> pa.Table:
             f"{path} is not the file that {MANIFEST} describes (other SHA-256). "
             "Build the data set again."
         )
-    return pq.read_table(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return read_parquet(path)
 
 
 def _template_text(template: dict[str, Any] | None) -> str | None:

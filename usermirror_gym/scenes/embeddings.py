@@ -18,7 +18,7 @@ from usermirror_gym.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from usermirror_gym.files import write_bytes
+from usermirror_gym.files import replacing
 from usermirror_gym.progress import Display
 from usermirror_gym.types import Float32Array, IntArray
 
@@ -80,9 +80,8 @@ def embed_texts(
     encode = _encoder(model, [texts[row] for row in rows], batch_size)
     vectors = _embed(texts, encode, batch_size, display or Display(quiet=True))
     if path is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, vectors=vectors)
-        write_bytes(path, buffer.getvalue())
+        with replacing(path) as file:
+            np.savez(file, vectors=vectors)
     return vectors
 
 
