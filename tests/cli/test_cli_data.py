@@ -103,3 +103,49 @@ def test_mistaken_names_are_told(name: str, message: str) -> None:
     result = call("fetch", name)
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
+
+
+@pytest.fixture
+def small_build(tmp_path: Path) -> Path:
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        "{name: small, sources: [{name: ml-100k}], scenes: {train: 20, validation: 0, eval: 4}}"
+    )
+    folder = tmp_path / "built"
+    assert call("build", "--config", str(config), "--out", str(folder)).exit_code == 0
+    return folder
+
+
+def test_show_prints_scenes_and_says_where_there_are_none(small_build: Path) -> None:
+    shown = call("show", str(small_build), "--count", "2")
+    assert shown.exit_code == 0
+    assert shown.output.count("== ml-100k/") == 2
+    empty = call("show", str(small_build), "--split", "validation")
+    assert (empty.exit_code, empty.output) == (0, "ml-100k has no validation scenes\n")
+    assert call("show", str(small_build), "--count=-1").exit_code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_readable_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = call("build", "--config", "ml-100k", "--out", str(tmp_path / "file" / "inner"))
+    text = "".join(result.output.split())
+    assert result.exit_code == 1
+    assert "Notadirectory" in text
+    assert str(tmp_path / "file") in text
+    assert "Traceback" not in text
+
+
+def test_a_setting_that_is_no_yaml_is_one_readable_error() -> None:
+    result = call("build", "--config", "ml-100k", "--set", "scenes.train=[1")
+    assert result.exit_code == 1
+    assert "--set scenes.train=[1: the value is not YAML" in " ".join(result.output.split())
+
+
+def test_ctrl_c_ends_with_a_word_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("usermirror_gym.distill.build.build_data", interrupted)
+    result = call("build", "--config", "ml-100k")
+    assert result.exit_code == 130
+    assert "Stopped" in result.output

@@ -1,4 +1,4 @@
-"""``usermirror data``: raw data sets."""
+"""``usermirror data``: raw data sets, and the training data that are built from them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def audit(folder: Annotated[Path, typer.Argument(help="Of a finished build.")]) 
 def show(
     folder: Annotated[Path, typer.Argument(help="Of a finished build.")],
     split: Annotated[str, typer.Option(help="train, validation or eval.")] = "eval",
-    count: Annotated[int, typer.Option(help="Scenes of each data set.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Scenes of each data set.")] = 1,
 ) -> None:
     """Print scenes as the model reads them, with the right answer."""
     from usermirror_gym.distill.built import read_build
@@ -119,8 +119,12 @@ def show(
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     for source in read_build(folder).sources:
+        scenes = scenes_of(source.scenes(split).slice(0, count))
+        if not scenes:
+            print(f"{source.name} has no {split} scenes")
+            continue
         builder = PromptBuilder(domain_text(source.dataset), PromptConfig(form="scene"))
-        for scene in scenes_of(source.scenes(split).slice(0, count)):
+        for scene in scenes:
             prompt = builder.letters(scene)
             print(f"== {scene.name}", *(m.content for m in prompt.messages), sep="\n")
             answer = "?" if scene.target is None else prompt.options[scene.target]

@@ -13,7 +13,11 @@ Setting = Annotated[
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
-    """``name=value`` pairs; values are YAML."""
+    """``name=value`` pairs; values are YAML.
+
+    Raises:
+        ConfigError: a pair has no ``=``, or its value is not YAML.
+    """
     import yaml
 
     from usermirror_gym.errors import ConfigError
@@ -23,5 +27,10 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--set takes name=value, got {pair!r}")
-        settings[name.strip()] = yaml.safe_load(value)
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--set {pair}: the value is not YAML; write texts in quotes"
+            ) from error
     return settings
