@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,8 @@ def test_a_choice_before_publication_is_not_used(toy: Toy) -> None:
     columns = draw_scenes(Rankers(split), ScenePlan(slate_size=2, min_history=2), (5, None))
     assert columns.items.tolist() == [4]
     assert columns.dropped == {"choice logged before its item was published": 1}
+    with pytest.raises(ConfigError, match="choices logged before their item was published: 1"):
+        draw_scenes(Rankers(split), ScenePlan(slate_size=2, min_history=2), (5, 10))
 
 
 def test_a_repeated_item_is_not_a_choice(toy: Toy) -> None:
@@ -215,12 +218,21 @@ def test_clear_errors(split: TimeSplit) -> None:
         build_scenes(split, ScenePlan(samplers={"unifrom": 1.0}))
     with pytest.raises(SceneError, match="use shorter lists"):
         build_scenes(split, ScenePlan(slate_size=60))
-    with pytest.raises(ConfigError, match=r"slate_size must be a positive number .*, got 0"):
-        ScenePlan(slate_size=0)
+    mistaken: tuple[Any, ...] = (0, 2.5, "5", (3, 2), (1, 2, 3))
+    for size in mistaken:
+        with pytest.raises(ConfigError, match="slate_size must be a positive whole number") as told:
+            ScenePlan(slate_size=size)
+        assert str(told.value).endswith(f"got {size!r}")
+    with pytest.raises(ConfigError, match="min_history must not be negative, got -1"):
+        ScenePlan(min_history=-1)
+    with pytest.raises(ConfigError, match=r"embedding must have the shape .* got \(3, 2\)"):
+        Rankers(split, embedding=np.ones((3, 2), np.float32))
     with pytest.raises(ConfigError, match="at least one sampler"):
         build_scenes(split, ScenePlan(samplers={"uniform": 0.0}))
-    with pytest.raises(ConfigError, match="must not be negative, got -1"):
-        build_scenes(split, ScenePlan(samplers={"uniform": 2.0, "popularity": -1.0}))
+    for share in (-1.0, float("nan"), float("inf"), "much"):
+        samplers: dict[str, Any] = {"uniform": 2.0, "popularity": share}
+        with pytest.raises(ConfigError, match=f"must be a number, 0 or more, got {share!r}"):
+            build_scenes(split, ScenePlan(samplers=samplers))
     with pytest.raises(ConfigError, match="'content' needs item embeddings"):
         build_scenes(split, ScenePlan(samplers={"content": 1.0}))
     with pytest.raises(ConfigError, match="'tiny' has none"):

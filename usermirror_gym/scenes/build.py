@@ -23,7 +23,8 @@ from usermirror_gym.types import AVAILABLE_FROM, PAD, BoolArray, IntArray
 
 Window = tuple[int | None, int | None]
 """``[from, before)`` in seconds; ``None`` is open."""
-_PRIORITY, _REMOVED, _SIZE, _LINES, _ORDER = range(8, 13)  # random streams, see randomness.py
+# Random streams, see randomness.py.
+PRIORITY_STREAM, _REMOVED, _SIZE, LINES_STREAM, _ORDER = range(8, 13)
 _CHUNK_CELLS = 4_000_000
 
 
@@ -49,17 +50,25 @@ class ScenePlan:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"count must be at least 1, got {self.count}")
+        if self.min_history < 0:
+            raise ConfigError(f"min_history must not be negative, got {self.min_history}")
         for name in ("slate_size", "history"):
-            low, high = as_range(getattr(self, name))
-            if not 1 <= low <= high:
+            if not _is_range(getattr(self, name)):
                 raise ConfigError(
-                    f"{name} must be a positive number or a range (low, high), "
+                    f"{name} must be a positive whole number or a range (low, high) of them, "
                     f"got {getattr(self, name)!r}"
                 )
         if not 0 <= self.removed <= 1:
             raise ConfigError(f"removed is a share between 0 and 1, got {self.removed!r}")
         if self.balance not in ("none", "popularity"):
             raise ConfigError(f"balance must be 'none' or 'popularity', got {self.balance!r}")
+
+
+def _is_range(value: object) -> bool:
+    ends = (value, value) if isinstance(value, int) else value
+    if not isinstance(ends, tuple | list) or len(ends) != 2:
+        return False
+    return all(isinstance(end, int) for end in ends) and 1 <= ends[0] <= ends[1]
 
 
 def as_range(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -98,12 +107,14 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
     unpublished = ~_published(rankers, line.items[events], line.times[events])
     events = events[~unpublished]
     if not len(events):
+        early = f"; choices logged before their item was published: {unpublished.sum()}"
         raise ConfigError(
             f"no event in {rankers.split.dataset.name!r} {_describe(window)} has "
-            f"{plan.min_history} earlier interactions"
+            f"{plan.min_history} earlier interactions (min_history)"
+            f"{early if unpublished.any() else ''}"
         )
     own = keys(plan.seed, line.users[events], line.items[events], line.times[events])
-    order = np.argsort(uniforms(own, _PRIORITY)[:, 0], kind="stable")[: plan.count]
+    order = np.argsort(uniforms(own, PRIORITY_STREAM)[:, 0], kind="stable")[: plan.count]
     groups = _strata(rankers, plan, events)
     parts = [
         _chunk(rankers, plan, groups, events[rows], own[rows])
@@ -123,18 +134,23 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
 def eligible(line: Timeline, min_history: int, window: Window) -> IntArray:
     """Positions in the timeline of the events that a scene can be built around."""
     good = line.dated & (line.earlier >= min_history) & line.first_touch
+    return np.flatnonzero(good & inside(line.times, window))
+
+
+def inside(times: IntArray, window: Window) -> BoolArray:
+    """Which of the times are in the window."""
     start, end = window
+    good = np.ones(len(times), np.bool_)
     if start is not None:
-        good &= line.times >= start
+        good &= times >= start
     if end is not None:
-        good &= line.times < end
-    return np.flatnonzero(good)
+        good &= times < end
+    return good
 
 
 def _describe(window: Window) -> str:
-    start, end = window
-    parts = [f"from {start}" if start is not None else "", f"before {end}" if end else ""]
-    return " and ".join(p for p in parts if p) or "at any time"
+    named = zip(("from", "before"), window, strict=True)
+    return " and ".join(f"{word} {t}" for word, t in named if t is not None) or "at any time"
 
 
 def _strata(rankers: Rankers, plan: ScenePlan, events: IntArray) -> Strata:
@@ -170,7 +186,7 @@ def _chunk(
     balanced = plan.balance == "popularity"
     origin = fill_lists(draft, rankers, groups, plan.samplers, balanced=balanced)
     slates, origins = _shuffle(draft, origin, removed)
-    lines = np.minimum(integers(own, _LINES, *as_range(plan.history)), draft.lengths)
+    lines = np.minimum(integers(own, LINES_STREAM, *as_range(plan.history)), draft.lengths)
     found = (slates != PAD).sum(axis=1)
     columns = SceneColumns(
         dataset=rankers.split.dataset.name,

@@ -32,17 +32,20 @@ def check_samplers(samplers: Mapping[str, float], rankers: Rankers) -> None:
 
     Raises:
         UnknownNameError: no such sampler.
-        ConfigError: a share is negative, all are zero, or what a sampler needs is not there.
+        ConfigError: a share is no number or negative, all are zero, or what a sampler needs is
+            not there.
     """
     for name, share in samplers.items():
         if name not in SAMPLERS:
             raise UnknownNameError("exposure sampler", name, SAMPLERS)
-        if not share >= 0:
-            raise ConfigError(f"the share of sampler {name!r} must not be negative, got {share!r}")
+        if not isinstance(share, int | float) or not 0 <= share < float("inf"):
+            raise ConfigError(
+                f"the share of sampler {name!r} must be a number, 0 or more, got {share!r}"
+            )
     if not sum(samplers.values()) > 0:
         raise ConfigError(f"at least one sampler needs a positive share, got {dict(samplers)}")
-    if samplers.get("content") and rankers.embedding is None:
-        raise ConfigError("the sampler 'content' needs item embeddings: give embedding a model")
+    if samplers.get("content"):
+        rankers.require_embedding()
     if samplers.get("social") and rankers.split.dataset.friends is None:
         raise ConfigError(
             f"the sampler 'social' needs friends, and {rankers.split.dataset.name!r} has none"

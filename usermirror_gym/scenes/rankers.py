@@ -13,6 +13,7 @@ from scipy import sparse
 from scipy.linalg import eigh
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.timeline import Timeline, spans
 from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, FloatArray, IntArray
 
@@ -116,6 +117,9 @@ class Rankers:
             used (see :func:`usermirror_gym.scenes.embeddings.embed_texts`).
         dim: of the collaborative ranker.
         seed: of the decomposition.
+
+    Raises:
+        ConfigError: the embedding does not have one row an item.
     """
 
     def __init__(
@@ -126,6 +130,12 @@ class Rankers:
         dim: int = 64,
         seed: int = 0,
     ) -> None:
+        rows = split.dataset.n_items + 1
+        if embedding is not None and (embedding.ndim != 2 or len(embedding) != rows):
+            raise ConfigError(
+                f"embedding must have the shape (n_items + 1, e) = ({rows}, e), the first row for "
+                f"padding, got {embedding.shape}"
+            )
         self.split = split
         self.embedding = embedding
         self.dim = dim
@@ -154,6 +164,16 @@ class Rankers:
         matrix.data[:] = 1.0
         return self.collaborative.scores(matrix)
 
+    def require_embedding(self) -> Float32Array:
+        """The embedding, for what cannot do without it.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.embedding is None:
+            raise ConfigError("the sampler 'content' needs item embeddings: give embedding a model")
+        return self.embedding
+
     @cached_property
     def crowding(self) -> Float32Array:
         """``(n_items + 1,)`` mean similarity of each item to its ten nearest neighbours.
@@ -162,8 +182,7 @@ class Rankers:
         similarity evens that out (CSLS: Conneau et al., Word translation without parallel data,
         ICLR 2018).
         """
-        embedding = self.embedding
-        assert embedding is not None  # asked for by the content sampler only
+        embedding = self.require_embedding()
         near = min(NEIGHBOURS, len(embedding) - 1)
         crowding = np.empty(len(embedding), np.float32)
         for start in range(0, len(embedding), 1024):

@@ -134,8 +134,7 @@ def content(place: Place) -> IntArray:
     """
     draft, rows = place.draft, place.rows
     anchors = _chain_ends(place) if place.balanced else draft.chosen[rows]
-    embedding = place.rankers.embedding
-    assert embedding is not None  # checked before the first list is filled
+    embedding = place.rankers.require_embedding()
     scores = embedding[anchors] @ embedding.T
     if place.balanced:
         scores -= place.rankers.crowding / 2
