@@ -17,7 +17,6 @@ import pytest
 from typer.testing import CliRunner
 
 from usermirror_gym.cli import app
-from usermirror_gym.data import save_dataset
 from usermirror_gym.distill.audit import audit_build
 from usermirror_gym.distill.build import build_data
 from usermirror_gym.distill.built import read_build
@@ -118,10 +117,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         ("scenes.removed", 2, ConfigError, r"scenes\.removed: .* less than or equal to 1, got 2"),
         ("rationales.sampling.maxtokens", 9, UnknownNameError, "Did you mean 'max_tokens'"),
         ("sources", [{"name": "a", "scenes": {"tran": 1}}], UnknownNameError, "mean 'train'"),
-        ("sources", [{"name": "a"}, {"name": "a"}], ConfigError, "'a' is named twice"),
+        ("sources", [{"name": "a"}, {"name": "a"}], ConfigError, "'a' and 'a' would share"),
+        ("sources", [{"name": "x/a.yaml"}, {"name": "y/a.yaml"}], ConfigError, "file name 'a'"),
+        ("selection.selector", "dificulty", UnknownNameError, "Did you mean 'difficulty'"),
+        ("scenes.samplers", {"unifrm": 1}, UnknownNameError, "Did you mean 'uniform'"),
+        ("scenes.train_slate", [5, 2], ConfigError, "train_slate must go from low to high"),
+        ("scenes.embedding", None, ConfigError, "'content' needs item embeddings"),
+        ("rationales.strong", {"checkpoint": "x", "engine": "batch", "options": {"base_url": 1}},
+         ConfigError, "take 'base_url' out"),
         ("rationales.weak.engine", "batch", ConfigError, "also the predictor"),
     ],
-)
+)  # fmt: skip
 def test_settings_are_checked_before_anything_is_done(
     setting: str, value: Any, error: type[Exception], message: str
 ) -> None:
@@ -153,23 +159,6 @@ def test_a_data_set_of_ones_own(tmp_path: Path, tiny_tables: Path) -> None:
     )  # fmt: skip
     folder = build_data(config, tmp_path / "out", display=QUIET)
     assert audit_build(folder).passed
-
-
-@pytest.fixture
-def tiny_tables(tmp_path: Path) -> Path:
-    from usermirror_gym.testing.data import tiny_split
-
-    data = tiny_split(n_users=60, n_items=60).dataset
-    save_dataset(data, tmp_path / "raw")
-    mapping = tmp_path / "mine.yaml"
-    data.items.reset_index().to_csv(tmp_path / "films.csv", index=False)
-    data.interactions.to_csv(tmp_path / "log.csv", index=False)
-    mapping.write_text(
-        "name: mine\ndomain: movie\n"
-        "interactions: {file: log.csv, user: user_id, item: item_id, time: timestamp}\n"
-        "items: {file: films.csv, item: item_id, title: title, texts: [genres], numbers: [year]}\n"
-    )
-    return mapping
 
 
 def test_command_line(tmp_path: Path) -> None:

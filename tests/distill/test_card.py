@@ -255,8 +255,10 @@ def test_references_and_unclear_shortcuts_are_not_called_shortcuts() -> None:
     noted = [any("above chance" in n for n in attention(CardFacts("t", shortcuts=[c])))
              for c in cases]  # fmt: skip
     assert noted == [True, False, False, False]
-    several = attention(CardFacts("t", shortcuts=[row | {"source": "films"}, row]))
-    assert several[-1].endswith("history: n on l of films, n on l.")
+    other = row | {"name": "m, too"}
+    several = attention(CardFacts("t", shortcuts=[row | {"source": "films"}, row, other]))
+    assert several[-2].endswith("on l of films: “n” 40.0% (chance 20.0%).")
+    assert several[-1].endswith("on l: “n” 40.0% (chance 20.0%), “m, too” 40.0% (chance 20.0%).")
 
 
 @pytest.mark.parametrize("scenes", [{}, {"train": []}, {"train": [scene(0)]}])

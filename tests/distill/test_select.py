@@ -19,7 +19,7 @@ from usermirror_gym.distill.assessment import (
     assess,
 )
 from usermirror_gym.distill.select import BELOW_CUT, NO_SCORE, SCHEMA, allocate, select
-from usermirror_gym.distill.selectors import SELECTORS, ifd
+from usermirror_gym.distill.selectors import SELECTORS
 from usermirror_gym.distill.uncertainty import Predictions
 from usermirror_gym.errors import ConfigError, DataError, UnknownNameError
 
@@ -239,33 +239,11 @@ def test_ties_do_not_depend_on_the_order_of_the_scenes() -> None:
     assert set(kept) != set(select(forward, size=10, seed=1).kept)
 
 
-def test_ifd_of_answers_by_hand() -> None:
-    # Perplexities with the prompt 2 and 4, without it 8 and 2.
-    given_prompt = [np.log([0.5, 0.5]), np.log([0.25])]
-    alone = [np.log([0.125, 0.125]), np.log([0.5])]
-    assert ifd(given_prompt, alone) == pytest.approx([0.25, 2.0])
-
-
 def test_ifd_selector_takes_the_largest_below_one() -> None:
     found = judged(CASES).with_ifd(np.array([0.4, 0.9, 1.0]))
     selection = select(found, size=1, selector="ifd")
     assert selection.kept == ("strong right",)
     assert rows_of(selection)["both wrong"]["reason"] == NO_SCORE
-
-
-@pytest.mark.parametrize(
-    ("given_prompt", "alone", "message"),
-    [
-        ([[-1.0, -1.0]], [[-1.0]], "same tokens"),
-        ([[]], [[]], "at least one"),
-        ([[0.5]], [[-1.0]], "at most 0"),
-        ([[-np.inf]], [[-1.0]], "finite"),
-        ([[-1.0]], [], "1 answers with, 0 without"),
-    ],
-)
-def test_ifd_refuses_what_is_no_log_likelihood(given_prompt, alone, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        ifd([np.array(x) for x in given_prompt], [np.array(x) for x in alone])
 
 
 def test_every_selector_keeps_only_pairs() -> None:

@@ -62,7 +62,8 @@ class Assessment:
     rejected: IntArray  # (S,) index of the rationale; -1: none
     rejected_by_strong: BoolArray  # (S,) who wrote it
     ifd: FloatArray | None = None
-    """``(S,)`` from :func:`~usermirror_gym.distill.selectors.ifd`; only its selector needs it."""
+    """``(S,)`` of the chosen answers, NaN without one; see :mod:`~usermirror_gym.distill.ifd`.
+    Only the selector of that name needs it."""
 
     def with_ifd(self, ifd: FloatArray) -> Assessment:
         """The same with instruction-following difficulties; DataError unless one per scene."""

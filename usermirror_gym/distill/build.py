@@ -15,6 +15,7 @@ A build is a folder:
     card.md, card.html                 the data card, made from the rest
 
 A build that was killed goes on where it was, and ends with the same files as one that was not.
+It goes on with the same settings, but for those that only say how servers are asked.
 """
 
 from __future__ import annotations
@@ -33,20 +34,23 @@ from filelock import FileLock, Timeout
 
 import usermirror_gym
 from usermirror_gym.distill.audit import AuditReport, audit_build
+from usermirror_gym.distill.audit_checks import Finding
 from usermirror_gym.distill.built import read_build
 from usermirror_gym.distill.card import write_card
 from usermirror_gym.distill.card_facts import CardFacts, card_facts
 from usermirror_gym.distill.config import BuildConfig
 from usermirror_gym.distill.estimate import Estimate
+from usermirror_gym.distill.rationale_plan import ROLES
 from usermirror_gym.distill.rationale_stage import (
     SourceRationales,
+    check_models,
     engine_cache,
     select_pairs,
     write_direct,
 )
 from usermirror_gym.distill.scene_stage import SceneStage
 from usermirror_gym.distill.shortcuts import shortcut_audit, shortcut_table
-from usermirror_gym.errors import RunError
+from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
@@ -58,6 +62,11 @@ from usermirror_gym.files import (
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.table import SPLITS
 
+_OPERATIONAL = {
+    "batch_size", "prompt_price", "completion_price",
+    "base_url", "key_variable", "concurrency", "timeout", "max_retries",
+}  # fmt: skip
+"""Settings of ``rationales`` that may change when a build goes on."""
 _UNLISTED = ("manifest.json", "card.md", "card.html", "cache")
 _PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "torch", "transformers")
 
@@ -69,14 +78,24 @@ def estimate_build(config: BuildConfig, folder: str | Path, *, display: Display)
         one estimate per source and model; none for a build without rationales.
 
     Raises:
-        RunError: see :func:`build_data`; also for batch files, whose pace nobody knows.
+        RunError: see :func:`build_data`.
+        ConfigError: a model is asked through batch files, whose pace nobody knows.
     """
     folder = Path(folder)
+    rationales = config.rationales
+    if rationales and "batch" in (rationales.model(role).engine for role in ROLES):
+        raise ConfigError(
+            "how long batch files take, only their provider knows: give the model the engine "
+            "'openai' or 'transformers' for an estimate"
+        )
     with _building(config, folder):
+        make_engine = engine_cache()
+        if rationales:
+            check_models(rationales, make_engine)
         stages = _scene_stages(config, folder, display)
-        if config.rationales is None:
+        if rationales is None:
             return []
-        sources = [SourceRationales(config, stage, engine_cache()) for stage in stages]
+        sources = [SourceRationales(rationales, stage, make_engine) for stage in stages]
         return [one for source in sources for one in source.estimates()]
 
 
@@ -108,61 +127,92 @@ def build_data(config: BuildConfig, folder: str | Path, *, display: Display) -> 
 @contextmanager
 def _building(config: BuildConfig, folder: Path) -> Iterator[None]:
     """The folder is this build's, and nobody else is building in it."""
-    _begin(config, folder)
+    begun = (folder / "config.json").is_file()
+    # Hidden: the lock and the temporary files of a build that was killed at its very beginning.
+    if not begun and folder.is_dir() and any(p.name[0] != "." for p in folder.iterdir()):
+        raise RunError(f"{folder} is not empty and holds no build; use another folder")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
             remove_unfinished(folder)
+            _keep_settings(config, folder)
             yield
     except Timeout as error:
-        raise RunError(f"another process is building in {folder}") from error
+        raise RunError(
+            f"another process is building in {folder}: wait for it, or use another folder"
+        ) from error
 
 
-def _begin(config: BuildConfig, folder: Path) -> None:
+def _keep_settings(config: BuildConfig, folder: Path) -> None:
+    """Write ``config.json``, or compare with it."""
     settings = json.loads(config.model_dump_json())
     path = folder / "config.json"
     if path.is_file():
-        different = _differences(read_json(path), settings)
+        old = read_json(path)
+        different = [
+            f"{name}: {before!r} there, {now!r} here"
+            for name, before, now in _differences(old, settings)
+            if not _may_change(name)
+        ]
         if different:
             raise RunError(
                 f"{folder} holds a build with other settings ({'; '.join(different[:3])}). "
                 "Use another folder, or delete this one."
             )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise RunError(f"{folder} is not empty and holds no build; use another folder")
-    else:
-        write_json(path, settings)
+        if old == settings or (folder / "manifest.json").is_file():
+            return
+    write_json(path, settings)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted name, old and new value of what is not the same."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
         parts = [_differences(old.get(k), new.get(k), f"{name}.{k}" if name else k) for k in keys]
         return [d for part in parts for d in part]
-    return [] if old == new else [f"{name}: {old!r} there, {new!r} here"]
+    return [] if old == new else [(name, old, new)]
+
+
+def _may_change(name: str) -> bool:
+    """Whether a setting says how rationales are asked for, rather than what they are."""
+    group, last = name.split(".")[:1], name.split(".")[-1]
+    return group == ["rationales"] and last in _OPERATIONAL
 
 
 def _run(config: BuildConfig, folder: Path, display: Display) -> None:
+    make_engine, rationales = engine_cache(), config.rationales
+    if rationales:
+        check_models(rationales, make_engine)
     stages = _scene_stages(config, folder, display)
-    facts = {stage.slug: stage.run() for stage in stages}
     write_direct(stages, folder)
-    if config.rationales:
-        make_engine = engine_cache()
-        sources = [SourceRationales(config, stage, make_engine) for stage in stages]
+    if rationales:
+        sources = [SourceRationales(rationales, stage, make_engine) for stage in stages]
         for source in sources:
             source.run()
         selection = select_pairs(config, sources, folder)
-        display.say(f"{len(selection.kept):,} preference pairs; not kept: {selection.dropped()}")
+        display.say(selection.summary())
         usage = [asdict(summary) for source in sources for summary in source.summaries()]
         write_json(folder / "selection" / "usage.json", usage)
     write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
-    write_manifest(config, folder, facts)
+    write_manifest(config, folder, {stage.slug: stage.run() for stage in stages})
 
 
 def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[SceneStage]:
-    """One finished stage per source."""
+    """One finished stage per source.
+
+    Raises:
+        ConfigError: two sources are the same data set.
+    """
     stages = [SceneStage(config, source, folder, display) for source in config.sources]
+    names: dict[str, str] = {}
     for stage in stages:
-        stage.run()
+        name = stage.run()["dataset"]
+        if name in names:
+            raise ConfigError(
+                f"sources {names[name]!r} and {stage.source.name!r} are both called {name!r}: give "
+                "one of the data sets another name, so that their scenes can be told apart"
+            )
+        names[name] = stage.source.name
     return stages
 
 
@@ -238,13 +288,19 @@ def build_facts(folder: Path, report: AuditReport) -> CardFacts:
         dropped=_dropped(sources),
         usage=read_json(usage) if usage.is_file() else (),
         shortcuts=read_json(folder / "shortcuts.json"),
-        leaks=[asdict(finding) for finding in report.findings],
+        leaks=[_leak(finding) for finding in report.findings],
         sources=[
             {"name": name} | {k: s[k] for k in ("title", "homepage", "terms", "citation")}
             for name, s in sources.items()
         ],
         manifest=manifest,
     )
+
+
+def _leak(finding: Finding) -> dict[str, Any]:
+    """A row of the card; scenes only where there are any."""
+    row = asdict(finding)
+    return row if finding.scenes else {k: v for k, v in row.items() if k != "scenes"}
 
 
 def _dropped(sources: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -21,14 +21,13 @@ from usermirror_gym.distill.card_facts import CardFacts, Rows, card_facts
 from usermirror_gym.distill.card_markdown import code_block, escape, markdown_table
 from usermirror_gym.distill.card_text import cell, columns, flatten, heading, is_numeric, table_cell
 from usermirror_gym.distill.histogram import Histogram
+from usermirror_gym.distill.shortcuts import LIMIT
 from usermirror_gym.files import write_text
 
 __all__ = ["CardFacts", "card_facts", "write_card"]
 
 SUSPICIOUS = 0.001
 """Positions with a smaller p are pointed out."""
-LIMIT = 0.05
-"""So are shortcuts further above chance than this, if their interval is above chance too."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,20 @@ def key_figures(facts: CardFacts) -> list[tuple[str, str]]:
 def attention(facts: CardFacts) -> list[str]:
     """What a reader should know before using the data; also what was not checked."""
     notes = []
+    pairs = facts.selection
+    if pairs and not any(row["kept"] for row in pairs):
+        count = sum(row["scenes"] for row in pairs)
+        notes.append(
+            f"No preference pair came of the {cell(count)} scenes with rationales; the reasons are "
+            "counted below."
+        )
     failed = [row for row in facts.leaks if row.get("verdict") == "failed"]
     if failed:
         names = ", ".join(f"{row.get('check')} ({row.get('source')})" for row in failed)
         notes.append(f"The leakage audit failed: {names}.")
     if not facts.leaks:
         notes.append("The leakage audit was not run on this build.")
-    marked = [row for row in facts.shortcuts if _is_shortcut(row)]
-    if marked:
-        names = ", ".join(_shortcut_name(row) for row in marked)
-        points = f"{100 * LIMIT:g} points"
-        notes.append(f"More than {points} above chance without reading the history: {names}.")
+    notes += _shortcut_notes([row for row in facts.shortcuts if _is_shortcut(row)])
     if not facts.shortcuts:
         notes.append("The shortcut audit was not run on this build.")
     if facts.position_test and facts.position_test["p"] < SUSPICIOUS:
@@ -156,6 +158,7 @@ def _settings(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _is_shortcut(row: dict[str, Any]) -> bool:
+    """As :attr:`.shortcuts.ShortcutRow.marked`, of a row read back."""
     if row.get("reads_history") or row.get("accuracy") is None or row.get("chance") is None:
         return False
     low = row.get("low")
@@ -163,9 +166,19 @@ def _is_shortcut(row: dict[str, Any]) -> bool:
     return bool(row["accuracy"] - row["chance"] > LIMIT and clear)
 
 
-def _shortcut_name(row: dict[str, Any]) -> str:
-    source = f" of {row['source']}" if row.get("source") else ""
-    return f"{row.get('name')} on {row.get('lists', 'the lists')}{source}"
+def _shortcut_notes(rows: Rows) -> list[str]:
+    """One sentence for the shortcuts of each source and kind of lists."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        of = f" of {row['source']}" if row.get("source") else ""
+        names = found.setdefault(f"{row.get('lists', 'the lists')}{of}", [])
+        names.append(f"“{row.get('name')}” {row['accuracy']:.1%} (chance {row['chance']:.1%})")
+    points = f"{100 * LIMIT:g} points"
+    return [
+        f"More than {points} above chance without reading the history, on {where}: "
+        f"{', '.join(names)}."
+        for where, names in found.items()
+    ]
 
 
 def _safe_link(address: object) -> str:

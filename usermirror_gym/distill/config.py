@@ -10,8 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from usermirror_gym.configs import preset_names, read_preset
-from usermirror_gym.distill.rationale_plan import RationaleSettings
+from usermirror_gym.distill.rationale_plan import ROLES, RationaleSettings, Role
+from usermirror_gym.distill.selectors import SELECTORS
 from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.scenes.samplers import SAMPLERS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -56,6 +58,17 @@ class SceneSettings(_Settings):
     name or folder, ``vllm:<name>``."""
     collaborative_dim: Annotated[int, Field(ge=1)] = 64
 
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> SceneSettings:
+        for name in self.samplers:
+            if name not in SAMPLERS:
+                raise UnknownNameError("exposure sampler", name, SAMPLERS)
+        for name in ("train_slate", "eval_slate", "history"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must go from low to high, got {low} to {high}")
+        return self
+
 
 class SourceSettings(_Settings):
     """One raw data set."""
@@ -69,6 +82,12 @@ class SourceSettings(_Settings):
     scenes: dict[str, Any] = {}
     """Overrides of the build's scene settings."""
 
+    @property
+    def slug(self) -> str:
+        """The source's name, or that of its YAML file, as a file name."""
+        stem = Path(self.name).stem if self.name.endswith((".yaml", ".yml")) else self.name
+        return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+
 
 class ModelSettings(_Settings):
     """Who writes, and with which engine."""
@@ -81,7 +100,17 @@ class ModelSettings(_Settings):
     options: dict[str, Any] = {}
     """Arguments of the engine: dtype, device; base_url, concurrency ..."""
     sampling: dict[str, Any] = {}
-    """Overrides of the rationale settings, and ``prompt_price`` / ``completion_price``."""
+    """Overrides of the build's ``rationales.sampling``: ``n``, prices ..."""
+
+    @model_validator(mode="after")
+    def _files_have_no_engine(self) -> ModelSettings:
+        unused = self.options.keys() - {"extra_body"}
+        if self.engine == "batch" and unused:
+            raise ValueError(
+                f"batch files are asked by nobody here: take {min(unused)!r} out of the options "
+                "(they know 'extra_body' only)"
+            )
+        return self
 
 
 class RationaleStage(_Settings):
@@ -104,9 +133,18 @@ class RationaleStage(_Settings):
             )
         return self
 
-    def settings(self, model: ModelSettings, seed: int) -> RationaleSettings:
-        """How this model samples."""
-        values = {"seed": seed, **self.sampling, **model.sampling}
+    def model(self, role: Role) -> ModelSettings:
+        """The model that has this role."""
+        return self.strong if role == "strong" else self.weak
+
+    def sampling_of(self, role: Role, seed: int) -> RationaleSettings:
+        """How the model of this role samples.
+
+        Raises:
+            UnknownNameError: no such setting; suggests the nearest.
+            ConfigError: a value that cannot be used.
+        """
+        values = {"seed": seed, **self.sampling, **self.model(role).sampling}
         known = [f.name for f in fields(RationaleSettings)]
         for name in values:
             if name not in known:
@@ -118,9 +156,16 @@ class SelectionStage(_Settings):
     """Which scenes become preference pairs."""
 
     selector: str = "difficulty"
+    """A name of :data:`~usermirror_gym.distill.selectors.SELECTORS`."""
     size: Annotated[int, Field(ge=1)] = 10_000
     reading: Literal["sampled", "likeliest"] = "sampled"
     """How a rationale's choice is read: sampled as in the paper, or the likeliest option."""
+
+    @model_validator(mode="after")
+    def _selector_exists(self) -> SelectionStage:
+        if self.selector not in SELECTORS:
+            raise UnknownNameError("selector", self.selector, SELECTORS)
+        return self
 
 
 class BuildConfig(_Settings):
@@ -136,15 +181,43 @@ class BuildConfig(_Settings):
 
     @model_validator(mode="after")
     def _sources_differ(self) -> BuildConfig:
-        names = [source.name for source in self.sources]
-        if twice := {n for n in names if names.count(n) > 1}:
-            raise ValueError(f"source {min(twice)!r} is named twice")
+        names: dict[str, str] = {}
+        for source in self.sources:
+            if source.slug in names:
+                raise ValueError(
+                    f"sources {names[source.slug]!r} and {source.name!r} would share the file name "
+                    f"{source.slug!r}: name each source once, and each YAML file differently"
+                )
+            names[source.slug] = source.name
+        return self
+
+    @model_validator(mode="after")
+    def _selector_can_be_computed(self) -> BuildConfig:
+        if self.rationales is None or self.selection.selector != "ifd":
+            return self
+        if self.rationales.weak.engine != "transformers":
+            raise ValueError(
+                "the selector 'ifd' scores whole texts with the weak model, which servers cannot "
+                "do: use the engine 'transformers' for it, or another selector"
+            )
         return self
 
     def scenes_of(self, source: SourceSettings) -> SceneSettings:
-        """The scene settings of one source."""
+        """The scene settings of one source.
+
+        Raises:
+            UnknownNameError: it overrides a setting that does not exist.
+            ConfigError: a value that cannot be used.
+        """
         values = {**self.scenes.model_dump(), **source.scenes}
-        return _validated(SceneSettings, values, f"source {source.name!r}, scenes")
+        where = f"source {source.name!r}, scenes"
+        settings: SceneSettings = _validated(SceneSettings, values, where)
+        if settings.samplers.get("content") and settings.embedding is None:
+            raise ConfigError(
+                f"{where}: the sampler 'content' needs item embeddings: set scenes.embedding, or "
+                "leave the sampler out"
+            )
+        return settings
 
 
 def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> BuildConfig:
@@ -164,8 +237,8 @@ def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     for source in config.sources:
         config.scenes_of(source)
     if config.rationales:
-        for model in (config.rationales.strong, config.rationales.weak):
-            config.rationales.settings(model, config.seed)
+        for role in ROLES:
+            config.rationales.sampling_of(role, config.seed)
     return config
 
 
@@ -207,7 +280,13 @@ def _validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
             raise UnknownNameError(
                 f"setting of {where}", place, _names_beside(model, first["loc"])
             ) from error
-        raise ConfigError(f"{where}, {place}: {first['msg']}, got {first['input']!r}") from error
+        at = f"{where}, {place}" if place else where
+        ours = first.get("ctx", {}).get("error")
+        if isinstance(ours, UnknownNameError):
+            raise ours from error
+        if ours is not None:
+            raise ConfigError(f"{at}: {ours}") from error
+        raise ConfigError(f"{at}: {first['msg']}, got {first['input']!r}") from error
 
 
 def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:

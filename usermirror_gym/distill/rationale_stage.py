@@ -13,16 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.distill.assessment import assess
+from usermirror_gym.distill.assessment import Assessment, assess
 from usermirror_gym.distill.batch_files import BatchJob, read_batch_results, write_batch
 from usermirror_gym.distill.config import BuildConfig, ModelSettings, RationaleStage
 from usermirror_gym.distill.estimate import Estimate, estimate
+from usermirror_gym.distill.ifd import score_answers
 from usermirror_gym.distill.predictions import load_predictions, predict_choices
 from usermirror_gym.distill.preferences import direct_rows, preference_rows, sft_rows, write_rows
-from usermirror_gym.distill.rationale_plan import Role
-from usermirror_gym.distill.rationale_prompt import rationale_prompt
+from usermirror_gym.distill.rationale_plan import ROLES, RationaleSettings, Role
+from usermirror_gym.distill.rationale_prompt import answer, rationale_prompt
 from usermirror_gym.distill.rationales import (
     Rationale,
     RationaleSummary,
@@ -32,7 +34,7 @@ from usermirror_gym.distill.rationales import (
 )
 from usermirror_gym.distill.scene_stage import SceneStage
 from usermirror_gym.distill.select import Selection, select
-from usermirror_gym.distill.uncertainty import Predictions
+from usermirror_gym.distill.uncertainty import NO_CHOICE, Predictions
 from usermirror_gym.engines import SERVER_PREFIX, Engine, load_engine
 from usermirror_gym.errors import RunError
 from usermirror_gym.files import write_parquet
@@ -51,12 +53,12 @@ class SourceRationales:
     """The rationales of one source.
 
     Args:
-        config: of the build; its ``rationales`` are set.
+        settings: what the build says about rationales.
         stage: the source's finished scenes.
         make_engine: an engine for a model.
     """
 
-    config: BuildConfig
+    settings: RationaleStage
     stage: SceneStage
     make_engine: MakeEngine
 
@@ -64,18 +66,13 @@ class SourceRationales:
         train = self.stage.tables().get("train")
         if train is None:
             raise RunError(
-                f"source {self.stage.source.name!r} has no train scenes to write rationales for"
+                f"source {self.stage.source.name!r} has no train scenes to write rationales for: "
+                "set scenes.train above 0, or take 'rationales' out"
             )
         self.table = train.slice(0, self.settings.scenes)
         self.scenes: list[Scene] = scenes_of(self.table)
         self.builder = scene_prompts(self.stage)
         self.folder = self.stage.folder / "rationales" / self.stage.slug
-
-    @property
-    def settings(self) -> RationaleStage:
-        """What the build says about rationales."""
-        assert self.config.rationales is not None
-        return self.config.rationales
 
     def run(self) -> None:
         """Write and read all rationales, or go on doing so.
@@ -84,66 +81,76 @@ class SourceRationales:
             RunError: batch files were written, whose results are not there yet.
         """
         display = self.stage.display
-        self._write("strong", display)
-        self._write("weak", display)
+        for role in ROLES:
+            self._write(role, display)
         predict_choices(
-            self.scenes, self.builder, self.make_engine(self.settings.weak), self.rationales(),
+            self.scenes, self.builder, self._predictor(), self.rationales(),
             self.folder / "predictions.jsonl", display=display,
         )  # fmt: skip
 
     def rationales(self) -> list[Rationale]:
         """What both models wrote."""
-        return [r for role in ("strong", "weak") for r in read_rationales(self._journal(role))]
+        return [r for role in ROLES for r in read_rationales(self._journal(role))]
 
     def summaries(self) -> list[RationaleSummary]:
         """Counts, tokens and cost of both models."""
-        models = {"strong": self.settings.strong, "weak": self.settings.weak}
-        return [
-            summarise(self._journal(role), self.settings.settings(model, self.config.seed))
-            for role, model in models.items()
-        ]
+        return [summarise(self._journal(role), self._sampling(role)) for role in ROLES]
 
-    def predictions(self) -> dict[str, Predictions]:
+    def predictions(self) -> dict[Role, Predictions]:
         """The predictor's readings by role."""
         ids = [scene.name for scene in self.scenes]
-        models = {"strong": self.settings.strong, "weak": self.settings.weak}
-        n = max(self.settings.settings(m, self.config.seed).n for m in models.values())
+        n = max(self._sampling(role).n for role in ROLES)
         read = load_predictions(self.folder / "predictions.jsonl", ids, n)
-        return {role: Predictions.of(role, ids, read[role]) for role in ("strong", "weak")}
+        return {role: Predictions.of(role, ids, read[role]) for role in ROLES}
 
     def estimates(self) -> list[Estimate]:
-        """What both models will take; asks each a few scenes."""
-        models: dict[Role, ModelSettings] = {
-            "strong": self.settings.strong, "weak": self.settings.weak,
-        }  # fmt: skip
-        if "batch" in (model.engine for model in models.values()):
-            raise RunError("nobody knows the pace of batch files; estimate with an engine")
+        """What both models will take; asks each for a few rationales."""
         return [
             estimate(
-                self.scenes, self.builder, self.make_engine(model),
-                self.settings.settings(model, self.config.seed), role=role,
+                self.scenes, self.builder, self.make_engine(self.settings.model(role)),
+                self._sampling(role), role=role,
             )
-            for role, model in models.items()
+            for role in ROLES
         ]  # fmt: skip
+
+    def difficulties(self, assessment: Assessment) -> dict[str, float]:
+        """IFD of the chosen answers by scene; see :mod:`~usermirror_gym.distill.ifd`."""
+        chosen = dict(zip(assessment.scene_ids, assessment.chosen.tolist(), strict=True))
+        texts = {(r.scene_id, r.index): r.text for r in read_rationales(self._journal("strong"))}
+        answers = {}
+        for scene in self.scenes:
+            # The chosen rationale hits: its letter is that of the true option.
+            if scene.target is not None and (index := chosen[scene.name]) != NO_CHOICE:
+                letter = self.builder.letters(scene).options[scene.target]
+                answers[scene.name] = answer(texts[scene.name, index], letter)
+        return score_answers(
+            self.scenes, self.builder, self._predictor(), answers, self.folder / "ifd.jsonl",
+            display=self.stage.display,
+        )  # fmt: skip
+
+    def _predictor(self) -> Engine:
+        return self.make_engine(self.settings.weak)
+
+    def _sampling(self, role: Role) -> RationaleSettings:
+        return self.settings.sampling_of(role, self.stage.config.seed)
 
     def _journal(self, role: str) -> Path:
         return self.folder / f"{role}.jsonl"
 
     def _write(self, role: Role, display: Display) -> None:
-        model = self.settings.strong if role == "strong" else self.settings.weak
-        settings = self.settings.settings(model, self.config.seed)
+        model = self.settings.model(role)
         if model.engine == "batch":
             self._through_files(role, model, display)
         else:
             write_rationales(
-                self.scenes, self.builder, self.make_engine(model), self._journal(role), settings,
-                role=role, display=display,
+                self.scenes, self.builder, self.make_engine(model), self._journal(role),
+                self._sampling(role), role=role, display=display,
             )  # fmt: skip
 
     def _through_files(self, role: Role, model: ModelSettings, display: Display) -> None:
         job = BatchJob(
-            self.scenes, self.builder, self.settings.settings(model, self.config.seed), role,
-            model.checkpoint, self._journal(role), model.options.get("extra_body", {}),
+            self.scenes, self.builder, self._sampling(role), role, model.checkpoint,
+            self._journal(role), model.options.get("extra_body", {}),
         )  # fmt: skip
         results = sorted(self.folder.glob(f"{role}-results*.jsonl"))
         if results:
@@ -178,18 +185,33 @@ def engine_cache() -> MakeEngine:
     return make_engine
 
 
+def check_models(settings: RationaleStage, make_engine: MakeEngine) -> None:
+    """Find both models now rather than after hours of other work; no weights are loaded.
+
+    Raises:
+        UserMirrorError: a model that does not exist, or a setting that its engine does not have.
+    """
+    for role in ROLES:
+        if settings.model(role).engine != "batch":
+            _ = make_engine(settings.model(role)).context_length
+
+
 def select_pairs(config: BuildConfig, sources: list[SourceRationales], folder: Path) -> Selection:
     """Select among the scenes of all sources and write the files to train on.
 
     ``selection/scenes.parquet`` says of every scene how uncertain it is and why it was not kept.
     ``train/preferences.jsonl`` and ``train/rationales.jsonl`` (SFT) hold the kept ones; without a
-    single pair they are not written.
+    single pair they are not written.  The selector ``ifd`` asks the weak model for more.
     """
     scenes = pa.concat_tables([source.table for source in sources])
     read = [source.predictions() for source in sources]
-    weak, strong = (Predictions.concatenate([p[role] for p in read]) for role in ("weak", "strong"))
+    strong, weak = (Predictions.concatenate([p[role] for p in read]) for role in ROLES)
     choice = config.selection
     assessment = assess(scenes, weak, strong, reading=choice.reading, seed=config.seed)
+    if choice.selector == "ifd":
+        found = {k: v for source in sources for k, v in source.difficulties(assessment).items()}
+        values = [found.get(scene_id, np.nan) for scene_id in assessment.scene_ids]
+        assessment = assessment.with_ifd(np.array(values))
     selection = select(assessment, size=choice.size, selector=choice.selector, seed=config.seed)
     write_parquet(folder / "selection" / "scenes.parquet", selection.table)
     if selection.kept:
@@ -222,7 +244,7 @@ def _questions(sources: list[SourceRationales]) -> dict[str, Prompt]:
 
 
 def _texts(sources: list[SourceRationales]) -> dict[str, dict[str, list[str | None]]]:
-    texts: dict[str, dict[str, list[str | None]]] = {"strong": {}, "weak": {}}
+    texts: dict[str, dict[str, list[str | None]]] = {role: {} for role in ROLES}
     for source in sources:
         for one in source.rationales():
             of_scene = texts[one.role].setdefault(one.scene_id, [])

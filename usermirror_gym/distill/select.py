@@ -62,10 +62,6 @@ class Selection:
 
     table: pa.Table
     quotas: dict[Stratum, int]
-    selector: str
-    size: int
-    """How many were asked for; fewer are kept if fewer can be."""
-    seed: int
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -76,6 +72,11 @@ class Selection:
         """How many scenes were not kept for each reason, most frequent first."""
         reasons = Counter(r for r in self.table.column("reason").to_pylist() if r)
         return dict(reasons.most_common())
+
+    def summary(self) -> str:
+        """One line for the console."""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped().items())
+        return f"{len(self.kept):,} preference pairs; scenes not kept: {reasons or 'none'}"
 
 
 def select(
@@ -88,7 +89,7 @@ def select(
 
     Args:
         assessment: all scenes, those without rationales too: they count for the strata's sizes.
-        size: how many to keep.
+        size: how many to keep; fewer are kept if fewer can be.
         selector: a name in :data:`~usermirror_gym.distill.selectors.SELECTORS`.
         seed: of the random selector and of ties.
 
@@ -109,7 +110,7 @@ def select(
     quotas = allocate(sizes, room, size)
     kept = _best(assessment, scores, able, quotas, seed)
     reasons[able & ~kept] = BELOW_CUT
-    return Selection(_table(assessment, scores, kept, reasons), quotas, selector, size, seed)
+    return Selection(_table(assessment, scores, kept, reasons), quotas)
 
 
 def allocate(
