@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.engines.base import Engine, OptionScores
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.errors import UnknownNameError
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
@@ -16,7 +18,6 @@ __all__ = [
     "load_engine",
     "resolve_checkpoint",
 ]
-
 
 SERVER_PREFIX = "openai:"
 """``openai:NAME`` is the model NAME of a server with OpenAI's chat interface."""
@@ -34,11 +35,23 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
 
     Returns:
         An engine whose weights are loaded, or whose server is asked, at the first question.
+
+    Raises:
+        UnknownNameError: the engine has no such setting; suggests the nearest.
     """
     if str(name).startswith(SERVER_PREFIX):
         from usermirror_gym.engines.openai_engine import OpenAIEngine
 
-        return OpenAIEngine(str(name).removeprefix(SERVER_PREFIX), **kwargs)
+        return _made(OpenAIEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
     from usermirror_gym.engines.transformers_engine import TransformersEngine
 
-    return TransformersEngine(name, **kwargs)
+    return _made(TransformersEngine, name, kwargs)
+
+
+def _made(kind: type[Any], name: str | Path, settings: dict[str, Any]) -> Engine:
+    _, *known = inspect.signature(kind).parameters
+    for setting in settings:
+        if setting not in known:
+            raise UnknownNameError(f"{kind.__name__} setting", setting, known)
+    engine: Engine = kind(name, **settings)
+    return engine

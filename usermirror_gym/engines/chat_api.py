@@ -15,7 +15,7 @@ import numpy as np
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.detailed import Generations, Sampling
 from usermirror_gym.errors import EngineError
-from usermirror_gym.types import FloatArray, Prompt
+from usermirror_gym.types import Prompt
 
 TOP_LOGPROBS = 20
 """First tokens whose log-probabilities are asked for: the most that such servers give."""
@@ -73,7 +73,7 @@ def generations_of(reply: Any, sampling: Sampling, name: str) -> Generations:
             f"{name}: {len(texts)} texts instead of {sampling.n}. Servers that write one text a "
             "request want n=1."
         )
-    usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
+    usage = _usage(reply)
     asked, written = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
     kept = tuple(_before_stop(text, sampling.stop) for text in texts)
     return Generations(kept, asked, _shares(written, [len(text) for text in texts]))
@@ -95,10 +95,10 @@ def option_scores_of(reply: Any, prompt: Prompt, name: str) -> OptionScores:
             "'transformers' for the letters readout."
         )
     values = np.array([first[option] for option in prompt.options])
-    usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
+    usage = _usage(reply)
     details = usage.get("prompt_tokens_details")
     return OptionScores(
-        logprobs=_normalised(values),
+        logprobs=values - np.logaddexp.reduce(values),
         n_tokens=np.ones(len(values), np.int64),
         prompt_tokens=_count(usage, "prompt_tokens"),
         cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
@@ -125,10 +125,6 @@ def _first_tokens(choice: Any, name: str) -> dict[str, float]:
     return first
 
 
-def _normalised(values: FloatArray) -> FloatArray:
-    return values - np.logaddexp.reduce(values)
-
-
 def _choices(reply: Any, name: str) -> list[Any]:
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
@@ -149,6 +145,11 @@ def _text(choice: Any, name: str) -> str:
 def _before_stop(text: str, stop: Sequence[str]) -> str:
     """Some servers leave the stop string in."""
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+
+
+def _usage(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    usage = reply.get("usage")
+    return usage if isinstance(usage, dict) else {}
 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:

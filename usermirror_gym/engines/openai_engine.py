@@ -73,8 +73,8 @@ class OpenAIEngine:
             ("concurrency", concurrency, 1), ("max_retries", max_retries, 0),
             ("context_length", context_length, 1), ("timeout", timeout, 1e-3),
         ):  # fmt: skip
-            if not value >= least:
-                raise ConfigError(f"{name} is {value}: use {least:g} or more.")
+            if not isinstance(value, (int, float)) or not value >= least:
+                raise ConfigError(f"{name} is {value!r}: use a number from {least:g}.")
         self._model, self._base_url = model, base_url
         self._key_variable = key_variable
         self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
@@ -156,10 +156,11 @@ class OpenAIEngine:
             asked = chat_body(prompt, self._model, Sampling(max_tokens=1))
             return {**asked, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
 
+        def read(prompt: Prompt, reply: Any) -> OptionScores:
+            return option_scores_of(reply, prompt, self._name(prompt))
+
         answers = []
-        for found in self._ask_all(
-            prompts, body, lambda p, r: option_scores_of(r, p, self._name(p))
-        ):
+        for found in self._ask_all(prompts, body, read):
             if isinstance(found, EngineError):
                 raise found
             answers.append(found)
