@@ -60,7 +60,7 @@ class SceneStage:
     @property
     def slug(self) -> str:
         """The source's name as a file name."""
-        return slug(self.source.name)
+        return self.source.slug
 
     @cached_property
     def settings(self) -> SceneSettings:
@@ -207,12 +207,6 @@ class SceneStage:
 
     def _scenes_path(self, split_name: str) -> Path:
         return self.folder / "scenes" / split_name / f"{self.slug}.parquet"
-
-
-def slug(name: str) -> str:
-    """A data set's name, or the path of its mapping, as a file name."""
-    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
 
 
 def _with_spare(count: int) -> int:
