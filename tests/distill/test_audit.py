@@ -21,10 +21,7 @@ from rich.console import Console
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.store import save_dataset
 from usermirror_gym.distill.audit import audit_build, audit_table, print_audit
-from usermirror_gym.distill.build import build_data
-from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.errors import RunError
-from usermirror_gym.progress import Display
 from usermirror_gym.scenes.embeddings import embed_texts
 from usermirror_gym.scenes.rankers import fit_collaborative
 from usermirror_gym.scenes.table import SCHEMA, SPLITS
@@ -486,24 +483,6 @@ def test_broken_build_fails_in_its_check(change: Break, expected: set[str], buil
     report = audit_build(build.folder)
     assert {f.check for f in report.findings if f.failed} == expected
     assert not report.passed
-
-
-def test_the_builder_passes_and_its_files_can_still_be_caught(tmp_path: Path) -> None:
-    scenes = SceneSettings(
-        train=600, validation=60, eval=300, embedding="tfidf",
-        samplers={"uniform": 1, "popularity": 1, "collaborative": 1, "content": 1},
-    )  # fmt: skip
-    config = BuildConfig(name="real", sources=(SourceSettings(name="ml-100k"),), scenes=scenes)
-    folder = build_data(config, tmp_path / "real", display=Display(quiet=True))
-    report = audit_build(folder)
-    assert [f for f in report.findings if f.failed] == []
-    assert {f.check for f in report.findings if f.check.startswith("rankers")} == {
-        "rankers: T0", "rankers: popularity", "rankers: collaborative",
-        "rankers: what collaborative showed", "rankers: embedding",
-    }  # fmt: skip
-    path = folder / "scenes" / "eval" / "ml-100k.parquet"
-    pq.write_table(pq.read_table(path).slice(1), path)
-    assert {f.check for f in audit_build(folder).findings if f.failed} == {"manifest"}
 
 
 def test_offending_scenes_are_named(build: Fixture) -> None:
