@@ -96,8 +96,8 @@ def test_pairs_are_what_the_models_wrote(config, engines, scripted, tmp_path: Pa
         pair["chosen"] for pair in pairs
     ]
     usage = json.loads((folder / "selection" / "usage.json").read_text())
-    assert [(row["role"], row["model"]) for row in usage] == [
-        ("strong", "large"), ("weak", "little"),
+    assert [(row["source"], row["role"], row["model"]) for row in usage] == [
+        ("mine", "strong", "large"), ("mine", "weak", "little"),
     ]  # fmt: skip
     assert all(row["written"] > 20 and row["failures"] for row in usage)
     assert "preference pairs" in (folder / "card.md").read_text("utf-8")

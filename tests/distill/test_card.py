@@ -257,8 +257,19 @@ def test_references_and_unclear_shortcuts_are_not_called_shortcuts() -> None:
     assert noted == [True, False, False, False]
     other = row | {"name": "m, too"}
     several = attention(CardFacts("t", shortcuts=[row | {"source": "films"}, row, other]))
-    assert several[-2].endswith("on l of films: “n” 40.0% (chance 20.0%).")
-    assert several[-1].endswith("on l: “n” 40.0% (chance 20.0%), “m, too” 40.0% (chance 20.0%).")
+    assert several[-2].endswith("history in films: on l (chance 20.0%) “n” 40.0%.")
+    assert several[-1].endswith("history: on l (chance 20.0%) “n” 40.0%, “m, too” 40.0%.")
+
+
+def test_long_tables_are_folded(train, tmp_path) -> None:
+    leaks = [{"check": f"c{i}", "source": "s", "verdict": "passed", "compared": "x"}
+             for i in range(41)]  # fmt: skip
+    for number, folded in ((40, False), (41, True)):
+        facts = card_facts({"train": train}, title="t", leaks=leaks[:number])
+        _, page, _ = written(tmp_path, facts)
+        assert (f"{number} rows" in page.text) == folded
+        assert f"{number} passed" in page.text
+        assert f"c{number - 1}" in page.text
 
 
 @pytest.mark.parametrize("scenes", [{}, {"train": []}, {"train": [scene(0)]}])

@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 import usermirror_gym
 from usermirror_gym.distill.audit import AuditReport, audit_build
-from usermirror_gym.distill.audit_checks import Finding
+from usermirror_gym.distill.audit_checks import Verdict
 from usermirror_gym.distill.built import read_build
 from usermirror_gym.distill.card import write_card
 from usermirror_gym.distill.card_facts import CardFacts, card_facts
@@ -191,7 +191,11 @@ def _run(config: BuildConfig, folder: Path, display: Display) -> None:
             source.run()
         selection = select_pairs(config, sources, folder)
         display.say(selection.summary())
-        usage = [asdict(summary) for source in sources for summary in source.summaries()]
+        usage = [
+            {"source": source.stage.slug, **asdict(summary)}
+            for source in sources
+            for summary in source.summaries()
+        ]
         write_json(folder / "selection" / "usage.json", usage)
     write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
     write_manifest(config, folder, {stage.slug: stage.run() for stage in stages})
@@ -288,7 +292,7 @@ def build_facts(folder: Path, report: AuditReport) -> CardFacts:
         dropped=_dropped(sources),
         usage=read_json(usage) if usage.is_file() else (),
         shortcuts=read_json(folder / "shortcuts.json"),
-        leaks=[_leak(finding) for finding in report.findings],
+        leaks=_leaks(report),
         sources=[
             {"name": name} | {k: s[k] for k in ("title", "homepage", "terms", "citation")}
             for name, s in sources.items()
@@ -297,10 +301,11 @@ def build_facts(folder: Path, report: AuditReport) -> CardFacts:
     )
 
 
-def _leak(finding: Finding) -> dict[str, Any]:
-    """A row of the card; scenes only where there are any."""
-    row = asdict(finding)
-    return row if finding.scenes else {k: v for k, v in row.items() if k != "scenes"}
+def _leaks(report: AuditReport) -> list[dict[str, Any]]:
+    """Rows of the card, those to look at first; scenes only where there are any."""
+    order: list[Verdict] = ["failed", "too few", "passed"]
+    rows = [asdict(f) for f in sorted(report.findings, key=lambda f: order.index(f.verdict))]
+    return [{k: v for k, v in row.items() if k != "scenes" or v} for row in rows]
 
 
 def _dropped(sources: dict[str, Any]) -> dict[str, dict[str, int]]:

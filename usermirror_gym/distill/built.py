@@ -51,16 +51,8 @@ class BuiltSource:
 
     @cached_property
     def rankers(self) -> dict[str, np.ndarray]:
-        """Arrays of ``rankers/<source>.npz`` by name."""
-        path = self.folder / "rankers" / f"{self.name}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise RunError(f"cannot read {path}: {error}. Build the data again.") from error
-        if missing := {"popularity", "fitted_before"} - set(found):
-            raise RunError(f"{path} lacks {sorted(missing)}; build the data again")
-        return found
+        """See :func:`read_rankers`."""
+        return read_rankers(self.folder / "rankers" / f"{self.name}.npz")
 
     def scenes(self, split: str) -> pa.Table:
         """The scenes of a split; an empty table if it has none."""
@@ -125,6 +117,24 @@ def read_build(folder: str | Path) -> Build:
             f"manifest names are missing ({', '.join(missing[:3])}); build the data again"
         )
     return Build(folder, manifest, tuple(_sources(folder, manifest["sources"])))
+
+
+def read_rankers(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of ``rankers/<source>.npz`` by name.
+
+    They are popularity and fitted_before, and collaborative and embedding where they were used.
+
+    Raises:
+        RunError: the file cannot be read, or lacks one of the first two.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise RunError(f"cannot read {path}: {error}. Build the data again.") from error
+    if missing := {"popularity", "fitted_before"} - set(found):
+        raise RunError(f"{path} lacks {sorted(missing)}; build the data again")
+    return found
 
 
 def _sources(folder: Path, entries: Mapping[str, Any]) -> list[BuiltSource]:

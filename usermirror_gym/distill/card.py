@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -138,7 +139,7 @@ def sections(facts: CardFacts) -> list[Section]:
             "not read the history should not be far above it.",
             (facts.shortcuts,),
         ),
-        Section("Leakage audit", "What was compared, and what came of it.", (facts.leaks,)),
+        Section("Leakage audit", _verdicts(facts.leaks), (facts.leaks,)),
         Section(
             "Rationales and selection",
             "Uncertainty of the predictor over the rationales of a scene, named as in Wei et al. "
@@ -151,6 +152,12 @@ def sections(facts: CardFacts) -> list[Section]:
         Section("What was dropped or mended, and why", "", (facts.dropped,)),
         *settings,
     ]  # fmt: skip
+
+
+def _verdicts(leaks: Rows) -> str:
+    counts = Counter(cell(row.get("verdict")) for row in leaks)
+    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return f"What was compared, and what came of it: {found}."
 
 
 def _settings(name: str, value: Any) -> list[tuple[str, str]]:
@@ -167,17 +174,19 @@ def _is_shortcut(row: dict[str, Any]) -> bool:
 
 
 def _shortcut_notes(rows: Rows) -> list[str]:
-    """One sentence for the shortcuts of each source and kind of lists."""
-    found: dict[str, list[str]] = {}
+    """One sentence for the shortcuts of each source."""
+    found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
-        of = f" of {row['source']}" if row.get("source") else ""
-        names = found.setdefault(f"{row.get('lists', 'the lists')}{of}", [])
-        names.append(f"“{row.get('name')}” {row['accuracy']:.1%} (chance {row['chance']:.1%})")
+        lists = f"on {row.get('lists', 'the lists')} (chance {row['chance']:.1%})"
+        of_source = found.setdefault(str(row.get("source", "")), {})
+        of_source.setdefault(lists, []).append(f"“{row.get('name')}” {row['accuracy']:.1%}")
     points = f"{100 * LIMIT:g} points"
     return [
-        f"More than {points} above chance without reading the history, on {where}: "
-        f"{', '.join(names)}."
-        for where, names in found.items()
+        f"More than {points} above chance without reading the history"
+        + (f" in {source}: " if source else ": ")
+        + "; ".join(f"{lists} {', '.join(names)}" for lists, names in kinds.items())
+        + "."
+        for source, kinds in found.items()
     ]
 
 

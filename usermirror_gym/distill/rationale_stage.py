@@ -81,6 +81,7 @@ class SourceRationales:
             RunError: batch files were written, whose results are not there yet.
         """
         display = self.stage.display
+        display.say(f"{self.stage.source.name}: rationales for {len(self.scenes):,} scenes")
         for role in ROLES:
             self._write(role, display)
         predict_choices(

@@ -19,6 +19,7 @@ from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_da
 from usermirror_gym.data.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.data.sources.base import Limits
+from usermirror_gym.distill.built import read_rankers
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.files import (
@@ -80,9 +81,8 @@ class SceneStage:
         return {name: read_parquet(path) for name, path in paths.items() if path.is_file()}
 
     def saved_rankers(self) -> dict[str, np.ndarray]:
-        """The finished rankers by name: popularity, collaborative, embedding, fitted_before."""
-        with np.load(self.folder / "rankers" / f"{self.slug}.npz") as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        """The finished rankers; see :func:`~usermirror_gym.distill.built.read_rankers`."""
+        return read_rankers(self._rankers_path)
 
     @cached_property
     def split(self) -> TimeSplit:
@@ -124,29 +124,29 @@ class SceneStage:
             dropped[name] = dict(sorted(columns.dropped.items()))
             self.display.say(f"{self.source.name}: {len(table):,} {name} scenes")
         self._save_rankers(rankers)
-        raw = get_source(self.source.name)
+        made = {"t0": split.t0, "t_validation": t_validation, "scenes": counts, "dropped": dropped}
+        return made | self._facts_of_data() | self._facts_of_source()
+
+    def _facts_of_data(self) -> dict[str, Any]:
+        data, settings = self.split.dataset, self.settings
         return {
-            "dataset": split.dataset.name,
-            "domain": split.dataset.domain,
-            "t0": split.t0,
-            "t_validation": t_validation,
-            "users": split.dataset.n_users,
-            "items": split.dataset.n_items,
-            "interactions": len(split.dataset.interactions),
-            "impressions": len(split.dataset.impressions or ()),
-            "scenes": counts,
-            "dropped": dropped,
-            "repairs": [_repair(r) for r in split.dataset.repairs],
+            "dataset": data.name,
+            "domain": data.domain,
+            "users": data.n_users,
+            "items": data.n_items,
+            "interactions": len(data.interactions),
+            "impressions": len(data.impressions or ()),
+            "repairs": [_repair(r) for r in data.repairs],
             "rankers": {
                 "dim": settings.collaborative_dim, "seed": self.config.seed,
                 "embedding": settings.embedding,
             },
-            "files": _checksums(raw, find_folder(raw, self.source.folder)),
-            "title": raw.title,
-            "homepage": raw.homepage,
-            "terms": raw.terms,
-            "citation": raw.citation,
         }  # fmt: skip
+
+    def _facts_of_source(self) -> dict[str, Any]:
+        raw = get_source(self.source.name)
+        about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
+        return {"files": _checksums(raw, find_folder(raw, self.source.folder)), **about}
 
     def _draw(
         self, rankers: Rankers, windows: dict[str, Window]
@@ -203,7 +203,11 @@ class SceneStage:
             arrays["embedding"] = rankers.embedding
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        write_bytes(self.folder / "rankers" / f"{self.slug}.npz", buffer.getvalue())
+        write_bytes(self._rankers_path, buffer.getvalue())
+
+    @property
+    def _rankers_path(self) -> Path:
+        return self.folder / "rankers" / f"{self.slug}.npz"
 
     def _scenes_path(self, split_name: str) -> Path:
         return self.folder / "scenes" / split_name / f"{self.slug}.parquet"
