@@ -130,6 +130,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         ("scenes.embedding", None, ConfigError, "'content' needs item embeddings"),
         ("rationales.strong", {"checkpoint": "x", "engine": "batch", "options": {"base_url": 1}},
          ConfigError, "take 'base_url' out"),
+        ("sources", [{"name": "a", "limits": {"min_usr": 1}}], UnknownNameError, "min_user"),
+        ("sources", [{"name": "a", "limits": {"min_user": -3}}], ConfigError, "got -3"),
         ("rationales.weak.engine", "batch", ConfigError, "also the predictor"),
     ],
 )  # fmt: skip

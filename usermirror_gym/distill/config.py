@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from usermirror_gym.configs import preset_names, read_preset
+from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.distill.rationale_plan import ROLES, RationaleSettings, Role
 from usermirror_gym.distill.selectors import SELECTORS
 from usermirror_gym.errors import ConfigError, UnknownNameError
@@ -70,6 +71,19 @@ class SceneSettings(_Settings):
         return self
 
 
+class LimitSettings(_Settings):
+    """Overrides of a source's limits on the interactions of a user and of an item."""
+
+    min_user: Count = 1
+    max_user: Count | None = None
+    min_item: Count = 1
+    max_item: Count | None = None
+
+    def over(self, limits: Limits) -> Limits:
+        """The source's own limits, but for those that were set here."""
+        return replace(limits, **self.model_dump(include=self.model_fields_set))
+
+
 class SourceSettings(_Settings):
     """One raw data set."""
 
@@ -77,8 +91,7 @@ class SourceSettings(_Settings):
     """A name of :data:`usermirror_gym.data.SOURCES`, ``amazon:<Category>``, or a YAML file."""
     folder: str | None = None
     """Where its files are, as published; relative to where the command is run."""
-    limits: dict[str, int | None] = {}
-    """Overrides of the source's interaction limits: min_user, max_user, min_item, max_item."""
+    limits: LimitSettings = LimitSettings()
     scenes: dict[str, Any] = {}
     """Overrides of the build's scene settings."""
 

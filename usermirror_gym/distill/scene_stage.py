@@ -5,7 +5,6 @@ Every file is written whole; ``facts/<source>.json``, written last, says that a 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,15 +17,13 @@ import pyarrow as pa
 from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_dataset, time_cut
 from usermirror_gym.data.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
-from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.distill.built import read_rankers
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
-from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
+    replacing,
     sha256,
-    write_bytes,
     write_json,
     write_parquet,
 )
@@ -101,7 +98,9 @@ class SceneStage:
         self.display.say(f"{self.source.name}: reading the raw files")
         log = ReadLog(display=self.display)
         dataset = raw.load(
-            find_folder(raw, self.source.folder), limits=_limits(self.source, raw), log=log
+            find_folder(raw, self.source.folder),
+            limits=self.source.limits.over(raw.limits),
+            log=log,
         )
         save_dataset(dataset, folder)
 
@@ -201,9 +200,8 @@ class SceneStage:
             arrays["collaborative"] = rankers.collaborative.factors
         if rankers.embedding is not None:
             arrays["embedding"] = rankers.embedding
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        write_bytes(self._rankers_path, buffer.getvalue())
+        with replacing(self._rankers_path) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     @property
     def _rankers_path(self) -> Path:
@@ -216,14 +214,6 @@ class SceneStage:
 def _with_spare(count: int) -> int:
     """A few more, in the place of those with two items that read the same."""
     return count + count // 50 + 5
-
-
-def _limits(source: SourceSettings, raw: Source) -> Limits:
-    values = {**vars(raw.limits), **source.limits}
-    for name in source.limits:
-        if name not in vars(raw.limits):
-            raise UnknownNameError("limit", name, vars(raw.limits))
-    return Limits(**values)
 
 
 def _validation_time(split: TimeSplit, share: float) -> int:
