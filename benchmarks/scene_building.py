@@ -4,15 +4,17 @@
 
 Collaborative, popularity and uniform samplers, lists of 2 to 12, text rendered.  Both versions draw
 the same random numbers, and their outputs are compared row by row.  What is fitted once per data
-set (singular vectors, texts of all items) is timed apart: both versions use it.
+set (singular vectors, texts of all items) is timed apart: both versions use it.  One core.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is imported
 import numpy as np
 import pandas as pd
 from rich.console import Console
