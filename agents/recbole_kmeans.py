@@ -8,17 +8,46 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 
 def install() -> None:
-    """Register the stand-ins for whichever of the two packages is absent."""
-    for name, content in (("kmeans_pytorch", {"kmeans": _kmeans}), ("faiss", {"Kmeans": _Kmeans})):
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
-            module = ModuleType(name, "scikit-learn behind the interface that RecBole uses")
-            module.__dict__.update(content)
-            sys.modules[name] = module
+    """Register ``kmeans_pytorch``, if it is absent, for as long as the process lives."""
+    if _absent("kmeans_pytorch"):
+        sys.modules["kmeans_pytorch"] = _module("kmeans_pytorch", kmeans=_kmeans)
+
+
+@contextmanager
+def faiss() -> Iterator[None]:
+    """``faiss``, if it is absent, while NCL trains and no longer.
+
+    Other packages (datasets, for one) ask at their import whether there is a faiss, and would
+    take the stand-in for the whole of it.
+    """
+    if not _absent("faiss"):
+        yield
+        return
+    sys.modules["faiss"] = _module("faiss", Kmeans=_Kmeans)
+    try:
+        yield
+    finally:
+        del sys.modules["faiss"]
+
+
+def _absent(name: str) -> bool:
+    return name not in sys.modules and importlib.util.find_spec(name) is None
+
+
+def _module(name: str, **content: Any) -> ModuleType:
+    module = ModuleType(name, "scikit-learn behind the interface that RecBole uses")
+    # find_spec raises for a registered module that has none.
+    module.__spec__ = ModuleSpec(name, loader=None)
+    module.__dict__.update(content)
+    return module
 
 
 def _fit(x: Any, clusters: int) -> Any:

@@ -69,6 +69,7 @@ def contained(seed: int) -> Iterator[str]:
             torch.random.fork_rng(),
             warnings.catch_warnings(),
             redirect_stdout(io.StringIO()),
+            recbole_kmeans.faiss(),
             tempfile.TemporaryDirectory(prefix="usermirror-") as folder,
         ):
             warnings.simplefilter("ignore")

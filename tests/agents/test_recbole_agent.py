@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -99,6 +100,14 @@ def test_training_leaves_no_trace_in_the_process(tiny, tmp_path, monkeypatch, ca
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert logging.getLogger().level == level
     assert capsys.readouterr() == ("", "")
+
+
+def test_other_packages_do_not_see_the_stand_ins_of_clustering(tiny, everybody):
+    config = {"epochs": 2, "warm_up_step": 1, "num_clusters": 3}  # the second epoch clusters
+    agent = RecBoleAgent("NCL", config=config, seed=1, progress=False).fit(tiny)
+    assert agent.recommend(everybody, 3).shape == (len(everybody["user_id"]), 3)
+    assert importlib.util.find_spec("faiss") is None
+    assert importlib.util.find_spec("kmeans_pytorch") is not None
 
 
 def test_progress_counts_epochs(tiny, capsys):
