@@ -119,7 +119,9 @@ class TestByName:
             make_simulator("smollm2-likelihood", split, scale="big")
         with pytest.raises(ConfigError, match=r"option 'readout'.*'letters'"):
             make_simulator("smollm2-likelihood", split, readout="words")
-        with pytest.raises(UnknownNameError, match=r"TransformersEngine setting 'precision'.*dtype"):
+        with pytest.raises(
+            UnknownNameError, match=r"TransformersEngine setting 'precision'.*dtype"
+        ):
             make_simulator("smollm2-letters", split, engine={"precision": "int8"})
         with pytest.raises(ConfigError, match="trained option head"):
             make_simulator("smollm2-likelihood", split, readout="options")
