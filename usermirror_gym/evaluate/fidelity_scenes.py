@@ -1,0 +1,170 @@
+"""The real choices that a fidelity card is about: from a build, or drawn for a data set by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock
+
+import usermirror_gym
+from usermirror_gym.configs import preset_names
+from usermirror_gym.data import SOURCES, TimeSplit
+from usermirror_gym.data.sources import find_folder, get_source
+from usermirror_gym.distill.built import BuiltSource, read_build
+from usermirror_gym.distill.config import BuildConfig, SourceSettings, read_config
+from usermirror_gym.distill.scene_stage import SceneStage
+from usermirror_gym.engines.checkpoints import cache_folder
+from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.files import remove_unfinished
+from usermirror_gym.progress import Display
+
+_SPARE = 1.05
+"""More scenes than asked for: how many of them lack the true item is a matter of chance."""
+
+
+@dataclass(frozen=True)
+class CardScenes:
+    """Scenes of one source, as tables of :data:`usermirror_gym.scenes.table.SCHEMA`.
+
+    Attributes:
+        source: the data set, or what else they come from.
+        split: the data behind them, cut at T0; ``None`` where there are only texts.
+        train, validation: before T0, for choosers that are fitted; may be empty.
+        evaluation: at or after T0, in random order; a shorter card's are the first of a longer's.
+    """
+
+    source: str
+    split: TimeSplit | None
+    train: pa.Table
+    validation: pa.Table
+    evaluation: pa.Table
+
+    @property
+    def digest(self) -> str:
+        """Identifies the evaluation scenes by their content."""
+        return scenes_digest(self.evaluation)
+
+
+def find_scenes(
+    name: str, *, count: int, seed: int = 0, source: str | None = None, display: Display
+) -> CardScenes:
+    """Scenes by name.
+
+    Args:
+        name: the folder of a finished build, or a data set: a preset of ``configs/data``, another
+            name of :data:`usermirror_gym.data.SOURCES`, ``amazon:<Category>`` or a YAML file.
+            The scenes of a data set are drawn as its preset says and kept in the cache folder.
+        count: most evaluation scenes that hold the true item; those without it come on top, in
+            the proportion of the source.
+        seed: of the drawing; a build has its own.
+        source: which data set of a build that has several.
+        display: says what is going on.
+
+    Raises:
+        UnknownNameError: no such data set, preset or source; suggests the nearest.
+        RunError: a build that is not finished or damaged.
+        ConfigError: a build with several sources and none is named, or without evaluation scenes.
+    """
+    if count < 1:
+        raise ConfigError(f"count must be at least 1, got {count}")
+    if Path(name).is_dir():
+        built = _source_of_build(Path(name), source)
+    else:
+        built = _drawn(_config(name, count, seed), display)
+    evaluation = first_scenes(built.scenes("eval"), count)
+    if not len(evaluation):
+        raise ConfigError(f"{name} has no evaluation scenes: build it with scenes.eval above 0")
+    held = int(has_true_item(evaluation).sum())
+    if held < count:
+        display.say(f"{name}: {held:,} evaluation scenes with the true item, not {count:,}")
+    return CardScenes(
+        built.name, built.split, built.scenes("train"), built.scenes("validation"), evaluation
+    )
+
+
+def has_true_item(table: pa.Table) -> np.ndarray:
+    """``(S,)`` bool: whether the right answer of each scene is an item of its list."""
+    sizes = pc.list_value_length(table["slate"]).to_numpy()
+    return np.asarray(table["target"].to_numpy() < sizes)
+
+
+def first_scenes(table: pa.Table, count: int) -> pa.Table:
+    """The scenes up to the ``count``-th that holds its true item."""
+    held = np.cumsum(has_true_item(table))
+    return table.slice(0, int(np.searchsorted(held, count)) + 1)
+
+
+def scenes_digest(table: pa.Table) -> str:
+    """Sixteen hexadecimal digits of the content of a scenes table."""
+    digest = hashlib.sha256()
+    for column in ("scene_id", "user_id", "history", "slate", "target"):
+        digest.update(json.dumps(table[column].to_pylist()).encode())
+    return digest.hexdigest()[:16]
+
+
+def _source_of_build(folder: Path, wanted: str | None) -> BuiltSource:
+    sources = {source.name: source for source in read_build(folder).sources}
+    if wanted is None and len(sources) > 1:
+        raise ConfigError(
+            f"{folder} has {len(sources)} data sets, a card is about one: name it with --source "
+            f"({', '.join(sources)})"
+        )
+    name = next(iter(sources)) if wanted is None else wanted
+    if name not in sources:
+        raise UnknownNameError(f"source of {folder}", name, sources)
+    return sources[name]
+
+
+def _config(name: str, count: int, seed: int) -> BuildConfig:
+    """The settings of the data set's preset, for scenes alone and enough of them."""
+    if name in preset_names("data"):
+        config = read_config(name, {"seed": seed, "rationales": None})
+    elif name in SOURCES or ":" in name or name.endswith((".yaml", ".yml")):
+        config = BuildConfig(name=name, seed=seed, sources=(SourceSettings(name=name),))
+    else:
+        raise UnknownNameError("scenes", name, {*preset_names("data"), *SOURCES, "<a folder>"})
+    if len(config.sources) > 1:
+        raise ConfigError(
+            f"the preset {name!r} has {len(config.sources)} data sets, a card is about one: name "
+            f"one of them ({', '.join(s.name for s in config.sources)})"
+        )
+    removed = config.scenes_of(config.sources[0]).removed
+    share = max(1 - removed, 0.01)
+    source = config.sources[0]
+    more = {"eval": math.ceil(count / share * _SPARE) + 10}
+    source = source.model_copy(update={"scenes": {**source.scenes, **more}})
+    return config.model_copy(update={"sources": (source,)})
+
+
+def _drawn(config: BuildConfig, display: Display) -> BuiltSource:
+    """The scenes in the cache folder, drawn if they are not there yet."""
+    folder = cache_folder() / "scenes" / f"{config.sources[0].slug}-{_key(config)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        remove_unfinished(folder)
+        stage = SceneStage(config, config.sources[0], folder, display)
+        facts = stage.run()
+    return BuiltSource(stage.slug, folder, facts["t0"], facts["t_validation"], facts)
+
+
+def _key(config: BuildConfig) -> str:
+    """Changes with the settings, the version and the raw files."""
+    source = config.sources[0]
+    raw: list[Any] = []
+    own = Path(source.name)
+    if own.suffix in (".yaml", ".yml") and own.is_file():
+        raw.append(own.read_text("utf-8"))
+    folder = find_folder(get_source(source.name), source.folder)
+    if folder is not None and folder.is_dir():
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        raw += [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    content = [usermirror_gym.__version__, config.model_dump_json(exclude={"name"}), raw]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
