@@ -33,6 +33,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 import usermirror_gym
+from usermirror_gym.configs.settings import differences
 from usermirror_gym.distill.audit import AuditReport, audit_build
 from usermirror_gym.distill.audit_checks import Verdict
 from usermirror_gym.distill.built import read_build
@@ -151,7 +152,7 @@ def _keep_settings(config: BuildConfig, folder: Path) -> None:
         old = read_json(path)
         different = [
             f"{name}: {before!r} there, {now!r} here"
-            for name, before, now in _differences(old, settings)
+            for name, before, now in differences(old, settings)
             if not _may_change(name)
         ]
         if different:
@@ -162,15 +163,6 @@ def _keep_settings(config: BuildConfig, folder: Path) -> None:
         if old == settings or (folder / "manifest.json").is_file():
             return
     write_json(path, settings)
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted name, old and new value of what is not the same."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(k for k in new if k not in old)]
-        parts = [_differences(old.get(k), new.get(k), f"{name}.{k}" if name else k) for k in keys]
-        return [d for part in parts for d in part]
-    return [] if old == new else [(name, old, new)]
 
 
 def _may_change(name: str) -> bool:

@@ -6,10 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from usermirror_gym.configs import preset_names, read_preset
+from usermirror_gym.configs.settings import read_settings, validated
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.distill.rationale_plan import ROLES, RationaleSettings, Role
 from usermirror_gym.distill.selectors import SELECTORS
@@ -224,7 +223,7 @@ class BuildConfig(_Settings):
         """
         values = {**self.scenes.model_dump(), **source.scenes}
         where = f"source {source.name!r}, scenes"
-        settings: SceneSettings = _validated(SceneSettings, values, where)
+        settings: SceneSettings = validated(SceneSettings, values, where)
         if settings.samplers.get("content") and settings.embedding is None:
             raise ConfigError(
                 f"{where}: the sampler 'content' needs item embeddings: set scenes.embedding, or "
@@ -243,76 +242,11 @@ def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
         UnknownNameError: no such preset or setting; suggests the nearest.
         ConfigError: not YAML, or a value that cannot be used; names the setting.
     """
-    content = _read(name_or_path)
-    for dotted, value in (overrides or {}).items():
-        _override(content, dotted.split("."), value)
-    config = _validated(BuildConfig, content, str(name_or_path))
+    content = read_settings("data", name_or_path, overrides)
+    config: BuildConfig = validated(BuildConfig, content, str(name_or_path))
     for source in config.sources:
         config.scenes_of(source)
     if config.rationales:
         for role in ROLES:
             config.rationales.sampling_of(role, config.seed)
     return config
-
-
-def _read(name_or_path: str | Path) -> dict[str, Any]:
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        return read_preset("data", str(name_or_path))
-    if not path.is_file():
-        # A path into the sources of this package also works once it is installed.
-        if path.parent.as_posix() == "configs/data" and path.stem in preset_names("data"):
-            return read_preset("data", path.stem)
-        raise ConfigError(
-            f"there is no file {path}; presets: {', '.join(preset_names('data'))} (without .yaml)"
-        )
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must be a YAML mapping, got {type(content).__name__}")
-    return content
-
-
-def _override(content: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        content = content.setdefault(key, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"{'.'.join(keys)}: {key!r} is not a group of settings")
-    content[keys[-1]] = value
-
-
-def _validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise UnknownNameError(
-                f"setting of {where}", place, _names_beside(model, first["loc"])
-            ) from error
-        at = f"{where}, {place}" if place else where
-        ours = first.get("ctx", {}).get("error")
-        if isinstance(ours, UnknownNameError):
-            raise ours from error
-        if ours is not None:
-            raise ConfigError(f"{at}: {ours}") from error
-        raise ConfigError(f"{at}: {first['msg']}, got {first['input']!r}") from error
-
-
-def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Dotted names of the settings that the unknown one could have meant."""
-    prefix = place[:-1]
-    for part in prefix:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _inner_model(model.model_fields[part].annotation) or model
-    return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]
-    return next((model for model in found if model), None)

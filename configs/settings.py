@@ -1,0 +1,129 @@
+"""Settings files: read, overridden, checked, compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from usermirror_gym.configs import preset_names, read_preset
+from usermirror_gym.errors import ConfigError, UnknownNameError
+
+
+def read_settings(
+    kind: str, name_or_path: str | Path, overrides: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of a preset of ``configs/<kind>`` by name, or of a YAML file by path.
+
+    Args:
+        overrides: dotted names and values: ``{"scenes.train": 100, "stages.0.epochs": 2}``.
+
+    Raises:
+        UnknownNameError: no such preset; suggests the nearest.
+        ConfigError: not a YAML mapping, or an override of something that is no group of settings.
+    """
+    content = _read(kind, name_or_path)
+    for dotted, value in (overrides or {}).items():
+        _override(content, dotted, value)
+    return content
+
+
+def validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
+    """An instance of a pydantic model.
+
+    Args:
+        where: how messages call the settings.
+
+    Raises:
+        UnknownNameError: a setting that does not exist; suggests the nearest.
+        ConfigError: a value that cannot be used; names the setting.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UnknownNameError(
+                f"setting of {where}", place, _names_beside(model, first["loc"])
+            ) from error
+        at = f"{where}, {place}" if place else where
+        ours = first.get("ctx", {}).get("error")
+        if isinstance(ours, UnknownNameError):
+            raise ours from error
+        if ours is not None:
+            raise ConfigError(f"{at}: {ours}") from error
+        raise ConfigError(f"{at}: {first['msg']}, got {first['input']!r}") from error
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted name, old and new value of what is not the same in two settings."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = ({str(i): v for i, v in enumerate(values)} for values in (old, new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        parts = [differences(old.get(k), new.get(k), f"{name}.{k}" if name else k) for k in keys]
+        return [d for part in parts for d in part]
+    return [] if old == new else [(name, old, new)]
+
+
+def _read(kind: str, name_or_path: str | Path) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        return read_preset(kind, str(name_or_path))
+    if not path.is_file():
+        # A path into the sources of this package also works once it is installed.
+        if path.parent.as_posix() == f"configs/{kind}" and path.stem in preset_names(kind):
+            return read_preset(kind, path.stem)
+        raise ConfigError(
+            f"there is no file {path}; presets: {', '.join(preset_names(kind))} (without .yaml)"
+        )
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must be a YAML mapping, got {type(content).__name__}")
+    return content
+
+
+def _override(content: dict[str, Any], dotted: str, value: Any) -> None:
+    group: Any = content
+    *keys, last = dotted.split(".")
+    for key in keys:
+        group = group[_place(group, key, dotted)] if isinstance(group, list) else _group(group, key)
+        if not isinstance(group, dict | list):
+            raise ConfigError(f"{dotted}: {key!r} is not a group of settings")
+    group[_place(group, last, dotted) if isinstance(group, list) else last] = value
+
+
+def _group(content: dict[str, Any], key: str) -> Any:
+    if content.get(key) is None:
+        content[key] = {}
+    return content[key]
+
+
+def _place(values: list[Any], key: str, dotted: str) -> int:
+    if not key.isdecimal() or int(key) >= len(values):
+        raise ConfigError(
+            f"{dotted}: {key!r} must be a number from 0 to {len(values) - 1}, the place in a list"
+        )
+    return int(key)
+
+
+def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Dotted names of the settings that the unknown one could have meant."""
+    prefix = place[:-1]
+    for part in prefix:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _inner_model(model.model_fields[part].annotation) or model
+    return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]
+    return next((model for model in found if model), None)

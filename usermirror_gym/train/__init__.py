@@ -1,0 +1,1 @@
+"""How a language model becomes a simulated user: recipes, stages, calibration, checkpoints."""

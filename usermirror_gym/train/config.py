@@ -1,0 +1,220 @@
+"""The settings of a training run: one YAML file, read and checked before anything is done."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from usermirror_gym.configs.settings import read_settings, validated
+from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
+from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.scenes.prompt import PromptConfig
+
+Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
+Readout = Literal["likelihood", "letters", "options"]
+Precision = Literal["float32", "bfloat16", "auto"]
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+READOUT_OF: dict[Objective, Readout] = {
+    "next_item": "likelihood",
+    "letters": "letters",
+    "options": "options",
+    "rationale": "letters",
+    "dpo": "letters",
+}
+"""Which readout an objective teaches."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoRA(_Settings):
+    """Low-rank adapters (Hu et al., LoRA, 2021): the base weights stay as they are."""
+
+    r: Positive = 16
+    """Rank."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """The update is scaled by ``alpha / r``."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get an adapter: ``[q_proj, v_proj]``."""
+    layers: tuple[int, int] | None = None
+    """First and last transformer block, counted from 0, that gets an adapter; all by default."""
+
+    @model_validator(mode="after")
+    def _layers_ascend(self) -> LoRA:
+        if self.layers and not 0 <= self.layers[0] <= self.layers[1]:
+            raise ValueError(f"layers must go from low to high, got {self.layers}")
+        return self
+
+
+class Stage(_Settings):
+    """One training after another: SFT, then DPO, for example."""
+
+    objective: Objective
+    """``next_item``: histories as plain text.  ``letters``: loss on the right letter.
+    ``options``: softmax of a linear head over the lines of the list.  ``rationale``: loss on
+    rationale and letter.  ``dpo``: preference pairs (Rafailov et al., 2023)."""
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Positive | None = None
+    """Stop after so many optimizer steps, whatever the epochs."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    batch_size: Positive = 4
+    """Examples of one forward pass, per process."""
+    accumulation: Positive = 1
+    """Forward passes of one optimizer step."""
+    warmup: Share = 0.03
+    """Share of the steps in which the learning rate rises."""
+    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls afterwards."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Positive = 1024
+    """Most tokens of an example; the oldest history lines go first."""
+    history: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
+    """letters, options: range of history lines shown, drawn anew in every epoch; by default what
+    the scenes have.  next_item: windows have at least and at most so many lines."""
+    loss_on: Literal["answer", "everything"] = "answer"
+    """``everything`` trains on the question as well."""
+    alone: Share = 0.05
+    """next_item: share of the windows that become one line without profile and history, which is
+    what the unconditional part of the readout asks."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """dpo: how strongly the reference model holds."""
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """options: of the head; as ``learning_rate`` by default."""
+    eval_every: Annotated[float, Field(ge=0)] = 0.25
+    """Validation log-loss after so many epochs, and at the end; 0: only at the end."""
+    patience: Positive | None = None
+    """Stop when so many evaluations in a row were no better than the best, whose weights are kept;
+    ``None`` keeps the last weights."""
+    validation: Positive = 400
+    """Validation examples of an evaluation, at most."""
+    save_every: Positive = 200
+    """Optimizer steps between the checkpoints from which a killed run goes on."""
+
+    @model_validator(mode="after")
+    def _history_ascends(self) -> Stage:
+        if self.history and self.history[0] > self.history[1]:
+            raise ValueError(f"history must go from low to high, got {self.history}")
+        return self
+
+
+class DataSettings(_Settings):
+    """What is trained on: a finished build, or the settings of one that the run makes itself."""
+
+    build: str | None = None
+    """Folder of a finished ``usermirror data build``."""
+    sources: tuple[SourceSettings, ...] = ()
+    """Raw data sets."""
+    scenes: SceneSettings = SceneSettings()
+    """Which scenes; not for a finished build."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DataSettings:
+        if (self.build is None) == (not self.sources):
+            raise ValueError("give either 'build' (a folder) or 'sources', not both or none")
+        if self.build is not None and "scenes" in self.model_fields_set:
+            raise ValueError("a finished build has its scenes: take 'scenes' out, or 'build'")
+        return self
+
+
+class Calibration(_Settings):
+    """Fitting the weights of the readout on validation scenes."""
+
+    scenes: Positive | None = None
+    """At most so many; all by default."""
+    position_bias: bool = True
+    """letters, options: one number per position, whatever is left of a liking for positions."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Scores are of users that the weights were not fitted on, in so many rounds."""
+
+
+class TrainConfig(_Settings):
+    """A whole run."""
+
+    name: str
+    seed: int = 0
+    checkpoint: str
+    """Base weights: folder, GGUF file, hub name, or the default checkpoint's name."""
+    data: DataSettings
+    readout: Readout
+    """How the simulator is asked; see :mod:`usermirror_gym.simulators`."""
+    prompt: dict[str, Any] = {}
+    """Fields of :class:`~usermirror_gym.scenes.prompt.PromptConfig`."""
+    permutations: Positive = 1
+    """letters, options: orders of the list that the simulator averages over."""
+    lora: LoRA | None = LoRA()
+    """``null``: all weights are trained."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    precision: Precision = "auto"
+    """``auto``: bfloat16 on a GPU that has it, else float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+    merge: bool = False
+    """Add the adapter to the base weights, so that the checkpoint needs no base."""
+    calibration: Calibration = Calibration()
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_can_be_used(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = [f.name for f in fields(PromptConfig)]
+        for name in values:
+            if name not in known:
+                raise UnknownNameError("prompt setting", name, known)
+        try:
+            PromptConfig(**values)
+        except TypeError as error:  # a text where a number must be
+            raise ValueError(f"{error}") from error
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.merge and self.lora is None:
+            raise ValueError("without an adapter (lora: null) there is nothing to merge")
+        taught = {READOUT_OF[stage.objective] for stage in self.stages}
+        if self.readout == "options" and "options" not in taught:
+            raise ValueError("the readout 'options' needs a stage with the objective 'options'")
+        if self.data.sources:
+            self.build_config()
+        return self
+
+    @property
+    def prompt_config(self) -> PromptConfig:
+        """How much of a scene the prompts show."""
+        return PromptConfig(**self.prompt)
+
+    def build_config(self) -> BuildConfig:
+        """The build that a run from raw data makes for itself.
+
+        Raises:
+            ConfigError: a source overrides a scene setting that cannot be used.
+        """
+        build = BuildConfig(
+            name=self.name, seed=self.seed, sources=self.data.sources, scenes=self.data.scenes
+        )
+        for source in build.sources:
+            build.scenes_of(source)
+        return build
+
+
+def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """A preset of ``configs/train`` by name, or a YAML file by path.
+
+    Args:
+        overrides: dotted names and values: ``{"stages.0.epochs": 2}``.
+
+    Raises:
+        UnknownNameError: no such preset or setting; suggests the nearest.
+        ConfigError: not YAML, or a value that cannot be used; names the setting.
+    """
+    content = read_settings("train", name_or_path, overrides)
+    config: TrainConfig = validated(TrainConfig, content, str(name_or_path))
+    if not config.name or Path(config.name).name != config.name:
+        raise ConfigError(f"{name_or_path}, name: must be usable as a folder, got {config.name!r}")
+    return config
