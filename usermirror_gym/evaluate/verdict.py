@@ -1,0 +1,273 @@
+"""What the numbers of a fidelity card say, in plain sentences that claim no more than they show.
+
+*Beats* and *loses to* are used only where a 95 % interval of the paired difference excludes zero;
+everything else is *not told apart*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from usermirror_gym.evaluate.metric_info import MISSING
+
+Block = Mapping[str, Any]
+"""``{"mean", "low", "high"}``; the last two are ``None`` where no interval can be given."""
+
+BETTER, WORSE, OPEN = "better", "worse", ""
+_RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
+_GROUPS = (
+    ("base", "the untrained model"), ("control", "the controls"),
+    ("classic", "the classic choosers"), ("reference", "the upper reference"),
+)  # fmt: skip
+
+
+def verdict(card: Mapping[str, Any]) -> list[str]:
+    """Sentences for the content of ``card.json``, the most important first."""
+    sentences = [_level(card)]
+    sentences += [_against(card, kind, words) for kind, words in _GROUPS]
+    sentences += [
+        _history(card), _calibration(card), _outside(card), _ladder(card), _order(card),
+        _positions(card), _probes(card),
+    ]  # fmt: skip
+    return [sentence for sentence in sentences if sentence]
+
+
+def standing(difference: Block | None, *, lower_is_better: bool = False) -> str:
+    """:data:`BETTER` or :data:`WORSE` where the interval excludes zero, else :data:`OPEN`."""
+    if not difference or difference["low"] is None or difference["high"] is None:
+        return OPEN
+    if difference["low"] > 0:
+        return WORSE if lower_is_better else BETTER
+    if difference["high"] < 0:
+        return BETTER if lower_is_better else WORSE
+    return OPEN
+
+
+def pair_standing(pair: Mapping[str, Any]) -> tuple[str, str]:
+    """How the chooser stands in accuracy and in log-loss."""
+    return standing(pair["accuracy"]), standing(pair["log_loss"], lower_is_better=True)
+
+
+def points(block: Block, *, sign: bool = False) -> str:
+    """A share as ``12.3 [10.1, 14.6]`` percentage points."""
+    return interval(block, ".1f", scale=100, sign=sign)
+
+
+def interval(block: Block | None, spec: str, *, scale: float = 1.0, sign: bool = False) -> str:
+    """``0.512 [0.480, 0.541]``, or the value alone where there is no interval."""
+    if not block or block["mean"] is None:
+        return MISSING
+
+    def text(key: str) -> str:
+        shown = format(scale * block[key] + 0.0, ("+" if sign else "") + spec)
+        return shown if float(shown) else shown.replace("-", "+" if sign else "")
+
+    if block["low"] is None or block["high"] is None:
+        return text("mean")
+    return f"{text('mean')} [{text('low')}, {text('high')}]"
+
+
+def plus_minus(block: Block | None, spec: str, *, scale: float = 1.0) -> str:
+    """``0.512±0.031``, the second number half the width of the interval."""
+    if not block or block["mean"] is None:
+        return MISSING
+    value = format(scale * block["mean"], spec)
+    if block["low"] is None or block["high"] is None:
+        return value
+    return f"{value}±{format(scale * (block['high'] - block['low']) / 2, spec.lstrip('+'))}"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def own(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The chooser that the card is about."""
+    return next(c for c in card["choosers"] if c["kind"] == "simulator")
+
+
+def pairs_of(card: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    """The simulator against every chooser of a kind, in the order of the card."""
+    kinds = {chooser["name"]: chooser["kind"] for chooser in card["choosers"]}
+    return [pair for pair in card["paired"] or () if kinds.get(pair["against"]) == kind]
+
+
+def _level(card: Mapping[str, Any]) -> str:
+    forced, scenes = own(card)["overall"]["forced"], card["scenes"]
+    return (
+        f"On {scenes['with_target']:,} real choices it names the right item with accuracy "
+        f"{points(forced['accuracy'])} % and has log-loss {interval(forced['log_loss'], '.3f')}."
+    )
+
+
+def _against(card: Mapping[str, Any], kind: str, words: str) -> str:
+    """One sentence about all choosers of a kind: who is beaten, and in full who is not."""
+    pairs = pairs_of(card, kind)
+    if not pairs:
+        return ""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for pair in pairs:
+        groups.setdefault(pair_standing(pair), []).append(pair)
+    parts = [
+        _outcome(standings, groups[standings])
+        for standings in sorted(groups, key=lambda s: (_RANK[s[1]], _RANK[s[0]]))
+    ]
+    return f"Against {words}: it {'; it '.join(parts)}."
+
+
+def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> str:
+    accuracy, loss = standings
+    named = listing([_difference(pair) for pair in pairs])
+    if accuracy == loss == BETTER:
+        return f"beats {_named(pairs)} in accuracy and log-loss{_nearest(pairs)}"
+    if accuracy == loss == WORSE:
+        return f"loses to {named} in accuracy and log-loss"
+    if accuracy == loss:
+        return f"is not told apart from {named}"
+    if OPEN not in standings:
+        better, worse = ("accuracy", "log-loss") if accuracy == BETTER else ("log-loss", "accuracy")
+        return f"has the better {better} but the worse {worse} than {named}"
+    which, other = ("log-loss", "accuracy") if loss else ("accuracy", "log-loss")
+    verb = "beats" if BETTER in standings else "loses to"
+    return f"{verb} {named} in {which} only ({other} is not told apart)"
+
+
+def _named(pairs: Sequence[Mapping[str, Any]]) -> str:
+    return listing([pair["against"] if len(pairs) > 1 else _difference(pair) for pair in pairs])
+
+
+def _nearest(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Of several that are beaten, the one that is beaten by least in log-loss."""
+    if len(pairs) == 1:
+        return ""
+    return f"; nearest comes {_difference(max(pairs, key=lambda p: p['log_loss']['mean']))}"
+
+
+def _difference(pair: Mapping[str, Any]) -> str:
+    """The chooser's name with both differences to it."""
+    return (
+        f"{pair['against']} ({points(pair['accuracy'], sign=True)} points, "
+        f"{interval(pair['log_loss'], '.3f', sign=True)} nats)"
+    )
+
+
+def _history(card: Mapping[str, Any]) -> str:
+    gap = card["history"]
+    if not gap:
+        return ""
+    accuracy = standing(gap["accuracy"])
+    loss = standing(gap["log_loss"], lower_is_better=True)
+    numbers = (
+        f"own minus another user's history: {points(gap['accuracy'], sign=True)} points of "
+        f"accuracy, {interval(gap['log_loss'], '.3f', sign=True)} nats of log-loss"
+    )
+    if accuracy == loss == BETTER:
+        return f"It reads the history ({numbers})."
+    if WORSE in (accuracy, loss) and BETTER not in (accuracy, loss):
+        return f"Another user's history serves it better than the user's own ({numbers})."
+    if BETTER in (accuracy, loss):
+        seen, open_ = ("accuracy", "log-loss") if accuracy == BETTER else ("log-loss", "accuracy")
+        return f"It reads the history by its {seen}, not shown by its {open_} ({numbers})."
+    return f"It is not shown to read the history ({numbers})."
+
+
+def _calibration(card: Mapping[str, Any]) -> str:
+    found = own(card)["calibration"]
+    if not found or found["ece"] is None:
+        return ""
+    total = sum(row["n"] for row in found["bins"])
+    if not total:
+        return f"Expected calibration error {found['ece']:.3f}."
+    said = sum(row["confidence"] * row["n"] for row in found["bins"]) / total
+    right = sum(row["accuracy"] * row["n"] for row in found["bins"]) / total
+    return (
+        f"Its likeliest item is given {said:.1%} on average and is right {right:.1%} of the time; "
+        f"expected calibration error {found['ece']:.3f}."
+    )
+
+
+def _outside(card: Mapping[str, Any]) -> str:
+    outside = card["outside"]
+    if not outside or not outside["auc"] or outside["auc"]["mean"] is None:
+        return ""
+    auc = outside["auc"]
+    above = auc["low"] is not None and auc["low"] > 0.5
+    below = auc["high"] is not None and auc["high"] < 0.5
+    words = "tells" if above else "is wrong about" if below else "is not shown to tell"
+    return (
+        f"By its probability of none of these it {words} lists without the true item from lists "
+        f"with it: AUC {interval(auc, '.3f')}."
+    )
+
+
+def _ladder(card: Mapping[str, Any]) -> str:
+    steps = (card["outside"] or {}).get("ladder") or []
+    if len(steps) < 2:
+        return ""
+    shown = ", ".join(f"{s['lists']} {interval(s['p_none'], '.1f', scale=100)} %" for s in steps)
+    means = [s["p_none"]["mean"] for s in steps]
+    falls = [a > b for a, b in pairwise(means)]
+    lead = "Mean probability of none of these as lists get better"
+    if all(falls):
+        blurred = [
+            f"{a['lists']} and {b['lists']}"
+            for a, b in pairwise(steps)
+            if _overlap(a["p_none"], b["p_none"])
+        ]
+        rest = f"; intervals overlap for {listing(blurred)}" if blurred else ""
+        return f"{lead} falls at every step ({shown}){rest}."
+    wrong = [
+        f"from {a['lists']} to {b['lists']}"
+        for (a, b), fell in zip(pairwise(steps), falls, strict=True)
+        if not fell
+    ]
+    return f"{lead} does not fall {listing(wrong)} ({shown})."
+
+
+def _overlap(a: Block, b: Block) -> bool:
+    if None in (a["low"], a["high"], b["low"], b["high"]):
+        return True
+    return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
+
+
+def _order(card: Mapping[str, Any]) -> str:
+    order = card["order"]
+    if not order or order["mean_change"] is None:
+        return ""
+    flips = f", and its likeliest option in {order['argmax_flips']:.1%} of the lists"
+    changed = f"changes the probability of an option by {order['mean_change']:.3f} on average"
+    if not order["mean_change"] and not order["argmax_flips"]:
+        return "The order of the list changes nothing."
+    return f"Permuting the list {changed}{flips if order['argmax_flips'] is not None else ''}."
+
+
+def _positions(card: Mapping[str, Any]) -> str:
+    shares = own(card)["positions"]
+    k = card["scenes"]["k"]
+    if not shares or not isinstance(k, int) or len(shares) < k:
+        return ""
+    items = shares[:k]
+    total = sum(items)
+    if not total:
+        return ""
+    gaps = [share / total - 1 / k for share in items]
+    worst = max(range(k), key=lambda i: abs(gaps[i]))
+    return (
+        f"The place it favours or shuns most is number {worst + 1}: {100 * gaps[worst]:+.1f} "
+        "points from an even share."
+    )
+
+
+def _probes(card: Mapping[str, Any]) -> str:
+    probes = card["probes"] or []
+    if not probes:
+        return ""
+    rising = [p for p in probes if standing(p["change"]) == BETTER]
+    if not rising:
+        return f"None of {len(probes)} attacks on the text is shown to raise the probability."
+    names = [f"{p['name']} ({points(p['change'], sign=True)} points)" for p in rising]
+    verb = "raise" if len(rising) > 1 else "raises"
+    return f"Of {len(probes)} attacks on the text, {listing(names)} {verb} the probability."
