@@ -52,6 +52,7 @@ class _Text(_Form):
 
 class _EvalRow(_Row):
     text: _Text | None
+    user_id: str | int | None = None
     item_pos: int | str
 
 
@@ -80,7 +81,8 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class EvalScene:
-    """One row of the eval set: its texts, and the position of the true option."""
+    """One row of the eval set: its texts, the position of the true option, and whose choice it is
+    (empty where the file does not say)."""
 
     name: str
     dataset: str
@@ -88,6 +90,7 @@ class EvalScene:
     history: str
     actions: tuple[str, ...]
     target: int
+    user: str = ""
 
 
 def read_pair(place: str, raw: dict[str, Any]) -> tuple[PreferencePair, bool]:
@@ -127,7 +130,8 @@ def read_scene(place: str, raw: dict[str, Any]) -> tuple[EvalScene, bool]:
     if complete and not all(actions):
         raise _wrong(place, "text.action_list", f"option {actions.index('')} has no text")
     profile, history = text.profile or "", text.history or ""
-    return EvalScene(place, row.dataset, profile, history, tuple(actions), target), complete
+    user = "" if row.user_id is None else str(row.user_id)
+    return EvalScene(place, row.dataset, profile, history, tuple(actions), target, user), complete
 
 
 def _side(

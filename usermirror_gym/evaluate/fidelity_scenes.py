@@ -47,11 +47,6 @@ class CardScenes:
     validation: pa.Table
     evaluation: pa.Table
 
-    @property
-    def digest(self) -> str:
-        """Identifies the evaluation scenes by their content."""
-        return scenes_digest(self.evaluation)
-
 
 def find_scenes(
     name: str, *, count: int, seed: int = 0, source: str | None = None, display: Display
@@ -100,14 +95,6 @@ def first_scenes(table: pa.Table, count: int) -> pa.Table:
     """The scenes up to the ``count``-th that holds its true item."""
     held = np.cumsum(has_true_item(table))
     return table.slice(0, int(np.searchsorted(held, count)) + 1)
-
-
-def scenes_digest(table: pa.Table) -> str:
-    """Sixteen hexadecimal digits of the content of a scenes table."""
-    digest = hashlib.sha256()
-    for column in ("scene_id", "user_id", "history", "slate", "target"):
-        digest.update(json.dumps(table[column].to_pylist()).encode())
-    return digest.hexdigest()[:16]
 
 
 def _source_of_build(folder: Path, wanted: str | None) -> BuiltSource:
