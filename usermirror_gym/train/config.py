@@ -19,14 +19,6 @@ Precision = Literal["float32", "bfloat16", "auto"]
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-READOUT_OF: dict[Objective, Readout] = {
-    "next_item": "likelihood",
-    "letters": "letters",
-    "options": "options",
-    "rationale": "letters",
-    "dpo": "letters",
-}
-"""Which readout an objective teaches."""
 
 
 class _Settings(BaseModel):
@@ -38,7 +30,7 @@ class LoRA(_Settings):
 
     r: Positive = 16
     """Rank."""
-    alpha: Annotated[float, Field(gt=0)] = 32
+    alpha: Positive = 32
     """The update is scaled by ``alpha / r``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
@@ -158,6 +150,8 @@ class TrainConfig(_Settings):
     """Compute activations twice to save memory."""
     merge: bool = False
     """Add the adapter to the base weights, so that the checkpoint needs no base."""
+    store: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Format of the written weights; half the size, and calibrated as written."""
     calibration: Calibration = Calibration()
 
     @field_validator("prompt")
@@ -177,9 +171,12 @@ class TrainConfig(_Settings):
     def _fits_together(self) -> TrainConfig:
         if self.merge and self.lora is None:
             raise ValueError("without an adapter (lora: null) there is nothing to merge")
-        taught = {READOUT_OF[stage.objective] for stage in self.stages}
-        if self.readout == "options" and "options" not in taught:
-            raise ValueError("the readout 'options' needs a stage with the objective 'options'")
+        last = self.stages[-1].objective
+        if self.readout == "options" and last != "options":
+            # A later stage would change the hidden states that the head has learned to read.
+            raise ValueError(
+                f"the readout 'options' needs 'options' as the last objective, got {last!r}"
+            )
         if self.data.sources:
             self.build_config()
         return self

@@ -1,0 +1,197 @@
+"""One command trains a simulator: data, stages, calibration, checkpoint, card.
+
+A run that was killed goes on where it was, and ends with the same weights as one that was not:
+every stage begins with weights that are read from the disk, and goes on from its own checkpoints.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from usermirror_gym.distill.build import build_data
+from usermirror_gym.distill.built import read_build
+from usermirror_gym.errors import MissingDependencyError
+from usermirror_gym.files import read_json, sha256, write_json
+from usermirror_gym.progress import Display
+from usermirror_gym.train.config import TrainConfig
+from usermirror_gym.train.data import TrainData, read_train_data
+from usermirror_gym.train.folder import keep_same, own_folder, stage_folder
+
+TRAINED_FILE = "trained.safetensors"
+_PATIENT = timedelta(days=2)
+"""Processes wait so long for the one that builds data or writes a checkpoint."""
+_SEED_STEP = 7_919
+
+
+def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
+    """Run a training to its end, or go on with it.
+
+    Under ``accelerate launch`` all processes call this; the main one alone writes.
+
+    Args:
+        config: the settings; see :func:`usermirror_gym.train.config.read_config`.
+        folder: the run's own folder.
+        display: says what is going on.
+
+    Returns:
+        The folder of the simulator, for ``make_simulator``.
+
+    Raises:
+        RunError: the folder holds a run with other settings, or something else, or another
+            process is training in it.
+        MissingDependencyError: the packages of the extra ``train`` are not installed.
+        UserMirrorError: whatever a stage raises; what was done stays, and the next run goes on.
+    """
+    folder = Path(folder)
+    state = _processes()
+    display = display if state.is_main_process else Display(quiet=True)
+    with own_folder(config, folder) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        if not (folder / "checkpoint" / "training.json").is_file():
+            data = _data(config, folder, state, display)
+            stages = [_stage(config, folder, i, data, display) for i in range(len(config.stages))]
+            if state.is_main_process:
+                _finish(config, folder, data, stages, display)
+        state.wait_for_everyone()
+    return folder / "checkpoint"
+
+
+def data_folder(config: TrainConfig, folder: Path) -> Path:
+    """Where the build lies that a run learns from."""
+    return folder / "data" if config.data.build is None else Path(config.data.build)
+
+
+def prepare_data(
+    config: TrainConfig, folder: Path, *, display: Display, build: bool = True
+) -> TrainData:
+    """Build the data, if the run does so itself, and read them.
+
+    Args:
+        build: false in processes that only read what another one has built.
+
+    Raises:
+        RunError: there is no finished build, or it is not the one that the run began with.
+    """
+    place = data_folder(config, folder)
+    if config.data.build is None and build:
+        build_data(config.build_config(), place, display=display)
+    data = read_train_data(place, config.prompt_config)
+    facts = {"manifest": sha256(place / "manifest.json")}
+    keep_same(folder / "data.json", facts, f"{place} is not what this run began with")
+    return data
+
+
+def _processes() -> Any:
+    """This process among those that train together."""
+    try:
+        import peft  # noqa: F401
+        import trl  # noqa: F401
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingDependencyError(str(error.name), "train") from error
+    return PartialState(timeout=_PATIENT)
+
+
+def _data(config: TrainConfig, folder: Path, state: Any, display: Display) -> TrainData:
+    with state.main_process_first():
+        return prepare_data(config, folder, display=display, build=state.is_main_process)
+
+
+def _stage(
+    config: TrainConfig, folder: Path, index: int, data: TrainData, display: Display
+) -> dict[str, Any]:
+    """What a finished stage did; trains it if it is not finished."""
+    place = stage_folder(folder, config, index)
+    done = place / "done.json"
+    if not done.is_file():
+        _train_stage(config, folder, index, data, display)
+        _free_memory()
+    facts: dict[str, Any] = read_json(done)
+    return facts
+
+
+def _train_stage(
+    config: TrainConfig, folder: Path, index: int, data: TrainData, display: Display
+) -> None:
+    from accelerate import PartialState
+
+    from usermirror_gym.train.model import load_tokenizer_of, load_trainable
+    from usermirror_gym.train.options import HEAD_FILE
+    from usermirror_gym.train.tensorboard import curves
+    from usermirror_gym.train.trainers import run_stage
+    from usermirror_gym.train.weights import save_trained
+
+    stage, place = config.stages[index], stage_folder(folder, config, index)
+    before = stage_folder(folder, config, index - 1) if index else None
+    number = f"stage {index + 1} of {len(config.stages)}"
+    display.say(f"{number}: {stage.objective}")
+    model = load_trainable(config, None if before is None else before / TRAINED_FILE)
+    result = run_stage(
+        stage,
+        model,
+        load_tokenizer_of(config),
+        data,
+        place,
+        seed=config.seed + _SEED_STEP * index,
+        precision=config.precision,
+        display=display,
+        gradient_checkpointing=config.gradient_checkpointing,
+        head=before if before is not None and (before / HEAD_FILE).is_file() else None,
+        callbacks=curves(folder / "tensorboard" / place.name, display),
+    )
+    if PartialState().is_main_process:
+        save_trained(model, place / TRAINED_FILE)
+        facts = {k: v for k, v in asdict(result).items() if k != "head"}
+        write_json(place / "done.json", {"objective": stage.objective, **facts})
+        _remove_checkpoints(place)
+    PartialState().wait_for_everyone()
+
+
+def _free_memory() -> None:
+    """Of a model that nobody uses any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _remove_checkpoints(place: Path) -> None:
+    """The states of the optimizer, which no later stage needs."""
+    for path in place.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    (place / "best.safetensors").unlink(missing_ok=True)
+
+
+def _finish(
+    config: TrainConfig,
+    folder: Path,
+    data: TrainData,
+    stages: list[dict[str, Any]],
+    display: Display,
+) -> None:
+    """Write the checkpoint's folder under another name, and rename it when it is whole."""
+    from usermirror_gym.train.calibrate import calibrate
+    from usermirror_gym.train.card import write_card
+    from usermirror_gym.train.model import write_weights
+    from usermirror_gym.train.options import HEAD_FILE
+
+    last = stage_folder(folder, config, len(config.stages) - 1)
+    staging = folder / ".checkpoint.tmp"
+    shutil.rmtree(staging, ignore_errors=True)
+    display.say("writing the checkpoint")
+    write_weights(config, last / TRAINED_FILE, staging)
+    if config.readout == "options":
+        shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
+    scores = calibrate(config, staging, data, display=display)
+    manifest: Mapping[str, Any] = read_build(data_folder(config, folder)).manifest
+    write_card(config, staging, stages, scores, manifest)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    staging.rename(folder / "checkpoint")

@@ -1,0 +1,40 @@
+"""Curves of a stage for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from usermirror_gym.progress import Display
+
+
+def curves(folder: Path, display: Display) -> list[Any]:
+    """A callback for the trainer that writes loss, learning rate and validation log-loss.
+
+    None in processes that only help, and none, with a message, without the package tensorboard.
+    """
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return []
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        display.say("no curves: TensorBoard is not installed (pip install 'usermirror-gym[train]')")
+        return []
+    from transformers.integrations import TensorBoardCallback
+
+    class Curves(TensorBoardCallback):
+        """transformers' own, and the entries that validations leave in the trainer's log."""
+
+        written = 0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Validations that are new."""
+            for entry in state.log_history[self.written :]:
+                if "validation_log_loss" in entry and self.tb_writer is not None:
+                    loss, step = entry["validation_log_loss"], entry["step"]
+                    self.tb_writer.add_scalar("validation/log_loss", loss, step)
+            self.written = len(state.log_history)
+
+    return [Curves(tb_writer=SummaryWriter(str(folder)))]
