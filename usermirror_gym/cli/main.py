@@ -13,12 +13,14 @@ from rich.text import Text
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
+from usermirror_gym.cli.train import train
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
     add_completion=False, rich_markup_mode=None,
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.command()(train)
 
 Simulator = Annotated[
     str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")

@@ -21,7 +21,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            note = "Stopped. Builds and benchmarks go on when the same command is given again."
+            note = "Stopped. Builds, training and benchmarks go on with the same command."
             Console(stderr=True).print(note)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of the output has had enough; typer knows

@@ -68,6 +68,11 @@ def data_folder(config: TrainConfig, folder: Path) -> Path:
     return folder / "data" if config.data.build is None else Path(config.data.build)
 
 
+def stage_seed(config: TrainConfig, index: int) -> int:
+    """Two stages of one objective draw differently."""
+    return config.seed + _SEED_STEP * index
+
+
 def prepare_data(
     config: TrainConfig, folder: Path, *, display: Display, build: bool = True
 ) -> TrainData:
@@ -139,7 +144,7 @@ def _train_stage(
         load_tokenizer_of(config),
         data,
         place,
-        seed=config.seed + _SEED_STEP * index,
+        seed=stage_seed(config, index),
         precision=config.precision,
         display=display,
         gradient_checkpointing=config.gradient_checkpointing,
