@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -70,8 +70,13 @@ class RecBoleAgent:
     def name(self) -> str:
         return self.model
 
-    def fit(self, data: TimeSplit) -> Self:
+    def fit(self, data: TimeSplit, *, after_epoch: Callable[[Self], bool] | None = None) -> Self:
         """Train on everything before T0.
+
+        Args:
+            after_epoch: given the agent as it stands after every epoch, which can be asked for
+                scores; training ends when it says True.  Never called for models that are solved
+                in closed form.
 
         Raises:
             AgentError: RecBole could not train the model on these data or settings; says why.
@@ -81,7 +86,13 @@ class RecBoleAgent:
         with _explained(self.model), contained(self.seed) as folder:
             settings = settings_for(self.model, self.config)
             built = build(self.model, settings, tables, self.seed, folder)
-            train(built, progress=self.progress)
+
+            def ended() -> bool:
+                assert after_epoch is not None
+                self._serve(built, tables)
+                return after_epoch(self)
+
+            train(built, progress=self.progress, after_epoch=after_epoch and ended)
         self._serve(built, tables)
         self.fit_seconds = time.perf_counter() - start
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +77,16 @@ def _unsolved(config: Any, dataset: Any) -> Any:
     return model
 
 
-def train(built: Built, *, progress: bool) -> None:
-    """Train on all events; nothing is written to disk."""
+class _EnoughError(Exception):
+    """Leaves RecBole's loop over epochs."""
+
+
+def train(built: Built, *, progress: bool, after_epoch: Callable[[], bool] | None = None) -> None:
+    """Train on all events; nothing is written to disk.
+
+    Args:
+        after_epoch: called after every epoch; training ends when it says True.
+    """
     from recbole.utils import get_trainer
     from tqdm import tqdm
 
@@ -92,10 +102,13 @@ def train(built: Built, *, progress: bool) -> None:
         def epoch(*args: Any, **kwargs: Any) -> Any:
             loss = run_epoch(*args, **kwargs)
             bar.update()
+            if after_epoch is not None and after_epoch():
+                raise _EnoughError
             return loss
 
         trainer._train_epoch = epoch
-        trainer.fit(_loader(built), saved=False, verbose=False, show_progress=False)
+        with suppress(_EnoughError):
+            trainer.fit(_loader(built), saved=False, verbose=False, show_progress=False)
 
 
 def _configure(model: str, settings: dict[str, Any], tables: Tables, seed: int, folder: str) -> Any:
