@@ -118,6 +118,8 @@ class Watch(TrainerCallback):
         point = Point(step, validation_log_loss=self._validate(model))
         self.validating += time.monotonic() - begin
         self.history.append(point)
+        # Where transformers keeps its own entries, for whoever draws curves.
+        state.log_history.append({"step": step, "validation_log_loss": _loss(point)})
         better = self.best is None or _loss(point) < _loss(self.best)
         self._misses = 0 if better else self._misses + 1
         if better:
