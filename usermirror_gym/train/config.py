@@ -111,7 +111,7 @@ class DataSettings(_Settings):
     def _one_of_both(self) -> DataSettings:
         if (self.build is None) == (not self.sources):
             raise ValueError("give either 'build' (a folder) or 'sources', not both or none")
-        if self.build is not None and "scenes" in self.model_fields_set:
+        if self.build is not None and self.scenes != SceneSettings():
             raise ValueError("a finished build has its scenes: take 'scenes' out, or 'build'")
         return self
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
@@ -196,7 +195,8 @@ def _finish(
     if config.readout == "options":
         shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
     scores = calibrate(config, staging, data, display=display)
-    manifest: Mapping[str, Any] = read_build(data_folder(config, folder)).manifest
-    write_card(config, staging, stages, scores, manifest)
+    build = read_build(data_folder(config, folder))
+    checksum = sha256(build.folder / "manifest.json")
+    write_card(config, staging, stages, scores, build.manifest, checksum)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     staging.rename(folder / "checkpoint")

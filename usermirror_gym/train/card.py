@@ -1,0 +1,237 @@
+"""The model card of a trained simulator, and the same facts for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import usermirror_gym
+from usermirror_gym.distill.card_markdown import escape, markdown_table
+from usermirror_gym.distill.card_text import cell
+from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.files import write_json, write_text
+from usermirror_gym.train.config import TrainConfig
+
+Facts = Mapping[str, Any]
+_PACKAGES = ("accelerate", "numpy", "peft", "torch", "transformers", "trl")
+_LICENCES = {DEFAULT_CHECKPOINT: "apache-2.0"}
+"""Of checkpoints that come without a model card."""
+_CURVE_ROWS = 12
+
+
+def write_card(
+    config: TrainConfig,
+    folder: Path,
+    stages: Sequence[Facts],
+    scores: Facts,
+    manifest: Facts,
+    manifest_sha256: str,
+) -> None:
+    """Write ``README.md`` and, last, ``training.json``.
+
+    Args:
+        folder: of the checkpoint.
+        stages: what each stage did, see :class:`~usermirror_gym.train.trainers.StageResult`.
+        scores: from :func:`usermirror_gym.train.calibrate.calibrate`.
+        manifest: of the build that was trained on.
+    """
+    view = _view(config, stages, scores, manifest)
+    text = _environment().get_template("card.md").render(view, manifest=manifest_sha256)
+    # Names may hold lone surrogates, which no file can.
+    write_text(folder / "README.md", text.encode("utf-8", "replace").decode("utf-8"))
+    write_json(
+        folder / "training.json",
+        {
+            "format": 1,
+            "name": config.name,
+            "recipe": json.loads(config.model_dump_json()),
+            "stages": list(stages),
+            "scores": scores,
+            "data": {
+                "manifest_sha256": manifest_sha256,
+                "sources": {
+                    name: {key: source.get(key) for key in _SOURCE_FACTS}
+                    for name, source in manifest["sources"].items()
+                },
+            },
+            "licence": licence(config.checkpoint),
+            "versions": versions(),
+        },
+    )
+
+
+_SOURCE_FACTS = (
+    "dataset", "domain", "t0", "t_validation", "scenes", "files", "title", "homepage", "terms",
+    "citation",
+)  # fmt: skip
+
+
+def licence(checkpoint: str) -> str:
+    """Of base weights, by their own model card; ``other`` if it says nothing."""
+    if checkpoint in _LICENCES:
+        return _LICENCES[checkpoint]
+    path = resolve_checkpoint(checkpoint)
+    card = (path if path.is_dir() else path.parent) / "README.md"
+    try:
+        found = re.match(r"---\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL)
+        header = yaml.safe_load(found[1]) if found else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "other"
+    return str(header.get("license", "other")) if isinstance(header, dict) else "other"
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of those that decide what training does."""
+    found = {"usermirror-gym": usermirror_gym.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _view(
+    config: TrainConfig, stages: Sequence[Facts], scores: Facts, manifest: Facts
+) -> dict[str, Any]:
+    sources = manifest["sources"]
+    terms = licence(config.checkpoint)
+    return {
+        "name": cell(config.name),
+        "base": cell(config.checkpoint),
+        "header": _header(config, terms),
+        "license_note": _licence_note(config, terms),
+        "scores": scores,
+        "score_rows": _score_rows(scores["all"], scores),
+        "source_rows": [{"source": n, **row} for n, row in scores["by_source"].items()],
+        "stopped": any(stage.patience for stage in config.stages),
+        "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
+        "recipe": [(label, cell(value)) for label, value in _recipe(config)],
+        "curve_rows": _curve_rows(stages),
+        "data_rows": [_data_row(name, source) for name, source in sources.items()],
+        "sources": list(sources.values()),
+        "sampled": any(not source.get("impressions") for source in sources.values()),
+    }
+
+
+def _header(config: TrainConfig, terms: str) -> Markup:
+    """What the hub reads."""
+    kept = config.lora is not None and not config.merge
+    fields = {
+        "base_model": config.checkpoint,
+        "library_name": "peft" if kept else "transformers",
+        "license": terms,
+        "tags": ["usermirror-gym", "recommender-systems", "user-simulation"],
+    }
+    return Markup(yaml.safe_dump(fields, sort_keys=False).strip())
+
+
+def _score_rows(scores: Facts, about: Facts) -> list[dict[str, Any]]:
+    uniform = about["uniform"]
+    return [
+        {"score": "log-loss (nats)", "simulator": scores["log_loss"],
+         "all options alike": uniform["log_loss"]},
+        {"score": "accuracy of the likeliest option (%)", "simulator": 100 * scores["accuracy"],
+         "all options alike": 100 * uniform["accuracy"]},
+        {"score": "mean probability of the true option (%)",
+         "simulator": 100 * scores["expected_accuracy"],
+         "all options alike": 100 * uniform["accuracy"]},
+    ]  # fmt: skip
+
+
+def _stage_row(config: TrainConfig, index: int, facts: Facts) -> dict[str, Any]:
+    stage = config.stages[index]
+    best = facts.get("best")
+    return {
+        "stage": index + 1,
+        "objective": stage.objective,
+        "epochs": stage.epochs,
+        "learning rate": stage.learning_rate,
+        "batch": stage.batch_size * stage.accumulation,
+        "steps": facts["steps"],
+        "examples": facts["samples"],
+        "tokens": facts["tokens"],
+        "minutes": facts["seconds"] / 60,
+        "best validation at step": None if best is None else best[0],
+    }
+
+
+def _recipe(config: TrainConfig) -> list[tuple[str, Any]]:
+    lora = config.lora
+    adapter = (
+        "none, all weights"
+        if lora is None
+        else f"rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {cell(lora.targets)}"
+        + ("" if lora.layers is None else f", blocks {lora.layers[0]} to {lora.layers[1]}")
+        + (", merged into the weights" if config.merge else "")
+    )
+    return [
+        ("Base weights", config.checkpoint),
+        ("LoRA", adapter),
+        ("Readout", config.readout),
+        ("Prompt", config.prompt or "default"),
+        ("Seed", config.seed),
+        ("Precision", f"{config.precision}, stored as {config.store}"),
+        ("Made with", ", ".join(f"{name} {number}" for name, number in versions().items())),
+    ]
+
+
+def _curve_rows(stages: Sequence[Facts]) -> list[dict[str, Any]]:
+    """Validations of all stages, thinned out evenly if there are many."""
+    rows = []
+    for number, facts in enumerate(stages, start=1):
+        points = [(p[0], p[2]) for p in facts["history"] if p[2] is not None]
+        step = max(-(-len(points) // _CURVE_ROWS), 1)
+        kept = points[::step] + ([points[-1]] if points and (len(points) - 1) % step else [])
+        rows += [{"stage": number, "step": s, "validation log-loss": loss} for s, loss in kept]
+    return rows or [{"stage": None, "step": None, "validation log-loss": None}]
+
+
+def _data_row(name: str, source: Facts) -> dict[str, Any]:
+    counts = source.get("scenes", {})
+    return {
+        "source": name,
+        "users": source.get("users"),
+        "items": source.get("items"),
+        "train scenes": counts.get("train", 0),
+        "validation scenes": counts.get("validation", 0),
+        "validation time": _date(source["t_validation"]),
+        "T0": _date(source["t0"]),
+    }
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _licence_note(config: TrainConfig, terms: str) -> str:
+    what = "An adapter to" if config.lora is not None and not config.merge else "Derived from"
+    known = (
+        "whose licence its own card names" if terms == "other" else f"which is licensed {terms}"
+    )
+    return cell(
+        f"{what} {config.checkpoint}, {known}. Weights that were taught on data carry the terms "
+        "of these data as well; see above."
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("usermirror_gym.train"),
+        autoescape=False,
+        finalize=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "markdown_table": markdown_table}
+    return environment
