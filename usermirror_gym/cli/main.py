@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from usermirror_gym.cli.data import app as data_app
+from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.train import train
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False, rich_markup_mode=None,
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.command()(evaluate)
 app.command()(train)
 
 Simulator = Annotated[

@@ -198,7 +198,7 @@ def ladder_plot(card: Mapping[str, Any]) -> Plot | None:
 
 
 def positions_plot(card: Mapping[str, Any]) -> Plot | None:
-    """How often each place of the list holds the likeliest item."""
+    """The mean probability of each place of the list."""
     shares = own(card)["positions"]
     k = card["scenes"]["k"]
     if not shares or not isinstance(k, int):
@@ -213,14 +213,14 @@ def positions_plot(card: Mapping[str, Any]) -> Plot | None:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("Place in the list")
-        axes.set_ylabel("Share of choices")
+        axes.set_ylabel("Mean probability")
         axes.grid(axis="y", lw=0.6)
 
     return Plot(
         "Does it like certain places?",
-        "Share of the lists in which each place is the likeliest. Dashed: even shares. True items "
-        "stand at every place alike.",
-        "Share of choices by place: "
+        "Mean probability of the item at each place. Dashed: even shares. True items stand at "
+        "every place alike, so all places should get the same.",
+        "Mean probability by place: "
         + ", ".join(f"{i} {share:.1%}" for i, share in enumerate(shares, start=1)),
         draw_svg(draw, 2.5, "positions"),
     )

@@ -63,8 +63,8 @@ def write_card(card: Mapping[str, Any], folder: str | Path) -> list[Path]:
         The paths, the page first.
     """
     folder = Path(folder)
-    html = write_text(folder / "card.html", _encodable(render_html(card)))
-    markdown = write_text(folder / "card.md", _encodable(render_markdown(card)))
+    html = write_text(folder / "card.html", render_html(card))
+    markdown = write_text(folder / "card.md", render_markdown(card))
     # Last: its presence says that the card is whole.
     return [html, markdown, write_json(folder / "card.json", card)]
 
@@ -93,15 +93,23 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def render_html(card: Mapping[str, Any]) -> str:
     """One self-contained page without scripts."""
-    style = Markup(_asset("report.css") + _asset("fidelity.css"))
     plots = {name: _Drawn(plot) for name, plot in card_plots(card).items()}
-    view = _view(card) | {"style": style, "plots": plots}
-    return _environment("html").get_template("fidelity.html").render(view)
+    return render("fidelity.html", _view(card) | {"plots": plots})
 
 
 def render_markdown(card: Mapping[str, Any]) -> str:
     """The same content without plots."""
-    return _plain_intervals(_environment("md").get_template("fidelity.md").render(_view(card)))
+    return render("fidelity.md", _view(card))
+
+
+def render(template: str, view: Mapping[str, Any]) -> str:
+    """A template of this room, whatever it prints escaped for Markdown or HTML by its ending."""
+    kind = template.rpartition(".")[2]
+    style = Markup(_asset("report.css") + _asset("fidelity.css"))
+    text = _environment(kind).get_template(template).render(dict(view) | {"style": style})
+    # Names may hold lone surrogates, which no file can.
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return _plain_intervals(text) if kind == "md" else text
 
 
 def summary_table(card: Mapping[str, Any]) -> Table:
@@ -126,6 +134,18 @@ def summary_table(card: Mapping[str, Any]) -> Table:
             plus_minus(block["accuracy"], ".1f", scale=100), plus_minus(block["log_loss"], ".3f"),
             *_differences(paired.get(chooser["name"])),
         )  # fmt: skip
+    return table
+
+
+def view_table(view: View) -> Table:
+    """Any table of a card for the terminal."""
+    table = Table(caption=view.note, caption_justify="left", box=box.SIMPLE_HEAD,
+                  padding=(0, 1, 0, 0))  # fmt: skip
+    for column, name in enumerate(view.columns):
+        table.add_column(name, justify="left" if is_words(view, column) else "right",
+                         overflow="fold", min_width=12 if column == 0 else None)  # fmt: skip
+    for row in view.rows:
+        table.add_row(*(_marked(cell.text, cell.mark) for cell in row))
     return table
 
 
@@ -199,11 +219,6 @@ def _marked(text: str, mark: str) -> Text:
 
 def _plain_intervals(text: str) -> str:
     return _INTERVAL.sub(r"[\1]", text)
-
-
-def _encodable(text: str) -> str:
-    # Names may hold lone surrogates, which no file can.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache

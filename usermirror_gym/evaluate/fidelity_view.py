@@ -181,7 +181,7 @@ def facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured on what, as name and value."""
     scenes, me, order = card["scenes"], own(card), card["order"] or {}
     outside = card["outside"] or {}
-    entropy = me["entropy"] or {}
+    entropy, calibration = me["entropy"] or {}, me["calibration"] or {}
     pairs: list[tuple[str, Any]] = [
         ("scenes", f"{scenes['source']}, hash {scenes['hash']}"),
         ("after", None if scenes["t0"] is None else _date(scenes["t0"])),
@@ -192,7 +192,10 @@ def facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("of them seen before T0", scenes["seen_users"]),
         ("seed", str(scenes["seed"])),
         ("mean entropy of its probabilities", entropy.get("mean")),
-        ("entropy of the real choices", entropy.get("real")),
+        ("mean surprise at the real choices", entropy.get("real")),
+        ("entropy of the items it takes", entropy.get("items")),
+        ("entropy of the items really taken", entropy.get("items_real")),
+        ("calibration error of all options", calibration.get("options_ece")),
         ("none of these, precision", outside.get("precision")),
         ("none of these, recall", outside.get("recall")),
         ("permutations of each list", order.get("permutations")),

@@ -179,14 +179,22 @@ def _calibration(card: Mapping[str, Any]) -> str:
     if not found or found["ece"] is None:
         return ""
     total = sum(row["n"] for row in found["bins"])
-    if not total:
-        return f"Expected calibration error {found['ece']:.3f}."
     said = sum(row["confidence"] * row["n"] for row in found["bins"]) / total
     right = sum(row["accuracy"] * row["n"] for row in found["bins"]) / total
     return (
         f"Its likeliest item is given {said:.1%} on average and is right {right:.1%} of the time; "
-        f"expected calibration error {found['ece']:.3f}."
+        f"expected calibration error {found['ece']:.3f}{_chance(found)}."
     )
+
+
+def _chance(calibration: Mapping[str, Any]) -> str:
+    """What of the error finitely many lists explain."""
+    noise = calibration.get("if_calibrated")
+    if not noise:
+        return ""
+    more = calibration["ece"] > noise["high"]
+    verb = "more than chance explains" if more else "no more than chance explains"
+    return f", {verb} (up to {noise['high']:.3f} if it were calibrated)"
 
 
 def _outside(card: Mapping[str, Any]) -> str:
@@ -208,29 +216,32 @@ def _ladder(card: Mapping[str, Any]) -> str:
     if len(steps) < 2:
         return ""
     shown = ", ".join(f"{s['lists']} {interval(s['p_none'], '.1f', scale=100)} %" for s in steps)
-    means = [s["p_none"]["mean"] for s in steps]
-    falls = [a > b for a, b in pairwise(means)]
-    lead = "Mean probability of none of these as lists get better"
-    if all(falls):
-        blurred = [
-            f"{a['lists']} and {b['lists']}"
-            for a, b in pairwise(steps)
-            if _overlap(a["p_none"], b["p_none"])
+    falls = [_fall(before, after) for before, after in pairwise(steps)]
+    lead = f"Mean probability of none of these: {shown}"
+    if all(fall == BETTER for fall in falls):
+        return f"{lead}. It falls at every step to better lists."
+    found = []
+    for fall, words in (
+        (BETTER, "falls"), (OPEN, "is not shown to fall"), (WORSE, "rises")
+    ):  # fmt: skip
+        names = [
+            f"from {before['lists']} to {after['lists']}"
+            for (before, after), own_fall in zip(pairwise(steps), falls, strict=True)
+            if own_fall == fall
         ]
-        rest = f"; intervals overlap for {listing(blurred)}" if blurred else ""
-        return f"{lead} falls at every step ({shown}){rest}."
-    wrong = [
-        f"from {a['lists']} to {b['lists']}"
-        for (a, b), fell in zip(pairwise(steps), falls, strict=True)
-        if not fell
-    ]
-    return f"{lead} does not fall {listing(wrong)} ({shown})."
+        found += [f"{words} {listing(names)}"] if names else []
+    return f"{lead}. It {', '.join(found)}."
 
 
-def _overlap(a: Block, b: Block) -> bool:
+def _fall(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Whether the second probability is shown to be smaller: by the paired interval if there is
+    one, else only where the two intervals lie apart."""
+    if after.get("fall"):
+        return standing(after["fall"])
+    a, b = before["p_none"], after["p_none"]
     if None in (a["low"], a["high"], b["low"], b["high"]):
-        return True
-    return bool(a["low"] <= b["high"] and b["low"] <= a["high"])
+        return OPEN
+    return BETTER if a["low"] > b["high"] else WORSE if a["high"] < b["low"] else OPEN
 
 
 def _order(card: Mapping[str, Any]) -> str:
@@ -256,8 +267,8 @@ def _positions(card: Mapping[str, Any]) -> str:
     gaps = [share / total - 1 / k for share in items]
     worst = max(range(k), key=lambda i: abs(gaps[i]))
     return (
-        f"The place it favours or shuns most is number {worst + 1}: {100 * gaps[worst]:+.1f} "
-        "points from an even share."
+        f"The place it favours or shuns most is number {worst + 1}, given {100 * gaps[worst]:+.1f} "
+        "points against an even share."
     )
 
 

@@ -1,0 +1,294 @@
+"""``usermirror evaluate``: from names to a fidelity card in a folder of its own.
+
+The folder holds everything; each piece is written whole, so a run that was killed goes on where it
+was::
+
+    run.json                       settings; a folder with other settings is refused
+    answers/                       what the simulator, its base and its controls answered
+    scores.parquet                 of every scene, for paired comparisons
+    card.html  card.md  card.json  the card, card.json last
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import usermirror_gym
+from usermirror_gym.distill.released import PromptFrame, read_released
+from usermirror_gym.distill.released_files import HUB_NAMES
+from usermirror_gym.engines import load_engine
+from usermirror_gym.errors import ConfigError, RunError, UserMirrorError
+from usermirror_gym.evaluate.answers import answer, scene_digest, scenes_digest
+from usermirror_gym.evaluate.card import CardSizes, fidelity_card
+from usermirror_gym.evaluate.choice_scores import METRICS, Truth, forced_scores
+from usermirror_gym.evaluate.compare import SCORES, write_scores
+from usermirror_gym.evaluate.fidelity_report import read_card, write_card
+from usermirror_gym.evaluate.fidelity_scenes import CardScenes, find_scenes
+from usermirror_gym.evaluate.released_scenes import ReleasedSimulator, released_scenes
+from usermirror_gym.evaluate.verdict import verdict
+from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.table import scenes_of
+from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
+from usermirror_gym.simulators.registry import CLASSIC
+
+RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Whom to judge, on what; two runs with equal settings give equal cards."""
+
+    simulator: str = DEFAULT_SIMULATOR
+    """As for :func:`~usermirror_gym.simulators.make_simulator`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Override its settings."""
+    scenes: str = "ml-100k"
+    """A data set, the folder of a finished build, or the released UserMirrorer-eval set."""
+    source: str | None = None
+    """Which data set of a build that has several."""
+    count: int = 2000
+    """Most evaluation scenes with the true item."""
+    base: str | None = None
+    """The simulator before it was trained; its scores stand beside it."""
+    classic: bool = True
+    """Whether the classic choosers are fitted and asked too."""
+    released_train: str = RELEASED_TRAIN
+    """Where the layout of the released prompts is read."""
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """A short name of the simulator: its own, or the last part of a path."""
+        name = Path(self.simulator).name or self.simulator
+        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{name} ({changed})" if changed else name
+
+
+def evaluate(
+    config: EvaluateConfig,
+    folder: Path,
+    *,
+    sizes: CardSizes | None = None,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Make, or go on with, a fidelity card; a finished one is read and written out again.
+
+    Args:
+        config: the settings.
+        folder: of this card alone.
+        sizes: of the checks beyond the scores.
+        display: says what is going on.
+
+    Returns:
+        The content of ``card.json``.
+
+    Raises:
+        RunError: the folder holds something else, or a card with other settings.
+        UnknownNameError: the simulator or the scenes do not exist.
+    """
+    display, folder = display or Display(quiet=True), Path(folder)
+    sizes = sizes or CardSizes()
+    question = _question(config, display)
+    # Only now: a mistaken name must not leave a folder with the mistake in it.
+    _claim(folder, _settings(config, sizes))
+    card = _finished(folder, question) or _card(config, question, folder, sizes, display)
+    card["verdict"] = verdict(card)
+    write_card(card, folder)
+    return card
+
+
+def default_folder(config: EvaluateConfig, base: Path = Path("runs/evaluate")) -> Path:
+    """A folder named after simulator and scenes, numbered if that holds another card."""
+    name = "-".join(map(_slug, (config.label, Path(config.scenes).name or config.scenes)))
+    settings, number, folder = _settings(config, CardSizes()), 1, base / name
+    while folder.exists() and _changed(folder, settings):
+        number += 1
+        folder = base / f"{name}-{number}"
+    return folder
+
+
+def card_folders(
+    config: EvaluateConfig, names: Sequence[str], *, display: Display | None = None
+) -> list[Path]:
+    """Folders with a finished card each, made where there is none.
+
+    Args:
+        config: all but the simulator and its options.
+        names: folders of cards, or simulators.
+        display: says what is going on.
+    """
+    folders = []
+    for name in names:
+        folder = Path(name)
+        if not (folder.is_dir() and (folder / "run.json").is_file()):
+            own = replace(config, simulator=name)
+            folder = default_folder(own)
+            evaluate(own, folder, display=display)
+        folders.append(folder)
+    return folders
+
+
+def is_released(scenes: str) -> bool:
+    """Whether scenes by this name are the released eval set, or a copy of it."""
+    path = Path(scenes)
+    if scenes == RELEASED_EVAL or path.name.endswith((".jsonl", ".jsonl.gz", ".json.gz")):
+        return True
+    if path.is_file():
+        return path.suffix in (".json", ".parquet")
+    return path.is_dir() and not (path / "manifest.json").exists() and _has_rows(path)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What the names in the settings stand for."""
+
+    data: CardScenes
+    simulator: UserSimulator
+    base: UserSimulator | None
+
+
+def _question(config: EvaluateConfig, display: Display) -> _Question:
+    if is_released(config.scenes):
+        return _released_question(config)
+    data = find_scenes(
+        config.scenes, count=config.count, seed=config.seed, source=config.source, display=display
+    )
+    assert data.split is not None  # only released scenes have none
+    simulator = make_simulator(config.simulator, data.split, **config.options)
+    base = None if config.base is None else make_simulator(config.base, data.split)
+    return _Question(data, simulator, base)
+
+
+def _released_question(config: EvaluateConfig) -> _Question:
+    """The released prompts, put to weights as they are."""
+    if config.simulator in CLASSIC:
+        raise ConfigError(
+            f"the released scenes are texts: the simulator {config.simulator!r} cannot read them; "
+            "name weights or a checkpoint"
+        )
+    released = read_released(config.scenes, "eval")
+    data, texts = released_scenes(released, source=config.scenes, count=config.count)
+    frame = _frame(config)
+
+    def simulator(name: str, options: Mapping[str, Any]) -> UserSimulator:
+        return ReleasedSimulator(load_engine(name, **options), frame, texts)
+
+    base = None if config.base is None else simulator(config.base, {})
+    return _Question(data, simulator(config.simulator, config.options), base)
+
+
+def _frame(config: EvaluateConfig) -> PromptFrame:
+    """The layout of the prompts: from a train set beside the eval set, or as the settings say."""
+    beside = Path(config.scenes)
+    if config.released_train == RELEASED_TRAIN and beside.is_dir():
+        try:
+            return read_released(beside, "train").frame()
+        except UserMirrorError:
+            pass  # a copy of the eval set alone
+    return read_released(config.released_train, "train").frame()
+
+
+def _finished(folder: Path, question: _Question) -> dict[str, Any] | None:
+    """The folder's card, unless weights or scenes have changed under their names."""
+    if not (folder / "card.json").is_file():
+        return None
+    card = read_card(folder)
+    scenes = scenes_digest(scenes_of(question.data.evaluation))
+    now = (question.simulator.name, scenes)
+    return card if now == (card["simulator"]["model"], card["scenes"]["hash"]) else None
+
+
+def _card(
+    config: EvaluateConfig, question: _Question, folder: Path, sizes: CardSizes, display: Display
+) -> dict[str, Any]:
+    data, simulator = question.data, question.simulator
+    store = folder / "answers"
+    remake = None
+    if data.split is not None:
+        remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
+    card = fidelity_card(
+        simulator, data, base=question.base, choosers=_choosers(config, data, display),
+        remake=remake, options=config.options, sizes=sizes, seed=config.seed, store=store,
+        display=display,
+    )  # fmt: skip
+    scenes = scenes_of(data.evaluation)
+    probs = answer(simulator, scenes, store=store, settings=config.options)
+    truth = Truth.of(scenes)
+    columns = [METRICS.index(name) for name in ("accuracy", "log_loss")]
+    write_scores(
+        folder / SCORES, [scene_digest(scene) for scene in scenes], truth.users.tolist(),
+        forced_scores(probs, truth)[:, columns],
+    )  # fmt: skip
+    return _relabelled(card, simulator.name, config)
+
+
+def _choosers(
+    config: EvaluateConfig, data: CardScenes, display: Display
+) -> Mapping[str, UserSimulator]:
+    """The classic choosers, fitted on scenes before T0; none where there are no such scenes."""
+    if not config.classic or data.split is None or not len(data.train) or not len(data.validation):
+        return {}
+    from usermirror_gym.evaluate.choosers import classic_choosers
+
+    return classic_choosers(
+        data.split, scenes_of(data.train), scenes_of(data.validation), seed=config.seed,
+        display=display,
+    )  # fmt: skip
+
+
+def _relabelled(card: dict[str, Any], name: str, config: EvaluateConfig) -> dict[str, Any]:
+    """The card with the names that the user gave, which are shorter than those of the models."""
+    names = {name: config.label}
+    if card["base"] is not None:
+        names[card["base"]] = f"{config.base} (base)"
+    card["simulator"] |= {"name": config.label, "model": name}
+    card["base"] = names.get(card["base"], card["base"])
+    for chooser in card["choosers"]:
+        chooser["name"] = names.get(chooser["name"], chooser["name"])
+    for pair in card["paired"]:
+        for side in ("chooser", "against"):
+            pair[side] = names.get(pair[side], pair[side])
+    return card
+
+
+def _settings(config: EvaluateConfig, sizes: CardSizes) -> dict[str, Any]:
+    settings = asdict(config) | {"sizes": asdict(sizes), "version": usermirror_gym.__version__}
+    if not is_released(config.scenes):
+        del settings["released_train"]
+    return settings
+
+
+def _changed(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the folder's card that are not these."""
+    path = folder / "run.json"
+    earlier = read_json(path) if path.exists() else {}
+    return {k: earlier.get(k) for k, v in settings.items() if earlier.get(k, ...) != v}
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder this card's, or see that it already is."""
+    path = folder / "run.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty and holds no card; name another folder")
+        write_json(path, settings)
+    elif changed := _changed(folder, settings):
+        was = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        raise RunError(
+            f"{folder} holds a card with other settings ({was}); delete it or name another folder"
+        )
+    remove_unfinished(folder)
+
+
+def _has_rows(folder: Path) -> bool:
+    endings = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+    return any(path.name.endswith(endings) for path in folder.rglob("*"))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") or "scenes"
