@@ -83,7 +83,9 @@ class TestByName:
         assert isinstance(default, LikelihoodSimulator)
         assert default.weights.outside == 2.5
         assert default.builder.config.form == "scene"
-        assert default.weights.scale == read_preset("simulators", "smollm2-likelihood")["scale"]
+        assert default.weights.conditional_per_token == 1.0
+        preset = read_preset("simulators", "smollm2-likelihood")
+        assert default.weights.unconditional_per_token == preset["unconditional_per_token"]
         letters = make_simulator("smollm2-likelihood", split, readout="letters", permutations=3)
         assert isinstance(letters, LettersSimulator)
         forced = make_simulator("smollm2-likelihood", split, outside_option=False)
@@ -115,8 +117,8 @@ class TestByName:
             read_preset("simulators", "nothing")
 
     def test_unusable_values_say_which_and_why(self, split: TimeSplit) -> None:
-        with pytest.raises(ConfigError, match=r"option 'scale': .*number.*got 'big'"):
-            make_simulator("smollm2-likelihood", split, scale="big")
+        with pytest.raises(ConfigError, match=r"option 'tokens': .*number.*got 'big'"):
+            make_simulator("smollm2-likelihood", split, tokens="big")
         with pytest.raises(ConfigError, match=r"option 'readout'.*'letters'"):
             make_simulator("smollm2-likelihood", split, readout="words")
         with pytest.raises(

@@ -73,14 +73,19 @@ class TestLikelihood:
     def test_conditional_logit_by_hand(self, arithmetic, builder) -> None:
         """A film and its line end are 15 characters; the taste adds 5 to one of them."""
         engine = arithmetic(taste="Film 11")
-        simulator = self.simulator(engine, builder, unconditional=-1.0, scale=3.0, outside=0.5)
+        simulator = self.simulator(
+            engine, builder, conditional_per_token=3.0, unconditional_per_token=-3.0, outside=0.5
+        )
         utility = np.array([0, 3.0 * 5 / 15, 0, 0.5])  # the lengths cancel out
         expected = np.exp(utility) / np.exp(utility).sum()
         np.testing.assert_allclose(simulator.choose([SCENE]).probs, [expected])
 
     def test_summed_instead_of_per_token(self, arithmetic, builder) -> None:
         engine = arithmetic(taste="Film 11")
-        simulator = self.simulator(engine, builder, per_token=False, unconditional=0.0, outside=-9)
+        simulator = self.simulator(
+            engine, builder, conditional=1.0, conditional_per_token=0.0,
+            unconditional_per_token=0.0, outside=-9,
+        )  # fmt: skip
         utility = np.array([-15, -10, -15, -9])
         expected = np.exp(utility) / np.exp(utility).sum()
         np.testing.assert_allclose(simulator.choose([SCENE]).probs, [expected])
@@ -108,7 +113,7 @@ class TestLikelihood:
 
     def test_utilities_far_apart_do_not_overflow(self, arithmetic, builder) -> None:
         simulator = self.simulator(
-            arithmetic(taste="Film 11"), builder, unconditional=-1.0, scale=1e5
+            arithmetic(taste="Film 11"), builder, conditional=1e4, unconditional=-1e4
         )
         assert simulator.choose([SCENE]).probs[0, 1] == pytest.approx(1)
 

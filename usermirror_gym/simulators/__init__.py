@@ -2,16 +2,18 @@
 
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
-from usermirror_gym.simulators.llm import LettersSimulator, LikelihoodSimulator, LikelihoodWeights
+from usermirror_gym.simulators.likelihood import LikelihoodSimulator
+from usermirror_gym.simulators.listwise import LettersSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
 from usermirror_gym.simulators.registry import (
     DEFAULT_SIMULATOR,
     available_simulators,
     make_simulator,
 )
+from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
 __all__ = [
-    "DEFAULT_SIMULATOR", "BiasRatings", "ChoiceBatch", "LettersSimulator", "LikelihoodSimulator",
-    "LikelihoodWeights", "PopularityChooser", "RatingModel", "UniformChooser", "UserSimulator",
-    "available_simulators", "make_simulator",
+    "DEFAULT_SIMULATOR", "BiasRatings", "ChoiceBatch", "ChoiceWeights", "LettersSimulator",
+    "LikelihoodSimulator", "LikelihoodWeights", "PopularityChooser", "RatingModel",
+    "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

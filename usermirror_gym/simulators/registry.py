@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,7 +19,9 @@ from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig, PromptForm
 from usermirror_gym.scenes.text import domain_text
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
-from usermirror_gym.simulators.llm import LettersSimulator, LikelihoodSimulator, LikelihoodWeights
+from usermirror_gym.simulators.likelihood import LikelihoodSimulator
+from usermirror_gym.simulators.listwise import LettersSimulator
+from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
 DEFAULT_SIMULATOR = "smollm2-likelihood"
 CLASSIC = ("popularity", "uniform")
@@ -40,13 +42,17 @@ class LLMSettings(BaseModel):
     outside_option: bool = True
     """False: the choice is forced."""
     permutations: int = 1
-    """Letters only."""
-    conditional: float = 1.0
-    """Likelihood only, like the next four; see LikelihoodWeights."""
-    unconditional: float = -0.5
-    per_token: bool = True
-    scale: float = 1.0
-    outside: float = 0.0
+    """letters, options: orders of the list that are averaged."""
+    temperature: float = 1.0
+    """letters, options: see ChoiceWeights, for the next one too."""
+    position_bias: tuple[float, ...] = ()
+    conditional: float = LikelihoodWeights.conditional
+    """likelihood: see LikelihoodWeights, for the next five too."""
+    unconditional: float = LikelihoodWeights.unconditional
+    conditional_per_token: float = LikelihoodWeights.conditional_per_token
+    unconditional_per_token: float = LikelihoodWeights.unconditional_per_token
+    tokens: float = LikelihoodWeights.tokens
+    outside: float | None = LikelihoodWeights.outside
     engine: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the engine: dtype, device ..."""
 
@@ -84,8 +90,7 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
 
 def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     """The simulator that the settings describe; its weights are loaded at the first question."""
-    prompt_fields = {f.name: getattr(settings, f.name) for f in fields(PromptConfig)}
-    builder = PromptBuilder(domain_text(split.dataset), PromptConfig(**prompt_fields))
+    builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
     if settings.readout == "options":
         raise ConfigError(
             "readout 'options' needs a checkpoint with a trained option head, and this version "
@@ -96,11 +101,24 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     except TypeError as error:
         raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
     if settings.readout == "letters":
-        return LettersSimulator(engine, builder, permutations=settings.permutations)
-    weights = {f.name: getattr(settings, f.name) for f in fields(LikelihoodWeights)}
+        return LettersSimulator(
+            engine,
+            builder,
+            permutations=settings.permutations,
+            weights=_of_settings(ChoiceWeights, settings),
+        )
+    weights = _of_settings(LikelihoodWeights, settings)
     if not settings.outside_option:
-        weights["outside"] = None
-    return LikelihoodSimulator(engine, builder, LikelihoodWeights(**weights))
+        weights = replace(weights, outside=None)
+    return LikelihoodSimulator(engine, builder, weights)
+
+
+T = TypeVar("T")
+
+
+def _of_settings(kind: type[T], settings: LLMSettings) -> T:
+    """The dataclass whose fields are settings."""
+    return kind(**{f.name: getattr(settings, f.name) for f in fields(kind)})  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=2)
