@@ -36,6 +36,10 @@ def evaluate(
     base: Annotated[
         str | None, typer.Option(help="The simulator before training, to stand beside it.")
     ] = None,
+    checks: Annotated[
+        int,
+        typer.Option(help="Lists in each further check (order, none of these, edited texts)."),
+    ] = 150,
     classic: Annotated[
         bool, typer.Option(help="Fit the classic choosers (ItemKNN, EASE, SASRec ...) too.")
     ] = True,
@@ -66,7 +70,8 @@ def evaluate(
         )
     config = EvaluateConfig(
         simulator=simulator, options=parse_settings(setting), scenes=scenes, source=source,
-        count=count, base=base, classic=classic, released_train=released_train, seed=seed,
+        count=count, base=base, checks=checks, classic=classic, released_train=released_train,
+        seed=seed,
     )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 120)
     if compare:

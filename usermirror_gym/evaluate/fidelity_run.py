@@ -55,11 +55,24 @@ class EvaluateConfig:
     """Most evaluation scenes with the true item."""
     base: str | None = None
     """The simulator before it was trained; its scores stand beside it."""
+    checks: int = 150
+    """Scenes of each further check: order, ladder of lists (twice as many), edited texts."""
     classic: bool = True
     """Whether the classic choosers are fitted and asked too."""
     released_train: str = RELEASED_TRAIN
     """Where the layout of the released prompts is read."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("checks", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def sizes(self) -> CardSizes:
+        """Scenes of each further check."""
+        n = self.checks
+        return CardSizes(order=n, repeats=min(60, n), ladder=2 * n, probes=n)
 
     @property
     def label(self) -> str:
@@ -70,18 +83,13 @@ class EvaluateConfig:
 
 
 def evaluate(
-    config: EvaluateConfig,
-    folder: Path,
-    *,
-    sizes: CardSizes | None = None,
-    display: Display | None = None,
+    config: EvaluateConfig, folder: Path, *, display: Display | None = None
 ) -> dict[str, Any]:
     """Make, or go on with, a fidelity card; a finished one is read and written out again.
 
     Args:
         config: the settings.
         folder: of this card alone.
-        sizes: of the checks beyond the scores.
         display: says what is going on.
 
     Returns:
@@ -92,11 +100,10 @@ def evaluate(
         UnknownNameError: the simulator or the scenes do not exist.
     """
     display, folder = display or Display(quiet=True), Path(folder)
-    sizes = sizes or CardSizes()
     question = _question(config, display)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    _claim(folder, _settings(config, sizes))
-    card = _finished(folder, question) or _card(config, question, folder, sizes, display)
+    _claim(folder, _settings(config))
+    card = _finished(folder, question) or _card(config, question, folder, display)
     card["verdict"] = verdict(card)
     write_card(card, folder)
     return card
@@ -105,7 +112,7 @@ def evaluate(
 def default_folder(config: EvaluateConfig, base: Path = Path("runs/evaluate")) -> Path:
     """A folder named after simulator and scenes, numbered if that holds another card."""
     name = "-".join(map(_slug, (config.label, Path(config.scenes).name or config.scenes)))
-    settings, number, folder = _settings(config, CardSizes()), 1, base / name
+    settings, number, folder = _settings(config), 1, base / name
     while folder.exists() and _changed(folder, settings):
         number += 1
         folder = base / f"{name}-{number}"
@@ -204,7 +211,7 @@ def _finished(folder: Path, question: _Question) -> dict[str, Any] | None:
 
 
 def _card(
-    config: EvaluateConfig, question: _Question, folder: Path, sizes: CardSizes, display: Display
+    config: EvaluateConfig, question: _Question, folder: Path, display: Display
 ) -> dict[str, Any]:
     data, simulator = question.data, question.simulator
     store = folder / "answers"
@@ -213,7 +220,7 @@ def _card(
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
     card = fidelity_card(
         simulator, data, base=question.base, choosers=_choosers(config, data, display),
-        remake=remake, options=config.options, sizes=sizes, seed=config.seed, store=store,
+        remake=remake, options=config.options, sizes=config.sizes, seed=config.seed, store=store,
         display=display,
     )  # fmt: skip
     scenes = scenes_of(data.evaluation)
@@ -256,8 +263,8 @@ def _relabelled(card: dict[str, Any], name: str, config: EvaluateConfig) -> dict
     return card
 
 
-def _settings(config: EvaluateConfig, sizes: CardSizes) -> dict[str, Any]:
-    settings = asdict(config) | {"sizes": asdict(sizes), "version": usermirror_gym.__version__}
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
+    settings = asdict(config) | {"version": usermirror_gym.__version__}
     if not is_released(config.scenes):
         del settings["released_train"]
     return settings

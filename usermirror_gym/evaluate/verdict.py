@@ -16,6 +16,8 @@ Block = Mapping[str, Any]
 """``{"mean", "low", "high"}``; the last two are ``None`` where no interval can be given."""
 
 BETTER, WORSE, OPEN = "better", "worse", ""
+_EVEN = 5e-4
+"""A smaller difference from an even share would be printed as zero."""
 _RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
 _GROUPS = (
     ("base", "the untrained model"), ("control", "the controls"),
@@ -168,6 +170,12 @@ def _history(card: Mapping[str, Any]) -> str:
         return f"It reads the history ({numbers})."
     if WORSE in (accuracy, loss) and BETTER not in (accuracy, loss):
         return f"Another user's history serves it better than the user's own ({numbers})."
+    if BETTER in (accuracy, loss) and WORSE in (accuracy, loss):
+        better, worse = ("accuracy", "log-loss") if accuracy == BETTER else ("log-loss", "accuracy")
+        return (
+            f"It reads the history, but its own history gives it the better {better} and the worse "
+            f"{worse} ({numbers})."
+        )
     if BETTER in (accuracy, loss):
         seen, open_ = ("accuracy", "log-loss") if accuracy == BETTER else ("log-loss", "accuracy")
         return f"It reads the history by its {seen}, not shown by its {open_} ({numbers})."
@@ -266,6 +274,8 @@ def _positions(card: Mapping[str, Any]) -> str:
         return ""
     gaps = [share / total - 1 / k for share in items]
     worst = max(range(k), key=lambda i: abs(gaps[i]))
+    if abs(gaps[worst]) < _EVEN:
+        return "It gives all places of the list the same."
     return (
         f"The place it favours or shuns most is number {worst + 1}, given {100 * gaps[worst]:+.1f} "
         "points against an even share."
