@@ -116,6 +116,42 @@ def checkpoints(make_checkpoint) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def make_adapter(tmp_path_factory) -> Callable[..., Path]:
+    """Save a LoRA adapter with random updates: ``make_adapter("llama", rank=4)``."""
+
+    def make(kind: str = "llama", *, rank: int = 4, seed: int = 0) -> Path:
+        import peft
+
+        settings = peft.LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        wrapped = peft.get_peft_model(build_model(kind), settings)
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:  # peft begins with zeros in B, which change nothing
+                parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+        folder = tmp_path_factory.mktemp(f"adapter-{kind}")
+        wrapped.save_pretrained(folder, save_embedding_layers=False)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adapted(checkpoints) -> Callable[[str, Path], Reference]:
+    """The batch-1 reference of a checkpoint with an adapter that is not merged."""
+
+    def get(kind: str, folder: Path) -> Reference:
+        import peft
+
+        found = Reference(checkpoints(kind))
+        found.model = peft.PeftModel.from_pretrained(found.model, str(folder)).eval()
+        return found
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def tokenizer_of() -> Callable:
     """The function that builds the tokenizer of these tests."""
     return build_tokenizer

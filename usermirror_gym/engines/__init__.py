@@ -31,7 +31,8 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
             ``openai:NAME`` (with ``base_url=`` for a server of your own).
         **kwargs: settings of
             :class:`~usermirror_gym.engines.transformers_engine.TransformersEngine` or
-            :class:`~usermirror_gym.engines.openai_engine.OpenAIEngine`.
+            :class:`~usermirror_gym.engines.openai_engine.OpenAIEngine`; ``adapter=`` and ``head=``
+            are the folders of what was trained on top of the weights.
 
     Returns:
         An engine whose weights are loaded, or whose server is asked, at the first question.

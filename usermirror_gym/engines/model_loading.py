@@ -56,21 +56,32 @@ def load_config(path: Path) -> Any:
     return _load(AutoConfig, path)
 
 
-def load_model(path: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def load_model(
+    path: Path, dtype: torch.dtype, device: torch.device, *, adapter: Path | None = None
+) -> Any:
     """A causal LM in eval mode on its device.
 
+    Args:
+        adapter: folder of a LoRA adapter that is added to the weights, in float32.
+
     Raises:
-        CheckpointError: the files cannot be read as a causal LM, or weights are missing.
+        CheckpointError: the files cannot be read as a causal LM, weights are missing, or the
+            adapter belongs to others.
     """
     from transformers import AutoModelForCausalLM
 
-    model, report = _load(AutoModelForCausalLM, path, dtype=dtype, output_loading_info=True)
+    first = dtype if adapter is None else torch.float32
+    model, report = _load(AutoModelForCausalLM, path, dtype=first, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):
         # transformers would go on with random numbers in their place.
         raise CheckpointError(
             f"{path} lacks {len(missing)} of the model's weights, {missing[0]!r} among them. It "
             "is no complete causal language model: fetch or save it again."
         )
+    if adapter is not None:
+        from usermirror_gym.engines.adapters import merged
+
+        model = merged(model.to(device), adapter).to(dtype)
     return model.to(device).eval()
 
 

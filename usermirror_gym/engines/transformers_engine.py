@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
 from usermirror_gym.engines.answers import Answer, Scorer
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
@@ -44,6 +45,9 @@ class TransformersEngine:
     Args:
         path_or_name: a folder, a GGUF file, or a name for
             :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`.
+        adapter: folder of a LoRA adapter (PEFT) that was trained on these weights; it is merged
+            into them in float32.
+        head: folder with the option head (``head.safetensors``) that :meth:`line_scores` reads.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
         batch_tokens: most new tokens of one forward pass, padding included; ``None`` chooses by
@@ -52,12 +56,18 @@ class TransformersEngine:
         cache_tokens: size of the prefix cache in tokens.
         padding_side: where shorter rows of a batch are padded; the answers are the same.
         reuse_prefix: share beginnings between prompts and calls.
+
+    Raises:
+        CheckpointError: the folders of adapter or head hold none.
+        ConfigError: a setting that cannot be used.
     """
 
     def __init__(
         self,
         path_or_name: str | Path,
         *,
+        adapter: str | Path | None = None,
+        head: str | Path | None = None,
         dtype: str = "float32",
         device: str = "auto",
         batch_tokens: int | None = None,
@@ -72,6 +82,10 @@ class TransformersEngine:
         if cache_tokens < 0:
             raise ConfigError(f"cache_tokens is {cache_tokens}: use 0 (no cache) or more.")
         self._name = str(path_or_name)
+        self._adapter, self._head_folder = _folder(adapter), _folder(head)
+        self._trained_files = [] if self._adapter is None else adapter_files(self._adapter)
+        if self._head_folder is not None:
+            self._trained_files += head_files(self._head_folder)
         self._dtype, self._device_name = dtype, device
         self._batch_tokens, self._row_tokens = batch_tokens, row_tokens
         self._cache_tokens, self._reuse = cache_tokens, reuse_prefix
@@ -81,9 +95,10 @@ class TransformersEngine:
 
     @property
     def model_id(self) -> str:
-        """Name of the weights and their precision, for logs."""
+        """Name of the weights, of what was trained on top of them (with a short hash of its
+        content), and their precision, for logs."""
         name = Path(self._name).name if Path(self._name).exists() else self._name
-        return f"{name}/{self._dtype}"
+        return f"{name}{self._trained_parts}/{self._dtype}"
 
     @cached_property
     def context_length(self) -> int:
@@ -212,6 +227,13 @@ class TransformersEngine:
         self.usage.seconds += seconds
 
     @cached_property
+    def _trained_parts(self) -> str:
+        if not self._trained_files:
+            return ""
+        names = dict.fromkeys(path.parent.name for path in self._trained_files)
+        return f"+{'+'.join(names)}@{content_hash(self._trained_files)}"
+
+    @cached_property
     def _path(self) -> Path:
         return resolve_checkpoint(self._name)
 
@@ -231,7 +253,7 @@ class TransformersEngine:
         from usermirror_gym.engines.packed_linear import pack
 
         dtype, device = torch_dtype(self._dtype), torch_device(self._device_name)
-        model = load_model(self._path, dtype, device)
+        model = load_model(self._path, dtype, device, adapter=self._adapter)
         pack(model)
         return model
 
@@ -303,6 +325,10 @@ def _check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
                 f"option {k} of prompt {prompt.name!r} ({prompt.options[k]!r}) has no tokens: "
                 "give every option some text."
             )
+
+
+def _folder(place: str | Path | None) -> Path | None:
+    return None if place is None else Path(place).expanduser()
 
 
 def _check_positive(**sizes: int | None) -> None:

@@ -1,0 +1,129 @@
+"""Trained parts that come on top of base weights: LoRA adapters and option heads."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from usermirror_gym.errors import CheckpointError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+HEAD_WEIGHTS = "head.safetensors"
+
+
+def find_files(folder: Path, names: tuple[str, ...], what: str) -> list[Path]:
+    """The files of a trained part.
+
+    Raises:
+        CheckpointError: one of them is not there.
+    """
+    for name in names:
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"the folder {folder} has no {name}: it holds no {what}. Name the folder of a "
+                "checkpoint that was trained with one."
+            )
+    return [folder / name for name in names]
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """Configuration and weights of a LoRA adapter; raises CheckpointError if one is absent."""
+    return find_files(folder, (ADAPTER_CONFIG, ADAPTER_WEIGHTS), "LoRA adapter")
+
+
+def head_files(folder: Path) -> list[Path]:
+    """Weights of an option head; raises CheckpointError if they are absent."""
+    return find_files(folder, (HEAD_WEIGHTS,), "option head")
+
+
+def content_hash(files: list[Path]) -> str:
+    """Eight hexadecimal digits that tell trained parts apart whatever their folders are called."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:8]
+
+
+def merged(model: Any, folder: Path) -> Any:
+    """The model with a LoRA adapter (Hu et al., 2021) added to its weights.
+
+    Args:
+        model: base weights in float32: in half precision the small updates would be rounded away.
+
+    Raises:
+        CheckpointError: the adapter belongs to another base model.
+        MissingDependencyError: peft is not installed.
+    """
+    files = adapter_files(folder)
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingDependencyError("peft", "train") from error
+    try:
+        # peft warns and goes on with zero updates where a file and a model do not match.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = peft.PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        _check_complete(wrapped, files[1])
+        return wrapped.merge_and_unload(safe_merge=True).eval()
+    except CheckpointError:
+        raise
+    except Exception as error:  # peft raises RuntimeError, ValueError, TypeError, KeyError, OSError
+        raise CheckpointError(_misfit(folder, " ".join(str(error).split())[:300])) from error
+
+
+def load_head(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight ``(size,)`` and bias ``(1,)`` of an option head, float32.
+
+    Args:
+        size: width of the model's hidden states.
+
+    Raises:
+        CheckpointError: the file has another content, or belongs to another model.
+    """
+    from safetensors.torch import load_file
+
+    (path,) = head_files(folder)
+    try:
+        values = load_file(path)
+    except Exception as error:  # safetensors raises its own error, OSError, ValueError
+        raise CheckpointError(f"cannot read {path}: {error}. Fetch or save it again.") from error
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    if shapes != {"weight": (size,), "bias": (1,)}:
+        raise CheckpointError(
+            f"{path} holds {shapes}, and this model needs weight ({size},) and bias (1,): take the "
+            "head that was trained with it."
+        )
+    if not all(bool(value.isfinite().all()) for value in values.values()):
+        raise CheckpointError(f"{path} holds numbers that are not finite: train it again.")
+    return values["weight"].float(), values["bias"].float()
+
+
+def _check_complete(wrapped: Any, path: Path) -> None:
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    with safe_open(path, framework="pt") as file:
+        given = set(file.keys())
+    absent, foreign = sorted(wanted.keys() - given), sorted(given - wanted.keys())
+    if absent:
+        raise CheckpointError(
+            _misfit(path.parent, f"it has no update for {len(absent)} layers, {absent[0]!r} first")
+        )
+    if foreign:
+        raise CheckpointError(
+            _misfit(path.parent, f"the base has no layer for {foreign[0]!r} ({len(foreign)} such)")
+        )
+
+
+def _misfit(folder: Path, cause: str) -> str:
+    return (
+        f"the adapter in {folder} does not fit the base weights: {cause}. Load it on the base "
+        f"that it was trained on (its {ADAPTER_CONFIG} names it)."
+    )
