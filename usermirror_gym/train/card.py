@@ -215,9 +215,7 @@ def _date(seconds: int) -> str:
 
 def _licence_note(config: TrainConfig, terms: str) -> str:
     what = "An adapter to" if config.lora is not None and not config.merge else "Derived from"
-    known = (
-        "whose licence its own card names" if terms == "other" else f"which is licensed {terms}"
-    )
+    known = "whose licence its own card names" if terms == "other" else f"which is licensed {terms}"
     return cell(
         f"{what} {config.checkpoint}, {known}. Weights that were taught on data carry the terms "
         "of these data as well; see above."

@@ -85,7 +85,7 @@ def _estimate(
     config: TrainConfig, index: int, model: Any, tokenizer: Any, data: TrainData, display: Display
 ) -> StageEstimate:
     from usermirror_gym.train.sequences import Order
-    from usermirror_gym.train.trainers import plan_stage
+    from usermirror_gym.train.plans import plan_stage
 
     stage, seed = config.stages[index], stage_seed(config, index)
     examples = plan_stage(stage, tokenizer, data, seed=seed, display=display).examples
@@ -144,7 +144,7 @@ def _validation_seconds(
     stage: Stage, seed: int, model: Any, tokenizer: Any, data: TrainData
 ) -> float:
     """Of one validation, from a few of its scenes."""
-    from usermirror_gym.train.trainers import plan_stage
+    from usermirror_gym.train.plans import plan_stage
 
     count = min(len(data.scenes_validation), stage.validation)
     if count == 0:
