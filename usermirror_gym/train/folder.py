@@ -25,6 +25,9 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.files import read_json, remove_unfinished, write_json
 from usermirror_gym.train.config import TrainConfig
 
+TRAINED_FILE = "trained.safetensors"
+"""In the folder of a finished stage; see :func:`usermirror_gym.train.weights.save_trained`."""
+
 
 @contextmanager
 def own_folder(config: TrainConfig, folder: Path) -> Iterator[None]:
@@ -74,3 +77,8 @@ def keep_same(path: Path, content: Any, what: str) -> None:
 def stage_folder(folder: Path, config: TrainConfig, index: int) -> Path:
     """Of one stage of a run."""
     return folder / "stages" / f"{index}-{config.stages[index].objective}"
+
+
+def data_folder(config: TrainConfig, folder: Path) -> Path:
+    """Where the build lies that a run learns from."""
+    return folder / "data" if config.data.build is None else Path(config.data.build)

@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.distill.build import build_data
-from usermirror_gym.distill.built import read_build
 from usermirror_gym.errors import MissingDependencyError
 from usermirror_gym.files import read_json, sha256, write_json
 from usermirror_gym.progress import Display
+from usermirror_gym.train.calibrate import validation_scenes
 from usermirror_gym.train.config import TrainConfig
 from usermirror_gym.train.data import TrainData, read_train_data
-from usermirror_gym.train.folder import keep_same, own_folder, stage_folder
+from usermirror_gym.train.folder import (
+    TRAINED_FILE,
+    data_folder,
+    keep_same,
+    own_folder,
+    stage_folder,
+)
 
-TRAINED_FILE = "trained.safetensors"
 _PATIENT = timedelta(days=2)
 """Processes wait so long for the one that builds data or writes a checkpoint."""
 _SEED_STEP = 7_919
@@ -53,18 +58,17 @@ def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
     display = display if state.is_main_process else Display(quiet=True)
     with own_folder(config, folder) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
-        if not (folder / "checkpoint" / "training.json").is_file():
+        finished = (folder / "checkpoint" / "training.json").is_file()
+        state.wait_for_everyone()  # all have looked before anybody writes
+        if not finished:
+            from usermirror_gym.train.finish import write_checkpoint
+
             data = _data(config, folder, state, display)
             stages = [_stage(config, folder, i, data, display) for i in range(len(config.stages))]
             if state.is_main_process:
-                _finish(config, folder, data, stages, display)
+                write_checkpoint(config, folder, data, stages, display=display)
         state.wait_for_everyone()
     return folder / "checkpoint"
-
-
-def data_folder(config: TrainConfig, folder: Path) -> Path:
-    """Where the build lies that a run learns from."""
-    return folder / "data" if config.data.build is None else Path(config.data.build)
 
 
 def stage_seed(config: TrainConfig, index: int) -> int:
@@ -87,6 +91,8 @@ def prepare_data(
     if config.data.build is None and build:
         build_data(config.build_config(), place, display=display)
     data = read_train_data(place, config.prompt_config)
+    for source in data.sources:  # before hours of training rather than behind them
+        validation_scenes(config, source, len(data.sources))
     facts = {"manifest": sha256(place / "manifest.json")}
     keep_same(folder / "data.json", facts, f"{place} is not what this run began with")
     return data
@@ -172,31 +178,3 @@ def _remove_checkpoints(place: Path) -> None:
     for path in place.glob("checkpoint-*"):
         shutil.rmtree(path)
     (place / "best.safetensors").unlink(missing_ok=True)
-
-
-def _finish(
-    config: TrainConfig,
-    folder: Path,
-    data: TrainData,
-    stages: list[dict[str, Any]],
-    display: Display,
-) -> None:
-    """Write the checkpoint's folder under another name, and rename it when it is whole."""
-    from usermirror_gym.train.calibrate import calibrate
-    from usermirror_gym.train.card import write_card
-    from usermirror_gym.train.model import write_weights
-    from usermirror_gym.train.options import HEAD_FILE
-
-    last = stage_folder(folder, config, len(config.stages) - 1)
-    staging = folder / ".checkpoint.tmp"
-    shutil.rmtree(staging, ignore_errors=True)
-    display.say("writing the checkpoint")
-    write_weights(config, last / TRAINED_FILE, staging)
-    if config.readout == "options":
-        shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
-    scores = calibrate(config, staging, data, display=display)
-    build = read_build(data_folder(config, folder))
-    checksum = sha256(build.folder / "manifest.json")
-    write_card(config, staging, stages, scores, build.manifest, checksum)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    staging.rename(folder / "checkpoint")
