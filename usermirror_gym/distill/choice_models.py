@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -48,15 +49,22 @@ def fit_logit(
     return lambda values, mask: np.where(mask, standard(values) @ weights, -np.inf)
 
 
-def fit_trees(features: FloatArray, mask: BoolArray, targets: IntArray, seed: int) -> Chooser:
-    """Gradient-boosted trees on one row per option: was it the choice?"""
+def fit_trees(
+    features: FloatArray, mask: BoolArray, targets: IntArray, seed: int, **settings: Any
+) -> Chooser:
+    """Gradient-boosted trees on one row per option: was it the choice?
+
+    Args:
+        settings: of scikit-learn's HistGradientBoostingClassifier, instead of those given here.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     chosen = np.arange(features.shape[1]) == targets[:, None]
-    model = HistGradientBoostingClassifier(
-        max_iter=60, learning_rate=0.15, max_leaf_nodes=15, min_samples_leaf=30,
-        l2_regularization=1.0, early_stopping=False, random_state=seed,
-    )  # fmt: skip
+    own = {
+        "max_iter": 60, "learning_rate": 0.15, "max_leaf_nodes": 15, "min_samples_leaf": 30,
+        "l2_regularization": 1.0, "early_stopping": False, "random_state": seed,
+    }  # fmt: skip
+    model = HistGradientBoostingClassifier(**{**own, **settings})
     model.fit(features[mask], chosen[mask])
 
     def score(values: FloatArray, mask: BoolArray) -> FloatArray:

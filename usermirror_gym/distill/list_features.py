@@ -82,7 +82,7 @@ def position_features(lists: Lists, width: int) -> Columns:
 
 def popularity_features(lists: Lists, popularity: IntArray) -> Columns:
     """Rank of the popularity within the list."""
-    return _within("popularity", np.log1p(popularity[lists.slates].astype(float)), lists.mask)
+    return within_list("popularity", np.log1p(popularity[lists.slates].astype(float)), lists.mask)
 
 
 def list_features(
@@ -99,7 +99,7 @@ def list_features(
     for name, embedding in vectors.items():
         plain |= _resemblance(lists, name, embedding)
     for name, values in plain.items():
-        columns |= {name: values} | _within(name, values, lists.mask)
+        columns |= {name: values} | within_list(name, values, lists.mask)
     return columns
 
 
@@ -171,7 +171,7 @@ def _resemblance(lists: Lists, name: str, embedding: np.ndarray, batch: int = 10
     return {f"{name}, mean resemblance": mean, f"{name}, nearest resemblance": nearest}
 
 
-def _within(name: str, values: FloatArray, mask: BoolArray) -> Columns:
+def within_list(name: str, values: FloatArray, mask: BoolArray) -> Columns:
     """A value compared with the rest of its list; ties share their ranks, gaps are a column."""
     known = mask & np.isfinite(values)
     filled = np.where(known, values, 0.0)

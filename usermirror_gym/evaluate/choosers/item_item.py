@@ -60,28 +60,48 @@ def interaction_matrix(split: TimeSplit) -> sparse.csr_matrix:
     return matrix
 
 
-def fit_item_knn(split: TimeSplit, *, k: int, shrink: float, decay: float = 1.0) -> ItemItemScorer:
-    """Cosine between the audiences of items, shrunk, for the k nearest of each item of the list.
+def fit_item_knn(
+    split: TimeSplit,
+    *,
+    k: int = 0,
+    shrink: float = 0.0,
+    decay: float = 1.0,
+    past_power: float = 0.5,
+    list_power: float = 0.5,
+    user_power: float = 0.0,
+) -> ItemItemScorer:
+    """Similarity by common users; at the defaults the cosine between the items' audiences.
 
-    Sarwar et al., Item-based collaborative filtering recommendation algorithms, WWW 2001; the
-    shrinkage after Bell & Koren, Scalable collaborative filtering, ICDM 2007.
+    ``sum_u n_u^-user_power / (n_h^past_power * n_i^list_power + shrink)`` over the users u who
+    touched both h, of the past, and i, of the list; n counts interactions.  Deshpande & Karypis,
+    Item-based top-N recommendation algorithms, TOIS 2004 (eq. 5); the shrinkage after Bell &
+    Koren, Scalable collaborative filtering, ICDM 2007.
 
     Args:
-        k: neighbours kept; 0 keeps all.
-        shrink: added to the product of the norms, against chance meetings of rare items.
+        k: neighbours kept for each item of the list; 0 keeps all.
+        shrink: against chance meetings of rare items.
+        decay: see :class:`ItemItemScorer`.
     """
     matrix = interaction_matrix(split)
-    together = (matrix.T @ matrix).tocoo()
-    norms = np.sqrt(np.asarray(matrix.sum(axis=0)).ravel())
+    activity = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+    together = (matrix.T @ sparse.diags(activity**-user_power) @ matrix).tocoo()
+    counts = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1.0)
     off = together.row != together.col
     row, col = together.row[off], together.col[off]
-    values = together.data[off] / (norms[row] * norms[col] + shrink)
+    values = together.data[off] / (counts[row] ** past_power * counts[col] ** list_power + shrink)
     similar = sparse.csc_matrix((values, (row, col)), together.shape)
     return ItemItemScorer((_nearest(similar, k) if k else similar).tocsr(), decay)
 
 
-def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemScorer:
+def fit_ease(
+    split: TimeSplit, *, reg: float, decay: float = 1.0, user_power: float = 0.0
+) -> ItemItemScorer:
     """Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019.
+
+    Args:
+        reg: penalty of the squared weights.
+        decay: see :class:`ItemItemScorer`.
+        user_power: the error of a user with n items counts ``n^-user_power``, over its mean.
 
     Raises:
         ConfigError: the catalogue is too large for a dense inverse.
@@ -93,7 +113,10 @@ def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemSco
             f"items and {EXACT_ITEMS:,} is the most: leave it out of names="
         )
     matrix = interaction_matrix(split)
-    gram = (matrix.T @ matrix).toarray()
+    activity = np.asarray(matrix.sum(axis=1)).ravel()
+    worth = np.where(activity > 0, np.maximum(activity, 1.0) ** -user_power, 0.0)
+    worth /= (worth @ activity) / activity.sum()
+    gram = (matrix.T @ sparse.diags(worth) @ matrix).toarray()
     inverse = np.linalg.inv(gram + reg * np.eye(len(gram)))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
+from usermirror_gym.evaluate.choosers.printed import PrintedFeatures
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.scenes.table import scenes_of
-from usermirror_gym.types import PAD, TIMESTAMP, BoolArray, IntArray
+from usermirror_gym.types import PAD, TIMESTAMP, BoolArray, FloatArray, IntArray
 
 FEWEST = 50
 """Scenes that a fit needs at least."""
@@ -78,6 +79,16 @@ class Past:
     def popularity(self) -> IntArray:
         """Interactions before the cut by item id."""
         return self.split.popularity
+
+    @cached_property
+    def printed(self) -> PrintedFeatures:
+        """What scenes print, counted before the cut."""
+        return PrintedFeatures(self.split)
+
+    @cached_property
+    def printed_values(self) -> FloatArray:
+        """``(S, K, F)`` the printed features of ``choices``."""
+        return self.printed.columns(self.choices.batch)
 
 
 @dataclass(frozen=True)

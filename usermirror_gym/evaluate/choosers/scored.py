@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-from scipy.special import log_softmax
 
-from usermirror_gym.evaluate.choosers.outside_logit import OutsideLogit, probabilities
+from usermirror_gym.evaluate.choosers.nested_logit import NestedLogit
 from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
@@ -32,57 +31,69 @@ class CatalogueScorer(Protocol):
 
 
 class ScoredChooser:
-    """A user whose utilities are a conditional logit over features of the options.
+    """A user whose utilities are weighted features of the options.
 
     Args:
         name: how reports call it.
         columns: the features.
-        logit: their weights.
+        logit: their weights, and when nothing is taken.
+        about: how it was fitted: ``settings`` and ``seconds``.
     """
 
-    def __init__(self, name: str, columns: Columns, logit: OutsideLogit) -> None:
+    def __init__(
+        self,
+        name: str,
+        columns: Columns,
+        logit: NestedLogit,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name = name
         self.columns = columns
         self.logit = logit
+        self.about = dict(about or {})
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         """See :class:`~usermirror_gym.simulators.UserSimulator`."""
-        return ChoiceBatch(probabilities(self.log_probs(scenes)))
-
-    def log_probs(self, scenes: Sequence[Scene]) -> FloatArray:
-        """``(S, K + 1)`` natural logarithms of the probabilities."""
         batch = SceneBatch.of(scenes)
         if not len(batch):
-            return np.zeros((0, batch.slate_size + 1))
-        return self.logit.log_probs(self.columns(batch), batch.slates != PAD)
+            return ChoiceBatch(np.zeros((0, batch.slate_size + 1)))
+        return ChoiceBatch(self.logit.probs(self.columns(batch), batch.slates != PAD))
 
     def utilities(self, scenes: Sequence[Scene]) -> FloatArray:
-        """``(S, K)``; 0 where there is no option."""
+        """``(S, K)``, of mean 0 over each list; 0 where there is no option."""
         batch = SceneBatch.of(scenes)
-        return np.where(batch.slates != PAD, self.logit.utilities(self.columns(batch)), 0.0)
+        return centred(self.logit.utilities(self.columns(batch)), batch.slates != PAD)
 
 
-Transform = Callable[[FloatArray, BoolArray], FloatArray]
+def centred(values: FloatArray, mask: BoolArray) -> FloatArray:
+    """``(S, K)`` minus their mean over each list; 0 where there is no option."""
+    shown = np.where(mask, values, 0.0)
+    mean = shown.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return np.where(mask, shown - mean, 0.0)
 
 
-def _raw(scores: FloatArray, known: BoolArray) -> FloatArray:
-    return scores
+Transform = Callable[[FloatArray, FloatArray], FloatArray]
+"""Scores of the options ``(S, K)`` and of the catalogue ``(S, n_items)`` -> ``(S, K)``."""
 
 
-def _z_score(scores: FloatArray, known: BoolArray) -> FloatArray:
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    centred = scores - np.where(known, scores, 0.0).sum(axis=1, keepdims=True) / count
-    spread = np.sqrt((np.where(known, centred, 0.0) ** 2).sum(axis=1, keepdims=True) / count)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-12)
+def _raw(shown: FloatArray, scores: FloatArray) -> FloatArray:
+    return shown
 
 
-def _log_softmax(scores: FloatArray, known: BoolArray) -> FloatArray:
-    return log_softmax(np.where(known, scores, -np.inf), axis=1)
+def _z_score(shown: FloatArray, scores: FloatArray) -> FloatArray:
+    spread = scores.std(axis=1, keepdims=True)
+    centre = shown - scores.mean(axis=1, keepdims=True)
+    return np.divide(centre, spread, out=np.zeros_like(centre), where=spread > 1e-12)
 
 
-def _log_share(scores: FloatArray, known: BoolArray) -> FloatArray:
-    positive = np.where(known, np.maximum(scores, 0.0), 0.0)
-    mean = positive.sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+def _log_softmax(shown: FloatArray, scores: FloatArray) -> FloatArray:
+    highest = scores.max(axis=1, keepdims=True)
+    return shown - highest - np.log(np.exp(scores - highest).sum(axis=1, keepdims=True))
+
+
+def _log_share(shown: FloatArray, scores: FloatArray) -> FloatArray:
+    mean = np.maximum(scores, 0.0).mean(axis=1, keepdims=True)
+    positive = np.maximum(shown, 0.0)
     return np.log1p(np.divide(positive, mean, out=np.zeros_like(positive), where=mean > 0))
 
 
@@ -92,7 +103,7 @@ TRANSFORMS: dict[str, Transform] = {
     "log_softmax": _log_softmax,
     "log_share": _log_share,
 }
-"""Ways from scores ``(S, n_items + 1)`` of the catalogue to utilities, each user by itself.
+"""Ways from scores of the catalogue to utilities, each user by itself.
 
 ``raw``: as they are.  ``z_score``: standardised over the catalogue.  ``log_softmax``: as the
 log-probability of a softmax over the catalogue.  ``log_share``: ``log(1 + score / mean score)``
@@ -128,21 +139,10 @@ def _of_options(
     scorer: CatalogueScorer, batch: SceneBatch, transforms: Sequence[str]
 ) -> FloatArray:
     scores = np.asarray(scorer.catalogue(batch), np.float64)
-    known = np.isfinite(scores)
-    known[:, PAD] = False
+    scores[:, PAD] = -np.inf
     # An item of which nothing is known is as good as the worst of the others.
-    worst = np.where(known, scores, np.inf).min(axis=1, keepdims=True)
-    scores = np.where(known, scores, np.where(np.isfinite(worst), worst, 0.0))
-    return np.stack(
-        [
-            np.take_along_axis(_finite(TRANSFORMS[name](scores, known)), batch.slates, axis=1)
-            for name in transforms
-        ],
-        axis=2,
-    )
-
-
-def _finite(values: FloatArray) -> FloatArray:
-    finite = np.isfinite(values)
-    worst = np.where(finite, values, np.inf).min(axis=1, keepdims=True)
-    return np.where(finite, values, np.where(np.isfinite(worst), worst, 0.0))
+    unknown = ~np.isfinite(scores)
+    worst = np.where(unknown, np.inf, scores).min(axis=1, keepdims=True)
+    scores = np.where(unknown, np.where(np.isfinite(worst), worst, 0.0), scores)
+    shown = np.take_along_axis(scores, batch.slates, axis=1)
+    return np.stack([TRANSFORMS[name](shown, scores[:, 1:]) for name in transforms], axis=2)
