@@ -138,15 +138,22 @@ def summary_table(card: Mapping[str, Any]) -> Table:
 
 
 def view_table(view: View) -> Table:
-    """Any table of a card for the terminal."""
-    table = Table(caption=view.note, caption_justify="left", box=box.SIMPLE_HEAD,
-                  padding=(0, 1, 0, 0))  # fmt: skip
-    for column, name in enumerate(view.columns):
-        table.add_column(name, justify="left" if is_words(view, column) else "right",
-                         overflow="fold", min_width=12 if column == 0 else None)  # fmt: skip
-    for row in view.rows:
-        table.add_row(*(_marked(cell.text, cell.mark) for cell in row))
+    """Any table of a card for the terminal; intervals stand below their values."""
+    table = Table(
+        caption=view.note, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column(view.columns[0], overflow="fold", min_width=12)
+    for column, name in enumerate(view.columns[1:], start=1):
+        table.add_column(name, justify="left" if is_words(view, column) else "right")
+    for first, *cells in view.rows:
+        table.add_row(Text(first.text), *(_stacked(cell) for cell in cells))
     return table
+
+
+def _stacked(cell: Cell) -> Text:
+    value, bracket, rest = cell.text.partition(" [")
+    text = _marked(value, cell.mark)
+    return text.append(f"\n[{rest}", style="dim") if bracket else text
 
 
 class _Drawn:
@@ -214,7 +221,7 @@ def _differences(pair: Mapping[str, Any] | None) -> tuple[Text, Text]:
 
 def _marked(text: str, mark: str) -> Text:
     style = {"better": "green", "worse": "red"}.get(mark, "")
-    return Text(f"{text} {MARKS[mark] or ' '}", style=style)
+    return Text.assemble((f"{text} {MARKS[mark] or ' '}", style))
 
 
 def _plain_intervals(text: str) -> str:

@@ -21,6 +21,7 @@ import usermirror_gym
 from usermirror_gym.distill.released import PromptFrame, read_released
 from usermirror_gym.distill.released_files import HUB_NAMES
 from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.errors import ConfigError, RunError, UserMirrorError
 from usermirror_gym.evaluate.answers import answer, scene_digest, scenes_digest
 from usermirror_gym.evaluate.card import CardSizes, fidelity_card
@@ -128,7 +129,14 @@ def card_folders(
         config: all but the simulator and its options.
         names: folders of cards, or simulators.
         display: says what is going on.
+
+    Raises:
+        ConfigError: fewer than two names, or one twice; nothing was made then.
     """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(
+            f"a comparison needs at least two different names, got {', '.join(names) or 'none'}"
+        )
     folders = []
     for name in names:
         folder = Path(name)
@@ -242,10 +250,16 @@ def _choosers(
         return {}
     from usermirror_gym.evaluate.choosers import classic_choosers
 
-    return classic_choosers(
-        data.split, scenes_of(data.train), scenes_of(data.validation), seed=config.seed,
-        display=display,
-    )  # fmt: skip
+    try:
+        fitted = classic_choosers(
+            data.split, data.train, data.validation, seed=config.seed,
+            store=cache_folder() / "choosers", display=display,
+        )  # fmt: skip
+    except ConfigError as error:
+        raise ConfigError(
+            f"the classic choosers cannot be fitted: {error}. Or leave them out (--no-classic)."
+        ) from error
+    return dict(fitted)
 
 
 def _relabelled(card: dict[str, Any], name: str, config: EvaluateConfig) -> dict[str, Any]:

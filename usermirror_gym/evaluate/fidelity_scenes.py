@@ -7,7 +7,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,9 @@ from filelock import FileLock
 import usermirror_gym
 from usermirror_gym.configs import preset_names
 from usermirror_gym.data import SOURCES, TimeSplit
+from usermirror_gym.data.reading import find_file
 from usermirror_gym.data.sources import find_folder, get_source
+from usermirror_gym.data.sources.custom import CustomSource
 from usermirror_gym.distill.built import BuiltSource, read_build
 from usermirror_gym.distill.config import BuildConfig, SourceSettings, read_config
 from usermirror_gym.distill.scene_stage import SceneStage
@@ -144,14 +145,14 @@ def _drawn(config: BuildConfig, display: Display) -> BuiltSource:
 
 def _key(config: BuildConfig) -> str:
     """Changes with the settings, the version and the raw files."""
-    source = config.sources[0]
-    raw: list[Any] = []
-    own = Path(source.name)
-    if own.suffix in (".yaml", ".yml") and own.is_file():
-        raw.append(own.read_text("utf-8"))
-    folder = find_folder(get_source(source.name), source.folder)
-    if folder is not None and folder.is_dir():
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        raw += [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    source = get_source(config.sources[0].name)
+    folder = find_folder(source, config.sources[0].folder)
+    paths: list[Path] = []
+    if isinstance(source, CustomSource):
+        paths.append(source.path)
+        folder = folder or source.path.parent
+    if folder is not None:
+        paths += [find_file(folder, name) for name in source.files]
+    raw = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     content = [usermirror_gym.__version__, config.model_dump_json(exclude={"name"}), raw]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]

@@ -256,11 +256,14 @@ def _order(card: Mapping[str, Any]) -> str:
     order = card["order"]
     if not order or order["mean_change"] is None:
         return ""
-    flips = f", and its likeliest option in {order['argmax_flips']:.1%} of the lists"
-    changed = f"changes the probability of an option by {order['mean_change']:.3f} on average"
-    if not order["mean_change"] and not order["argmax_flips"]:
+    change, flips = order["mean_change"], order["argmax_flips"] or 0.0
+    if not change and not flips:
         return "The order of the list changes nothing."
-    return f"Permuting the list {changed}{flips if order['argmax_flips'] is not None else ''}."
+    small = f"{change:.3f}" if change >= _EVEN else f"{change:.0e}"
+    return (
+        f"Permuting the list changes the probability of an option by {small} on average, and its "
+        f"likeliest option in {flips:.1%} of the lists."
+    )
 
 
 def _positions(card: Mapping[str, Any]) -> str:
