@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usermirror_gym.errors import CheckpointError, MissingDependencyError
+from usermirror_gym.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -57,13 +57,10 @@ def merged(model: Any, folder: Path) -> Any:
 
     Raises:
         CheckpointError: the adapter belongs to another base model.
-        MissingDependencyError: peft is not installed.
     """
+    import peft
+
     files = adapter_files(folder)
-    try:
-        import peft
-    except ImportError as error:
-        raise MissingDependencyError("peft", "train") from error
     try:
         # peft warns and goes on with zero updates where a file and a model do not match.
         with warnings.catch_warnings():

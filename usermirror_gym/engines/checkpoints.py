@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from usermirror_gym.engines.hub import fetch_from_hub
+from usermirror_gym.engines.adapters import ADAPTER_CONFIG
+from usermirror_gym.engines.hub import fetch_from_hub, network_is_off
 from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT, fetch_smollm2
 from usermirror_gym.errors import CheckpointError
 
@@ -42,7 +43,7 @@ def resolve_checkpoint(
         CheckpointError: nothing of that name, no network, or files that are damaged.
     """
     if offline is None:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+        offline = network_is_off()
     local = _local(str(name))
     if local is not None:
         return local
@@ -57,6 +58,11 @@ def _local(name: str) -> Path | None:
         return path
     if path.is_dir() and (path / "config.json").is_file():
         return path
+    if path.is_dir() and (path / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(
+            f"the folder {path} holds an adapter, not weights of its own: load its base weights "
+            f"with adapter={name!r}, or make_simulator({name!r}) if it is a trained simulator."
+        )
     if path.is_dir() and name != DEFAULT_CHECKPOINT:
         raise CheckpointError(
             f"the folder {path} has no config.json: name a folder that holds config.json, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from usermirror_gym.errors import CheckpointError
@@ -10,8 +11,34 @@ _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """What an engine needs of a repository: weights as safetensors, configuration and tokenizer."""
 
 
-def fetch_from_hub(name: str, *, offline: bool) -> Path:
+def network_is_off() -> bool:
+    """Whether the environment says so, by ``HF_HUB_OFFLINE``."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def hub_file(name: str, file: str, *, offline: bool) -> Path | None:
+    """One small file of a hub repository; ``None`` if it has none of that name, or if neither the
+    hub nor its cache on this machine can be asked.
+
+    Raises:
+        CheckpointError: the hub has no such repository, or asks for access.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, file, local_files_only=offline))
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # HTTP, validation and file errors of huggingface_hub
+        raise CheckpointError(_explain(name, error, offline)) from error
+
+
+def fetch_from_hub(name: str, *, offline: bool, needs: str = "config.json") -> Path:
     """Folder with the files of a hub repository, downloaded once into the hub's own cache.
+
+    Args:
+        needs: a file without which the repository is of no use.
 
     Raises:
         CheckpointError: the hub has no such repository, cannot be reached, or asks for access.
@@ -19,11 +46,12 @@ def fetch_from_hub(name: str, *, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, allow_patterns=_FILES, local_files_only=offline)
+        patterns = [*_FILES, needs]
+        folder = snapshot_download(name, allow_patterns=patterns, local_files_only=offline)
     except Exception as error:  # HTTP, validation and file errors of huggingface_hub
         raise CheckpointError(_explain(name, error, offline)) from error
-    if not (Path(folder) / "config.json").is_file():
-        raise CheckpointError(f"the hub repository {name!r} has no config.json: not a model.")
+    if not (Path(folder) / needs).is_file():
+        raise CheckpointError(f"the hub repository {name!r} has no {needs}: not a model.")
     return Path(folder)
 
 

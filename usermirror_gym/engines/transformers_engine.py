@@ -83,9 +83,7 @@ class TransformersEngine:
             raise ConfigError(f"cache_tokens is {cache_tokens}: use 0 (no cache) or more.")
         self._name = str(path_or_name)
         self._adapter, self._head_folder = _folder(adapter), _folder(head)
-        self._trained_files = [] if self._adapter is None else adapter_files(self._adapter)
-        if self._head_folder is not None:
-            self._trained_files += head_files(self._head_folder)
+        self._trained_parts = _trained_parts(self._adapter, self._head_folder)
         self._dtype, self._device_name = dtype, device
         self._batch_tokens, self._row_tokens = batch_tokens, row_tokens
         self._cache_tokens, self._reuse = cache_tokens, reuse_prefix
@@ -227,13 +225,6 @@ class TransformersEngine:
         self.usage.seconds += seconds
 
     @cached_property
-    def _trained_parts(self) -> str:
-        if not self._trained_files:
-            return ""
-        names = dict.fromkeys(path.parent.name for path in self._trained_files)
-        return f"+{'+'.join(names)}@{content_hash(self._trained_files)}"
-
-    @cached_property
     def _path(self) -> Path:
         return resolve_checkpoint(self._name)
 
@@ -329,6 +320,14 @@ def _check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
 
 def _folder(place: str | Path | None) -> Path | None:
     return None if place is None else Path(place).expanduser()
+
+
+def _trained_parts(adapter: Path | None, head: Path | None) -> str:
+    """What the model's name says about them; raises CheckpointError if they are not there."""
+    files = [] if adapter is None else adapter_files(adapter)
+    files += [] if head is None else head_files(head)
+    names = dict.fromkeys(path.parent.name for path in files)
+    return f"+{'+'.join(names)}@{content_hash(files)}" if files else ""
 
 
 def _check_positive(**sizes: int | None) -> None:

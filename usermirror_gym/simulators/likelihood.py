@@ -12,7 +12,7 @@ from usermirror_gym.engines.base import Engine, OptionScores
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.simulators.llm import choice_batch, fit_context, padded, places
+from usermirror_gym.simulators.llm import choice_batch, fit_context, padded, places, simulator_name
 from usermirror_gym.simulators.utility import LikelihoodWeights, likelihood_logprobs
 from usermirror_gym.types import BoolArray, FloatArray
 
@@ -41,7 +41,7 @@ class LikelihoodSimulator:
 
     @property
     def name(self) -> str:
-        return f"likelihood({self.engine.model_id}, {self.builder.config.form})"
+        return simulator_name("likelihood", self.engine, self.builder, self.weights)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         scores, answers = self._ask(scenes)

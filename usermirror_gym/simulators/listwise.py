@@ -13,7 +13,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.simulators.llm import choice_batch, fit_context, places
+from usermirror_gym.simulators.llm import choice_batch, fit_context, places, simulator_name
 from usermirror_gym.simulators.utility import ChoiceWeights, choice_logprobs
 from usermirror_gym.types import FloatArray, Prompt
 
@@ -51,8 +51,8 @@ class ListSimulator(ABC):
 
     @property
     def name(self) -> str:
-        form = self.builder.config.form
-        return f"{self.readout}({self.engine.model_id}, {form}, r={self.permutations})"
+        readout = f"{self.readout} r={self.permutations}"
+        return simulator_name(readout, self.engine, self.builder, self.weights)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         logprobs, answers, rows = self._ask(scenes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -49,6 +50,16 @@ def fit_context(
         f"any history, the model holds {engine.context_length}{kept}; use shorter lists or fewer "
         "turns"
     )
+
+
+def simulator_name(readout: str, engine: Engine, builder: PromptBuilder, weights: object) -> str:
+    """Readout, model, prompt form, and a short hash of everything else that decides the answers.
+
+    Args:
+        weights: a frozen dataclass.
+    """
+    settings = hashlib.sha256(f"{builder.config!r} {weights!r}".encode()).hexdigest()[:6]
+    return f"{readout}({engine.model_id}, {builder.config.form}, {settings})"
 
 
 def places(scenes: Sequence[Scene]) -> BoolArray:

@@ -6,83 +6,60 @@ import json
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from usermirror_gym.checkpoints import shipped_checkpoints
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig, PromptForm
+from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
 from usermirror_gym.scenes.text import domain_text
 from usermirror_gym.simulators.base import UserSimulator
+from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.listwise import LettersSimulator
+from usermirror_gym.simulators.settings import LLMSettings, checked_settings
 from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
 DEFAULT_SIMULATOR = "smollm2-likelihood"
 CLASSIC = ("popularity", "uniform")
 
 
-class LLMSettings(BaseModel):
-    """What a simulator preset may say, and what ``simulator_options`` may override."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    checkpoint: str
-    """Folder, GGUF file, hub name, or the default checkpoint's name."""
-    readout: Literal["letters", "likelihood", "options"] = "letters"
-    form: PromptForm = "session"
-    history_lines: int = 10
-    drop_lines: int = 5
-    max_turns: int = 10
-    outside_option: bool = True
-    """False: the choice is forced."""
-    permutations: int = 1
-    """letters, options: orders of the list that are averaged."""
-    temperature: float = 1.0
-    """letters, options: see ChoiceWeights, for the next one too."""
-    position_bias: tuple[float, ...] = ()
-    conditional: float = LikelihoodWeights.conditional
-    """likelihood: see LikelihoodWeights, for the next five too."""
-    unconditional: float = LikelihoodWeights.unconditional
-    conditional_per_token: float = LikelihoodWeights.conditional_per_token
-    unconditional_per_token: float = LikelihoodWeights.unconditional_per_token
-    tokens: float = LikelihoodWeights.tokens
-    outside: float | None = LikelihoodWeights.outside
-    engine: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the engine: dtype, device ..."""
-
-
 def available_simulators() -> list[str]:
-    """Names that :func:`make_simulator` knows; any checkpoint's name or folder works too."""
-    return sorted([*CLASSIC, *preset_names("simulators")])
+    """Names that :func:`make_simulator` knows: classic choosers, presets, and the trained ones that
+    ship with the package.  Any checkpoint's name or folder works too."""
+    return sorted({*CLASSIC, *preset_names("simulators"), *shipped_checkpoints()})
 
 
 def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator:
     """A simulator by name.
 
     Args:
-        name: one of :func:`available_simulators`, or a checkpoint (a folder, a ``.gguf`` file or
-            ``owner/name`` on the Hugging Face hub), which is read by letters unless ``readout``
-            says otherwise.
+        name: one of :func:`available_simulators`; a trained simulator (a folder, or ``owner/name``
+            on the Hugging Face hub, that holds a ``simulator.yaml``); or bare weights (a folder, a
+            ``.gguf`` file or ``owner/name``), which are read by letters unless ``readout`` says
+            otherwise.
         split: the data whose items and users are talked about.
-        options: override the preset's fields (:class:`LLMSettings`), or are the arguments of a
-            classic chooser.
+        options: override what preset or folder say (:class:`LLMSettings`), or are the arguments of
+            a classic chooser.
 
     Raises:
-        UnknownNameError: no such simulator; suggests the nearest.
-        ConfigError: an option does not exist or has a value that cannot be used.
+        UnknownNameError: no such simulator or option; suggests the nearest.
+        ConfigError: an option has a value that cannot be used.
+        CheckpointError: a trained simulator that cannot be found or read.
     """
     if name in CLASSIC:
         return _classic(name, split, options)
     if name in preset_names("simulators"):
-        settings = _settings(name, {**read_preset("simulators", name), **options})
+        settings = checked_settings(name, {**read_preset("simulators", name), **options})
+    elif (folder := find_simulator(name)) is not None:
+        settings = checked_settings(name, {**read_simulator(folder), **options})
     elif "/" in name or Path(name).exists():
-        settings = _settings(name, {"checkpoint": name, **options})
+        settings = checked_settings(name, {"checkpoint": name, **options})
     else:
         raise UnknownNameError("simulator", name, available_simulators())
     return llm_simulator(settings, split)
@@ -96,10 +73,7 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
             "readout 'options' needs a checkpoint with a trained option head, and this version "
             "has none; use 'likelihood' or 'letters'"
         )
-    try:
-        engine = _shared_engine(settings.checkpoint, json.dumps(settings.engine, sort_keys=True))
-    except TypeError as error:
-        raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
+    engine = _engine(settings)
     if settings.readout == "letters":
         return LettersSimulator(
             engine,
@@ -121,24 +95,30 @@ def _of_settings(kind: type[T], settings: LLMSettings) -> T:
     return kind(**{f.name: getattr(settings, f.name) for f in fields(kind)})  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=2)
-def _shared_engine(checkpoint: str, arguments: str) -> Engine:
-    """One engine for all who ask alike: several environments do not load the weights again."""
-    return load_engine(checkpoint, **json.loads(arguments))
-
-
-def _settings(name: str, values: dict[str, Any]) -> LLMSettings:
-    for key in values:
-        if key not in LLMSettings.model_fields:
-            raise UnknownNameError(f"option of simulator {name!r}", key, LLMSettings.model_fields)
+def _engine(settings: LLMSettings) -> Engine:
+    parts: dict[str, str] = {}
+    files: list[Path] = []
+    if settings.adapter is not None:
+        parts["adapter"] = settings.adapter
+        files += adapter_files(Path(settings.adapter).expanduser())
+    if settings.readout == "options" and settings.head is not None:
+        parts["head"] = settings.head
+        files += head_files(Path(settings.head).expanduser())
+    arguments = json.dumps({**parts, **settings.engine}, sort_keys=True)
     try:
-        return LLMSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"simulator {name!r}, option {'.'.join(map(str, first['loc']))!r}: {first['msg']}, "
-            f"got {first['input']!r}"
-        ) from error
+        return _shared_engine(settings.checkpoint, arguments, content_hash(files))
+    except TypeError as error:
+        raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
+
+
+@lru_cache(maxsize=2)
+def _shared_engine(checkpoint: str, arguments: str, content: str) -> Engine:
+    """One engine for all who ask alike: several environments do not load the weights again.
+
+    Args:
+        content: of the trained parts, which a training may write anew under their old names.
+    """
+    return load_engine(checkpoint, **json.loads(arguments))
 
 
 def _classic(name: str, split: TimeSplit, options: dict[str, Any]) -> UserSimulator:

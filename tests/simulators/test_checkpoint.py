@@ -1,0 +1,224 @@
+"""Trained simulators as folders: written, found, read, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from usermirror_gym import checkpoints
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.engines import hub
+from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
+from usermirror_gym.simulators import (
+    LettersSimulator,
+    LikelihoodSimulator,
+    available_simulators,
+    checkpoint,
+    make_simulator,
+    registry,
+)
+from usermirror_gym.simulators.checkpoint import read_simulator, write_simulator
+from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
+
+FITTED = {
+    "conditional": 0.1234567890123456, "unconditional": -1e-7, "tokens": 0.25, "outside": -3.5,
+}  # fmt: skip
+
+
+def adapter_in(folder: Path) -> Path:
+    """Files that look like an adapter from outside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    folder = adapter_in(tmp_path / "mine")
+    settings = {"checkpoint": "smollm2-135m-instruct", "readout": "likelihood", "form": "scene"}
+    write_simulator(folder, {**settings, "history_lines": 20, **FITTED})
+    return folder
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch) -> Path:
+    """A package that ships one trained simulator."""
+    home = tmp_path / "package"
+    folder = adapter_in(home / "tiny-ml100k")
+    write_simulator(folder, {"checkpoint": "smollm2-135m-instruct", "readout": "likelihood"})
+    adapter_in(home / "half-copied")  # no simulator.yaml yet
+    monkeypatch.setattr(checkpoints, "_HERE", home)
+    return folder
+
+
+class TestWriting:
+    def test_only_what_is_not_the_default_is_written_after_the_format(self, trained: Path) -> None:
+        text = (trained / "simulator.yaml").read_text()
+        assert text.startswith("format: 1\ncheckpoint: smollm2-135m-instruct\n")
+        assert yaml.safe_load(text) == {
+            "format": 1, "checkpoint": "smollm2-135m-instruct", "readout": "likelihood",
+            "form": "scene", "history_lines": 20, **FITTED,
+        }  # fmt: skip
+
+    def test_what_is_read_is_what_was_written(self, trained: Path) -> None:
+        found = read_simulator(trained)
+        assert found == {
+            "checkpoint": "smollm2-135m-instruct", "adapter": str(trained), "form": "scene",
+            "readout": "likelihood", "history_lines": 20, **FITTED,
+        }  # fmt: skip
+
+    def test_a_forced_choice_stays_one(self, tmp_path: Path) -> None:
+        adapter_in(tmp_path)
+        write_simulator(tmp_path, {"checkpoint": "x", "outside": None, "position_bias": (1.0, 2.0)})
+        assert read_simulator(tmp_path)["outside"] is None
+        assert read_simulator(tmp_path)["position_bias"] == [1.0, 2.0]
+
+    def test_mistakes_are_found_before_anything_is_written(self, tmp_path: Path) -> None:
+        with pytest.raises(UnknownNameError, match="Did you mean 'readout'"):
+            write_simulator(tmp_path / "new", {"redout": "letters"})
+        with pytest.raises(ConfigError, match="history_lines"):
+            write_simulator(tmp_path / "new", {"history_lines": "many"})
+        with pytest.raises(ConfigError, match=r"adapter = '/a/b' cannot be written"):
+            write_simulator(tmp_path / "new", {"adapter": "/a/b"})
+        assert not (tmp_path / "new").exists()
+
+
+class TestReading:
+    def test_full_weights_need_no_base(self, tmp_path: Path) -> None:
+        write_simulator(tmp_path, {"readout": "letters"})
+        with pytest.raises(CheckpointError, match=r"names no checkpoint.*no weights"):
+            read_simulator(tmp_path)
+        (tmp_path / "config.json").write_text("{}")
+        assert read_simulator(tmp_path)["checkpoint"] == str(tmp_path)
+
+    def test_a_head_is_found(self, trained: Path) -> None:
+        assert "head" not in read_simulator(trained)
+        (trained / "head.safetensors").write_bytes(b"head")
+        assert read_simulator(trained)["head"] == str(trained)
+
+    @pytest.mark.parametrize("text", ["", "checkpoint: x\n", "format: 2\n", "- 1\n"])
+    def test_other_formats_are_refused(self, trained: Path, text: str) -> None:
+        (trained / "simulator.yaml").write_text(text)
+        with pytest.raises(CheckpointError, match="does not begin with 'format: 1'"):
+            read_simulator(trained)
+
+    def test_damaged_files_are_refused(self, trained: Path) -> None:
+        (trained / "simulator.yaml").write_text("format: [1\n")
+        with pytest.raises(CheckpointError, match=r"cannot read .*simulator\.yaml"):
+            read_simulator(trained)
+        (trained / "simulator.yaml").write_text("format: 1\ncheckpoint: x\nadapter: /tmp\n")
+        with pytest.raises(CheckpointError, match="sets 'adapter'"):
+            read_simulator(trained)
+
+    def test_nothing_of_that_name(self, shipped: Path, tmp_path: Path) -> None:
+        with pytest.raises(UnknownNameError, match="Did you mean 'tiny-ml100k'"):
+            read_simulator("tiny-ml100")
+        with pytest.raises(CheckpointError, match=r"has no simulator\.yaml"):
+            read_simulator(tmp_path)
+
+
+class TestMaking:
+    def test_a_folder_says_how_it_is_asked_and_options_override_it(
+        self, trained: Path, split: TimeSplit
+    ) -> None:
+        made = make_simulator(str(trained), split)
+        assert isinstance(made, LikelihoodSimulator)
+        assert made.weights == LikelihoodWeights(**FITTED)
+        assert made.builder.config.form == "scene"
+        assert made.builder.config.history_lines == 20
+        assert made.engine.model_id.startswith("smollm2-135m-instruct+mine@")
+        other = make_simulator(
+            str(trained), split, readout="letters", temperature=2.0, position_bias=[0.1, 0.2]
+        )
+        assert isinstance(other, LettersSimulator)
+        assert other.weights == ChoiceWeights(2.0, (0.1, 0.2))
+        assert other.builder.config.form == "scene"
+        bare = make_simulator(str(trained), split, adapter=None)
+        assert bare.engine.model_id == "smollm2-135m-instruct/float32"
+
+    def test_simulators_of_one_folder_share_the_weights_until_they_change(
+        self, trained: Path, split: TimeSplit
+    ) -> None:
+        first = make_simulator(str(trained), split)
+        assert make_simulator(str(trained), split, outside=1.0).engine is first.engine
+        (trained / "adapter_model.safetensors").write_bytes(b"trained again")
+        again = make_simulator(str(trained), split)
+        assert again.engine is not first.engine
+        assert again.engine.model_id != first.engine.model_id
+        registry._shared_engine.cache_clear()
+
+    def test_shipped_ones_are_listed_and_made_by_name(
+        self, shipped: Path, split: TimeSplit
+    ) -> None:
+        assert "tiny-ml100k" in available_simulators()
+        assert "half-copied" not in available_simulators()
+        made = make_simulator("tiny-ml100k", split)
+        assert "+tiny-ml100k@" in made.engine.model_id
+        with pytest.raises(UnknownNameError, match="Did you mean 'tiny-ml100k'"):
+            make_simulator("tiny-ml10k", split)
+
+    def test_mistakes_in_the_file_are_named(self, trained: Path, split: TimeSplit) -> None:
+        path = trained / "simulator.yaml"
+        path.write_text(path.read_text() + "temprature: 2\n")
+        with pytest.raises(UnknownNameError, match="Did you mean 'temperature'"):
+            make_simulator(str(trained), split)
+
+    def test_a_half_copied_adapter_is_refused(self, trained: Path, split: TimeSplit) -> None:
+        (trained / "adapter_model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):
+            make_simulator(str(trained), split)
+
+    def test_prompt_and_weights_are_part_of_the_name(self, trained: Path, split: TimeSplit) -> None:
+        names = {
+            make_simulator(str(trained), split, **options).name
+            for options in ({}, {"outside": 0.5}, {"history_lines": 12}, {"form": "session"},
+                            {"readout": "letters"}, {"readout": "letters", "temperature": 2.0},
+                            {"readout": "letters", "outside_option": False})
+        }  # fmt: skip
+        assert len(names) == 7
+        assert make_simulator(str(trained), split).name in names
+
+
+class TestHub:
+    """The repository's files are in the hub's cache, as after a download."""
+
+    @pytest.fixture
+    def repository(self, trained: Path, monkeypatch) -> list[str]:
+        asked: list[str] = []
+
+        def one_file(name: str, file: str, *, offline: bool) -> Path | None:
+            asked.append(name)
+            return trained / file if name == "someone/user" else None
+
+        def whole(name: str, *, offline: bool, needs: str) -> Path:
+            assert (name, needs) == ("someone/user", "simulator.yaml")
+            return trained
+
+        monkeypatch.setattr(checkpoint, "hub_file", one_file)
+        monkeypatch.setattr(checkpoint, "fetch_from_hub", whole)
+        return asked
+
+    def test_a_repository_with_the_file_is_a_simulator(self, repository, split, trained) -> None:
+        made = make_simulator("someone/user", split)
+        assert isinstance(made, LikelihoodSimulator)
+        assert made.weights.outside == FITTED["outside"]
+
+    def test_one_without_is_bare_weights(self, repository, split: TimeSplit) -> None:
+        made = make_simulator("someone/weights", split)
+        assert isinstance(made, LettersSimulator)
+        assert made.engine.model_id == "someone/weights/float32"
+
+    def test_paths_never_reach_the_hub(self, repository, split: TimeSplit) -> None:
+        for name in ("a/b/c", "./a/b", "/a/b", "~/b"):
+            make_simulator(name, split)
+        assert repository == []
+
+
+def test_without_network_and_cache_a_repository_is_not_known(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert hub.hub_file("nobody/nothing-of-ours", "simulator.yaml", offline=True) is None
+    with pytest.raises(CheckpointError, match="network is switched off"):
+        hub.fetch_from_hub("nobody/nothing-of-ours", offline=True, needs="simulator.yaml")

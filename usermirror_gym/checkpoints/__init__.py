@@ -1,0 +1,21 @@
+"""Trained simulators that ship with the package, one folder each.
+
+A folder holds what :mod:`usermirror_gym.simulators.checkpoint` describes.  They are small: adapters
+to base weights that are fetched on first use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+
+def shipped_checkpoints() -> list[str]:
+    """Names of the simulators that ship with the package."""
+    return sorted(path.parent.name for path in _HERE.glob("*/simulator.yaml"))
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a simulator that ships with the package; ``None`` if none is called so."""
+    return _HERE / name if name in shipped_checkpoints() else None

@@ -1,0 +1,137 @@
+"""A trained simulator as a folder, which says by itself how it wants to be asked.
+
+``simulator.yaml``
+    ``format: 1``, then the fields of :class:`~usermirror_gym.simulators.settings.LLMSettings` that
+    are not at their default.  ``checkpoint`` is the name of the base weights; it is left out when
+    the folder holds full weights.
+``adapter_config.json``, ``adapter_model.safetensors``
+    a LoRA adapter to the base weights (PEFT), or
+``config.json``, ``model.safetensors`` and the tokenizer's files
+    full weights.
+``head.safetensors``
+    options readout: ``weight`` (hidden,) and ``bias`` (1,), float32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
+from usermirror_gym.engines.adapters import ADAPTER_CONFIG, HEAD_WEIGHTS
+from usermirror_gym.engines.hub import fetch_from_hub, hub_file, network_is_off
+from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
+from usermirror_gym.files import write_text
+from usermirror_gym.simulators.settings import checked_settings
+
+SIMULATOR_FILE = "simulator.yaml"
+FORMAT = 1
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_IMPLIED = ("adapter", "head")
+"""Settings that are paths, and follow from what the folder holds."""
+
+
+def write_simulator(folder: str | Path, settings: Mapping[str, Any]) -> Path:
+    """Write ``simulator.yaml``; weights and adapters are written by those who trained them.
+
+    Args:
+        folder: made if absent.
+        settings: fields of ``LLMSettings``.  Without ``checkpoint`` the folder itself holds the
+            weights.
+
+    Returns:
+        the file.
+
+    Raises:
+        UnknownNameError: a setting that does not exist; suggests the nearest.
+        ConfigError: a value that cannot be used, or a path that only this machine knows.
+    """
+    folder = Path(folder)
+    for name in _IMPLIED:
+        if settings.get(name) is not None:
+            raise ConfigError(
+                f"{name} = {settings[name]!r} cannot be written: it follows from the files of the "
+                f"simulator's folder. Put them into {folder}."
+            )
+    whole = checked_settings(folder.name, {"checkpoint": str(folder), **settings})
+    content = {"format": FORMAT, **whole.model_dump(mode="json", exclude_defaults=True)}
+    if "checkpoint" not in settings:
+        del content["checkpoint"]
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_text(
+        folder / SIMULATOR_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    )
+
+
+def read_simulator(folder_or_name: str | Path) -> dict[str, Any]:
+    """Settings of a trained simulator, fields of ``LLMSettings``, as its folder says them.
+
+    Args:
+        folder_or_name: a folder with a ``simulator.yaml``, the name of one that ships with the
+            package, or of a repository of the Hugging Face hub.
+
+    Raises:
+        UnknownNameError: nothing of that name; suggests the nearest that ships with the package.
+        CheckpointError: the folder has no ``simulator.yaml``, or one that cannot be read.
+    """
+    folder = find_simulator(folder_or_name)
+    if folder is not None:
+        return _read(folder)
+    if Path(folder_or_name).expanduser().exists() or "/" in str(folder_or_name):
+        raise CheckpointError(
+            f"{folder_or_name} has no {SIMULATOR_FILE}: it is no trained simulator. Name the "
+            "folder 'checkpoint' of a finished training run."
+        )
+    raise UnknownNameError("trained simulator", folder_or_name, shipped_checkpoints())
+
+
+def find_simulator(folder_or_name: str | Path) -> Path | None:
+    """The folder with the ``simulator.yaml``, fetched from the hub if need be; ``None`` if nothing
+    of that name has one.
+
+    Raises:
+        CheckpointError: the hub has no such repository, or asks for access.
+    """
+    name = str(folder_or_name)
+    shipped = shipped_folder(name)
+    if shipped is not None:
+        return shipped
+    path = Path(name).expanduser()
+    if path.exists():
+        return path if (path / SIMULATOR_FILE).is_file() else None
+    offline = network_is_off()
+    if not _REPOSITORY.fullmatch(name) or not hub_file(name, SIMULATOR_FILE, offline=offline):
+        return None
+    return fetch_from_hub(name, offline=offline, needs=SIMULATOR_FILE)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / SIMULATOR_FILE
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise CheckpointError(
+            f"{path} does not begin with 'format: {FORMAT}': it was written by another version of "
+            "this package. Update the package, or train again."
+        )
+    for name in _IMPLIED:
+        if name in content:
+            raise CheckpointError(f"{path} sets {name!r}, which follows from the folder's files")
+    if (folder / ADAPTER_CONFIG).is_file():
+        content["adapter"] = str(folder)
+    if (folder / HEAD_WEIGHTS).is_file():
+        content["head"] = str(folder)
+    if "checkpoint" not in content:
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"{path} names no checkpoint, and the folder holds no weights (config.json): add "
+                "'checkpoint: NAME' with the base weights."
+            )
+        content["checkpoint"] = str(folder)
+    return content

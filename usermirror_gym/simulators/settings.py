@@ -1,0 +1,66 @@
+"""The settings of a simulator that is played by an LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.scenes.prompt import PromptConfig, PromptForm
+from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
+
+
+class LLMSettings(BaseModel):
+    """What presets and checkpoint folders say, and what ``simulator_options`` may override."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    checkpoint: str
+    """Folder, GGUF file, hub name, or the default checkpoint's name."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter to these weights; a simulator's folder implies its own."""
+    head: str | None = None
+    """options: folder of the option head; a simulator's folder implies its own."""
+    readout: Literal["letters", "likelihood", "options"] = "letters"
+    form: PromptForm = PromptConfig.form
+    history_lines: int = PromptConfig.history_lines
+    drop_lines: int = PromptConfig.drop_lines
+    max_turns: int = PromptConfig.max_turns
+    outside_option: bool = PromptConfig.outside_option
+    """False: the choice is forced."""
+    permutations: int = 1
+    """letters, options: orders of the list that are averaged."""
+    temperature: float = ChoiceWeights.temperature
+    """letters, options: see ChoiceWeights, for the next one too."""
+    position_bias: tuple[float, ...] = ChoiceWeights.position_bias
+    conditional: float = LikelihoodWeights.conditional
+    """likelihood: see LikelihoodWeights, for the next five too."""
+    unconditional: float = LikelihoodWeights.unconditional
+    conditional_per_token: float = LikelihoodWeights.conditional_per_token
+    unconditional_per_token: float = LikelihoodWeights.unconditional_per_token
+    tokens: float = LikelihoodWeights.tokens
+    outside: float | None = LikelihoodWeights.outside
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the engine: dtype, device ..."""
+
+
+def checked_settings(name: str, values: Mapping[str, Any]) -> LLMSettings:
+    """Settings of the simulator of that name.
+
+    Raises:
+        UnknownNameError: a setting that does not exist; suggests the nearest.
+        ConfigError: a value that cannot be used.
+    """
+    for key in values:
+        if key not in LLMSettings.model_fields:
+            raise UnknownNameError(f"option of simulator {name!r}", key, LLMSettings.model_fields)
+    try:
+        return LLMSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"simulator {name!r}, option {'.'.join(map(str, first['loc']))!r}: {first['msg']}, "
+            f"got {first['input']!r}"
+        ) from error
