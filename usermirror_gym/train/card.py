@@ -118,7 +118,7 @@ def _view(
         "recipe": [(label, cell(value)) for label, value in _recipe(config)],
         "curve_rows": _curve_rows(stages),
         "data_rows": [_data_row(name, source) for name, source in sources.items()],
-        "sources": list(sources.values()),
+        "sources": [{"name": name, **source} for name, source in sources.items()],
         "sampled": any(not source.get("impressions") for source in sources.values()),
     }
 
@@ -228,6 +228,7 @@ def _environment() -> Environment:
         autoescape=False,
         finalize=escape,
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
