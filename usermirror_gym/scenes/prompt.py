@@ -1,4 +1,4 @@
-"""Scenes become prompts: two forms, for two readouts.
+"""Scenes become prompts: two forms, for three readouts.
 
 *Scene form* asks about one list: profile, history, list (the form of the UserMirrorer paper).
 *Session form* is a conversation that only grows -- list, choice, list, choice -- so that each step
@@ -21,6 +21,7 @@ PromptForm = Literal["scene", "session"]
 LETTERS = ascii_uppercase
 NONE_OF_THESE = "none of these"
 ANSWER_PREFIX = "My choice: ["
+ON_OFFER, CHOSEN = "On offer:\n", "Chosen: "
 
 
 class _Line(NamedTuple):
@@ -46,7 +47,7 @@ class PromptConfig:
     max_turns: int = 10
     """Session form: after so many turns the session is folded back into the history."""
     outside_option: bool = True
-    """Letters: whether *none of these* is offered; without it the choice is forced."""
+    """Letters, options: whether *none of these* is offered; without it the choice is forced."""
 
     def __post_init__(self) -> None:
         if self.form not in ("scene", "session"):
@@ -101,6 +102,36 @@ class PromptBuilder:
         lines = "".join(f"{self.text.title(item)}\n" for item, *_ in shown)
         options = tuple(f"{self.text.title(item)}\n" for item in scene.slate)
         return Prompt((), head + lines, options, scene.name)
+
+    def lines(self, scene: Scene, order: tuple[int, ...] | None = None, *, skip: int = 0) -> Prompt:
+        """Plain text, then the list: the prompt's options are its lines, one after another.
+
+        Earlier lists of the session stand between the history and the present list, with what was
+        chosen from them.
+
+        Args:
+            order: how the items (slate positions) are listed; by default as shown.  *None of
+                these* is always the last line.
+            skip: leave out so many more of the oldest history lines (context budget).
+
+        Raises:
+            SceneError: ``order`` is no permutation of the slate's positions.
+        """
+        history, turns = self._memory(scene)
+        head = self._likelihood_head(self.text.profile(scene.user_id))
+        text = head + "".join(f"{self.text.title(line.item)}\n" for line in history[skip:])
+        for turn in turns:
+            chosen = NONE_OF_THESE if turn.chosen == PAD else self.text.title(turn.chosen)
+            text += "".join([ON_OFFER, *self._lines(turn.slate, ()), f"{CHOSEN}{chosen}\n"])
+        lines = self._lines(scene.slate, scene.notes)
+        if order is not None:
+            if sorted(order) != list(range(len(scene.slate))):
+                raise SceneError(
+                    f"{scene.name}: order {order} must be a permutation of "
+                    f"0..{len(scene.slate) - 1}; 'none of these' stays last"
+                )
+            lines[: len(order)] = [lines[option] for option in order]
+        return Prompt((), text + ON_OFFER, tuple(lines), scene.name)
 
     def unconditional(self, items: tuple[int, ...]) -> Prompt:
         """The same question about nobody: no profile and no history."""
@@ -170,6 +201,11 @@ class PromptBuilder:
         options = [self.text.option(item) for item in slate]
         pairs = zip(options, notes or ("",) * len(slate), strict=True)
         return [f"{option}; {note}" if note else option for option, note in pairs]
+
+    def _lines(self, slate: tuple[int, ...], notes: tuple[str, ...]) -> list[str]:
+        """Each with its line break, on whose token the option head reads."""
+        outside = [NONE_OF_THESE] if self.config.outside_option else []
+        return [f"{text}\n" for text in [*self._options(slate, notes), *outside]]
 
     def _answer(self, turn: Turn) -> str:
         position = len(turn.slate) if turn.chosen == PAD else turn.slate.index(turn.chosen)
