@@ -188,6 +188,15 @@ class Reference:
         chosen = last[[self.ids(option)[0] for option in prompt.options]]
         return (chosen - chosen.logsumexp(0)).numpy()
 
+    def lines(self, prompt: Prompt, weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
+        ids, ends = self.prefix(prompt), []
+        for option in map(self.ids, prompt.options):
+            ids += option
+            ends.append(len(ids) - 1)
+        with torch.no_grad():
+            hidden = self.model.base_model(torch.tensor([ids])).last_hidden_state[0, ends]
+        return ((hidden @ weight).double() + bias.double()).log_softmax(0).numpy()
+
     def texts(self, prompt: Prompt) -> np.ndarray:
         prefix, sums = self.prefix(prompt), []
         for option in map(self.ids, prompt.options):

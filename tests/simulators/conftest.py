@@ -33,6 +33,13 @@ class ArithmeticEngine:
         self.asked += prompts
         return [self._texts(p) for p in prompts]
 
+    def count_lines(self, prompt: Prompt) -> int:
+        return len(prompt.answer_prefix) + sum(map(len, prompt.options))
+
+    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        self.asked += prompts
+        return [self._letters(p) for p in prompts]
+
     def _letters(self, prompt: Prompt) -> OptionScores:
         """Letter j (A = 0) has probability proportional to 1 / (1 + j), whatever it stands for."""
         weights = 1 / (1 + np.arange(len(prompt.options)))

@@ -11,11 +11,14 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, SceneBatch, domain_text
 from usermirror_gym.simulators import (
+    ChoiceWeights,
     LettersSimulator,
     LikelihoodSimulator,
     LikelihoodWeights,
+    OptionsSimulator,
     UserSimulator,
 )
+from usermirror_gym.simulators.utility import fit_choice
 
 SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12))
 SHORT = replace(SCENE, slate=(20, 21))
@@ -61,9 +64,74 @@ class TestLetters:
         assert batch.prompt_tokens.tolist() == [80, 80]
         assert batch.cached_tokens.tolist() == [20, 20]
 
+    def test_temperature_and_bias_correct_the_average(self, arithmetic, builder) -> None:
+        plain = LettersSimulator(arithmetic(), builder, permutations=2)
+        weights = ChoiceWeights(2.0, (0.5, 0.0, -0.5, 1.0))
+        found = LettersSimulator(arithmetic(), builder, permutations=2, weights=weights)
+        expected = plain.choose([SCENE]).probs ** 0.5 * np.exp([0.5, 0, -0.5, 1.0])
+        np.testing.assert_allclose(found.choose([SCENE]).probs, expected / expected.sum())
+        np.testing.assert_allclose(np.exp(found.logprobs([SCENE])), plain.choose([SCENE]).probs)
+
+    def test_the_last_bias_is_for_none_of_these_on_short_lists_too(
+        self, arithmetic, builder
+    ) -> None:
+        weights = ChoiceWeights(1.0, (0.0, 0.0, 0.0, 1.0))
+        probs = (
+            LettersSimulator(arithmetic(), builder, weights=weights).choose([SHORT, SCENE]).probs
+        )
+        expected = np.array([1, 1 / 2, 1 / 3 * np.e])
+        np.testing.assert_allclose(probs[0, [0, 1, 3]], expected / expected.sum())
+        assert probs[0, 2] == 0
+
+    def test_a_fitted_bias_undoes_a_liking_for_letters(self, arithmetic, builder) -> None:
+        """The engine likes early letters whatever they stand for; the users do not."""
+        scenes = [replace(SCENE, slate=(10 + i, 20 + i, 30 + i)) for i in range(20)] * 20
+        simulator = LettersSimulator(arithmetic(), builder)
+        logprobs = simulator.logprobs(scenes)
+        targets = np.arange(400) % 4
+        simulator.weights = fit_choice(logprobs, np.ones((400, 3), bool), targets)
+        np.testing.assert_allclose(simulator.choose(scenes[:3]).probs, 0.25, atol=0.01)
+
     def test_rejects_no_permutations(self, arithmetic, builder) -> None:
         with pytest.raises(ConfigError, match="permutations must be at least 1, got 0"):
             LettersSimulator(arithmetic(), builder, permutations=0)
+
+
+class TestOptions:
+    """The stand-in likes early lines, as an untrained head may."""
+
+    def test_reads_the_lines_in_the_order_shown(self, arithmetic, builder) -> None:
+        probs = OptionsSimulator(arithmetic(), builder).choose([SCENE, SHORT]).probs
+        weights = np.array([1, 1 / 2, 1 / 3, 1 / 4])
+        np.testing.assert_allclose(probs[0], weights / weights.sum())
+        np.testing.assert_allclose(probs[1, [0, 1, 3]], weights[:3] / weights[:3].sum())
+
+    def test_all_permutations_even_out_items_and_leave_none_of_these_last(
+        self, arithmetic, builder
+    ) -> None:
+        engine = arithmetic()
+        probs = OptionsSimulator(engine, builder, permutations=3).choose([SCENE]).probs
+        np.testing.assert_allclose(probs[0, :3], probs[0, 0])
+        assert probs[0, 3] == pytest.approx(0.25 / (1 + 1 / 2 + 1 / 3 + 1 / 4))
+        assert [p.options[-1] for p in engine.asked] == ["none of these\n"] * 3
+        assert len({p.options[0] for p in engine.asked}) == 3
+
+    def test_forced_choice(self, arithmetic, split) -> None:
+        builder = PromptBuilder(domain_text(split.dataset), PromptConfig(outside_option=False))
+        probs = OptionsSimulator(arithmetic(), builder, permutations=3).choose([SCENE]).probs
+        np.testing.assert_allclose(probs, [[1 / 3, 1 / 3, 1 / 3, 0]])
+
+    def test_takes_lists_longer_than_the_alphabet(self, arithmetic, builder) -> None:
+        scene = replace(SCENE, slate=tuple(range(10, 40)))
+        assert OptionsSimulator(arithmetic(), builder).choose([scene]).probs.shape == (1, 31)
+
+    def test_the_whole_list_has_to_fit(self, arithmetic, builder) -> None:
+        whole = arithmetic().count_lines(builder.lines(SCENE))
+        engine = arithmetic(context_length=whole - 1)
+        OptionsSimulator(engine, builder).choose([SCENE])
+        assert engine.asked[0] == builder.lines(SCENE, (0, 1, 2), skip=1)
+        with pytest.raises(SceneError, match="without any history"):
+            OptionsSimulator(arithmetic(context_length=60), builder).choose([SCENE])
 
 
 class TestLikelihood:
@@ -122,6 +190,7 @@ def test_scene_batches_and_scenes_are_the_same_question(arithmetic, builder) -> 
     for simulator in (
         LettersSimulator(arithmetic(), builder),
         LikelihoodSimulator(arithmetic(), builder, LikelihoodWeights()),
+        OptionsSimulator(arithmetic(), builder, permutations=2),
     ):
         assert isinstance(simulator, UserSimulator)
         probs = simulator.choose(SceneBatch.of([SCENE, SHORT])).probs

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from usermirror_gym.engines.encoding import EncodedPrompt
 from usermirror_gym.types import FloatArray
+
+if TYPE_CHECKING:
+    from usermirror_gym.engines.head import OptionHead
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Answer:
     """Raw answer to one question.
 
     Attributes:
-        values: ``(K,)`` float64: letter logits, or summed log-probabilities of texts.
+        values: ``(K,)`` float64: letter logits, summed log-probabilities of texts, or scores of
+            lines.
         computed: tokens that this question cost.
     """
 
@@ -32,4 +36,9 @@ class Scorer(Protocol):
 
     def texts(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
         """Summed log-probabilities of the options' tokens behind each prefix."""
+        ...
+
+    def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
+        """What the head reads at the last token of each option, the options standing one after
+        another behind each prefix."""
         ...

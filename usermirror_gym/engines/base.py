@@ -65,6 +65,20 @@ class Engine(Protocol):
         """
         ...
 
+    def count_lines(self, prompt: Prompt) -> int:
+        """Tokens of the question with all its options one after another."""
+        ...
+
+    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Options readout: the K options of a prompt are lines of one text that stand behind it one
+        after another; a trained head reads each at its last token.  Log-softmax over the lines.
+
+        Raises:
+            EngineError: there is no head, a line has no tokens, or the text is longer than
+                ``context_length``.
+        """
+        ...
+
     def generate(
         self,
         prompts: Sequence[Prompt],

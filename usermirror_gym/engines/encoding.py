@@ -40,6 +40,11 @@ class EncodedPrompt:
         """Tokens of the question with its longest option."""
         return len(self.prefix) + max(map(len, self.options), default=0)
 
+    @property
+    def whole(self) -> int:
+        """Tokens of the question with all its options one after another."""
+        return len(self.prefix) + sum(map(len, self.options))
+
 
 class PromptEncoder:
     """Turns prompts into ids for one tokenizer.

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from usermirror_gym.engines.packed_linear import PackedLinear, can_pack
+from usermirror_gym.types import FloatArray
 
 _CHUNK = 256
 """Positions whose full-vocabulary logits are held at once."""
@@ -52,3 +53,22 @@ class Head:
             rows = where[here] - start
             out[here] = logits[rows, targets[here]] - logits.logsumexp(1)[rows]
         return out
+
+
+class OptionHead:
+    """The linear layer of the options readout: one number per hidden state.
+
+    Args:
+        weight: ``(d,)``.
+        bias: ``(1,)``.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._weight, self._bias = weight, bias
+
+    @torch.inference_mode()
+    def scores(self, hidden: torch.Tensor) -> FloatArray:
+        """``(n,)`` float64 of ``(n, d)`` hidden states, computed in float32."""
+        scores = hidden.float() @ self._weight + self._bias
+        found: FloatArray = scores.double().cpu().numpy()
+        return found

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -177,6 +178,23 @@ class OpenAIEngine:
         raise EngineError(
             f"{self._name(prompts[0])}: a chat endpoint cannot score given texts. Use the engine "
             "'transformers' for the likelihood readout."
+        )
+
+    def count_lines(self, prompt: Prompt) -> int:
+        """An estimate, as :meth:`count_tokens`, with all options one after another."""
+        return self.count_tokens(replace(prompt, options=("".join(prompt.options),)))
+
+    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Not possible: chat endpoints do not give hidden states to a head of ours.
+
+        Raises:
+            EngineError: always, unless there are no prompts.
+        """
+        if not prompts:
+            return []
+        raise EngineError(
+            f"{self._name(prompts[0])}: a chat endpoint has no option head. Use the engine "
+            "'transformers' for the options readout."
         )
 
     @property

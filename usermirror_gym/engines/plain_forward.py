@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from usermirror_gym.engines.answers import Answer
 from usermirror_gym.engines.encoding import EncodedPrompt
+from usermirror_gym.engines.head import OptionHead
 
 
 class PlainScorer:
@@ -50,6 +52,17 @@ class PlainScorer:
             sums[index] = picked.double().sum().cpu()
         return self._by_question(questions, rows, sums)
 
+    def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
+        """What the head reads at the last token of each option, all options in one sequence."""
+        rows = [q.prefix + tuple(i for o in q.options for i in o) for q in questions]
+        answers: list[Answer | None] = [None] * len(rows)
+        for batch, out in self._batches(self._model.base_model, rows):
+            for b, i in enumerate(batch):
+                ends = len(questions[i].prefix) + np.cumsum([len(o) for o in questions[i].options])
+                values = head.scores(out.last_hidden_state[b, ends - 1])
+                answers[i] = Answer(values, len(rows[i]))
+        return [a for a in answers if a is not None]
+
     def _by_question(
         self, questions: Sequence[EncodedPrompt], rows: Sequence[Sequence[int]], sums: torch.Tensor
     ) -> list[Answer]:
@@ -60,9 +73,15 @@ class PlainScorer:
             at = end
         return answers
 
-    @torch.inference_mode()
     def _logits(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, torch.Tensor]]:
         """Float32 logits ``(padded length, V)`` of every row, longest rows first."""
+        for batch, out in self._batches(self._model, rows):
+            for b, i in enumerate(batch):
+                yield i, out.logits[b].float()
+
+    @torch.inference_mode()
+    def _batches(self, run: Any, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Any]]:
+        """Row numbers and output of every forward pass of ``run``, longest rows first."""
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         while order:
             width = len(rows[order[0]])
@@ -74,8 +93,7 @@ class PlainScorer:
                 ids[b, : len(rows[i])] = torch.tensor(rows[i])
                 mask[b, : len(rows[i])] = 1
             device = self._model.device
-            out = self._model(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+            yield (
+                batch,
+                run(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False),
             )
-            for b, i in enumerate(batch):
-                yield i, out.logits[b].float()

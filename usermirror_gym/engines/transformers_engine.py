@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
+from usermirror_gym.engines.adapters import (
+    adapter_files,
+    content_hash,
+    head_files,
+    load_head,
+)
 from usermirror_gym.engines.answers import Answer, Scorer
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
@@ -21,7 +26,19 @@ from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.types import FloatArray, Prompt
 
 if TYPE_CHECKING:
+    from usermirror_gym.engines.head import OptionHead
     from usermirror_gym.engines.tree_scorer import TreeScorer
+
+
+Length = Callable[[EncodedPrompt], int]
+
+
+def _longest(question: EncodedPrompt) -> int:
+    return question.longest
+
+
+def _whole(question: EncodedPrompt) -> int:
+    return question.whole
 
 
 @dataclass
@@ -114,6 +131,10 @@ class TransformersEngine:
         """Tokens of the question, its longest option included."""
         return self._encoder.encode(prompt).longest
 
+    def count_lines(self, prompt: Prompt) -> int:
+        """Tokens of the question with all its options one after another."""
+        return self._encoder.encode(prompt).whole
+
     def load(self) -> None:
         """Load the weights now instead of at the first question."""
         with self._lock:
@@ -142,6 +163,24 @@ class TransformersEngine:
             _check_texts(prompt, question)
         return self._score(questions, lambda scorer, part: scorer.texts(part), _text_scores)
 
+    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Options readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        if not prompts:
+            return []
+        if self._head_folder is None:
+            raise EngineError(
+                f"prompt {prompts[0].name!r}: the engine has no option head to read its lines "
+                f"with. Load it with head=FOLDER of a checkpoint that was trained with one."
+            )
+        questions = self._encode(prompts, length=_whole)
+        for prompt, question in zip(prompts, questions, strict=True):
+            _check_texts(prompt, question)
+        with self._lock:
+            head = self._option_head
+        return self._score(
+            questions, lambda scorer, part: scorer.lines(part, head), _line_scores, length=_whole
+        )
+
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -168,12 +207,14 @@ class TransformersEngine:
             tree = self._tree if fits else None
             return generate(self._model, self._tokenizer, tree, questions, sampling)
 
-    def _encode(self, prompts: Sequence[Prompt], room: int = 0) -> list[EncodedPrompt]:
+    def _encode(
+        self, prompts: Sequence[Prompt], room: int = 0, length: Length = _longest
+    ) -> list[EncodedPrompt]:
         questions = [self._encoder.encode(prompt) for prompt in prompts]
         for question in questions:
-            if question.longest + room > self.context_length:
+            if length(question) + room > self.context_length:
                 raise EngineError(
-                    f"prompt {question.name!r} has {question.longest + room} tokens, the model "
+                    f"prompt {question.name!r} has {length(question) + room} tokens, the model "
                     f"takes {self.context_length}: shorten its history or its list."
                 )
         return questions
@@ -194,20 +235,23 @@ class TransformersEngine:
         questions: Sequence[EncodedPrompt],
         ask: Callable[[Scorer, Sequence[EncodedPrompt]], list[Answer]],
         finish: Callable[[EncodedPrompt, Answer], OptionScores],
+        length: Length = _longest,
     ) -> list[OptionScores]:
         with self._lock:
             begin = time.perf_counter()
             answers: dict[int, Answer] = {}
-            for scorer, rows in self._routes(questions):
+            for scorer, rows in self._routes(questions, length):
                 part = [questions[i] for i in rows]
                 answers.update(zip(rows, ask(scorer, part), strict=True))
             scores = [finish(q, answers[i]) for i, q in enumerate(questions)]
             self._count(scores, answers, time.perf_counter() - begin)
         return scores
 
-    def _routes(self, questions: Sequence[EncodedPrompt]) -> list[tuple[Scorer, list[int]]]:
+    def _routes(
+        self, questions: Sequence[EncodedPrompt], length: Length
+    ) -> list[tuple[Scorer, list[int]]]:
         """Which scorer answers which questions."""
-        short = [i for i, q in enumerate(questions) if q.longest <= self._tree_length]
+        short = [i for i, q in enumerate(questions) if length(q) <= self._tree_length]
         if self._tree is None:
             short = []
         rest = sorted(set(range(len(questions))) - set(short))
@@ -247,6 +291,16 @@ class TransformersEngine:
         model = load_model(self._path, dtype, device, adapter=self._adapter)
         pack(model)
         return model
+
+    @cached_property
+    def _option_head(self) -> OptionHead:
+        from usermirror_gym.engines.head import OptionHead
+
+        assert self._head_folder is not None
+        size = self._model.config.get_text_config(decoder=True).hidden_size
+        weight, bias = load_head(self._head_folder, size)
+        device = self._model.device
+        return OptionHead(weight.to(device), bias.to(device))
 
     @cached_property
     def _tree_length(self) -> int:
@@ -295,6 +349,11 @@ def _letter_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
 def _text_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
     fed = len(question.prefix) + sum(len(o) - 1 for o in question.options)
     return _scores(question, answer, answer.values, fed)
+
+
+def _line_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
+    values = answer.values - np.logaddexp.reduce(answer.values)
+    return _scores(question, answer, values, fed=question.whole)
 
 
 def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int) -> OptionScores:

@@ -12,7 +12,7 @@ import torch
 
 from usermirror_gym.engines.answers import Answer
 from usermirror_gym.engines.encoding import EncodedPrompt
-from usermirror_gym.engines.head import Head
+from usermirror_gym.engines.head import Head, OptionHead
 from usermirror_gym.engines.packing import Row, separate_rows, shared_rows
 from usermirror_gym.engines.prefix_cache import PrefixCache
 from usermirror_gym.engines.token_tree import TokenTree
@@ -25,13 +25,23 @@ _ENOUGH = 256
 
 @dataclass
 class _LaidOut:
-    """A row ready to run; nodes of each member's prefix and options in its tree."""
+    """A row ready to run; nodes of each member's prefix and options in its tree.
+
+    The options are branches behind the prefix without their last tokens, or, ``chained``, whole
+    and one behind the other.
+    """
 
     row: Row
     run: TreeRow
+    chained: bool
     prefixes: list[list[int]]
     options: list[list[list[int]]]
     computed: list[int]
+
+    def nodes(self, k: int) -> list[int]:
+        """Of what is kept of member k: its prefix, and lines, but no alternative texts."""
+        lines = (n for path in self.options[k] for n in path) if self.chained else ()
+        return [*self.prefixes[k], *lines]
 
 
 class TreeScorer:
@@ -71,10 +81,15 @@ class TreeScorer:
         """Summed log-probabilities of the options' tokens behind each prefix."""
         return self._answer(questions, questions, self._read_texts)
 
+    def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
+        """What the head reads at the last token of each option, the options standing one after
+        another behind each prefix."""
+        return self._answer(questions, questions, partial(self._read_lines, head), chained=True)
+
     def prefix_block(self, prefix: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """For generation: the last hidden state ``(d,)`` of a prefix, and the keys and values of
         all its tokens ``(2 * layers, heads, tokens, head_dim)``."""
-        laid_out = self._lay_out(Row(prefix[:-1]), [EncodedPrompt("", prefix, ())], (0,))
+        laid_out = self._lay_out(Row(prefix[:-1]), [EncodedPrompt("", prefix, ())], (0,), False)
         out = self._forward([laid_out.run])
         nodes, offset = laid_out.prefixes[0], laid_out.run.tree.offset
         block = out.keys_values(0, offset, nodes, 0)
@@ -82,12 +97,17 @@ class TreeScorer:
         return out.at(0, nodes[-1:])[0], block
 
     def _answer(
-        self, fed: Sequence[EncodedPrompt], asked: Sequence[EncodedPrompt], read: Any
+        self,
+        fed: Sequence[EncodedPrompt],
+        asked: Sequence[EncodedPrompt],
+        read: Any,
+        *,
+        chained: bool = False,
     ) -> list[Answer]:
         values: list[FloatArray] = [np.empty(0)] * len(asked)
         computed = [0] * len(asked)
         for stage in self._plan(fed):
-            laid_out = [self._lay_out(row, fed, row.members) for row in stage]
+            laid_out = [self._lay_out(row, fed, row.members, chained) for row in stage]
             for batch in self._batches(laid_out):
                 out = self._forward([item.run for item in batch])
                 for b, item in enumerate(batch):
@@ -95,7 +115,7 @@ class TreeScorer:
                     kept = (
                         [item.row.trunk]
                         if item.row.trunk
-                        else [fed[i].prefix for i in item.row.members]
+                        else [_kept(fed[i], chained) for i in item.row.members]
                     )
                     self._keep(item, kept, out, b)
                     owners = item.row.members or (item.row.owner,)
@@ -109,17 +129,21 @@ class TreeScorer:
         return shared_rows(questions, self.cache.match, self._row_tokens)
 
     def _lay_out(
-        self, row: Row, questions: Sequence[EncodedPrompt], members: Sequence[int]
+        self,
+        row: Row,
+        questions: Sequence[EncodedPrompt],
+        members: Sequence[int],
+        chained: bool,
     ) -> _LaidOut:
         past = self.cache.find(row.root)
         tree = TokenTree(sum(piece.shape[2] for piece in past))
-        laid_out = _LaidOut(row, TreeRow(tree, past), [], [], [])
+        laid_out = _LaidOut(row, TreeRow(tree, past), chained, [], [], [])
         paths = [questions[i] for i in members] or [EncodedPrompt("", row.trunk, ())]
         for question in paths:
             before = len(tree)
             nodes = tree.add(question.prefix[tree.offset :])
             laid_out.prefixes.append(nodes)
-            laid_out.options.append([tree.add(o[:-1], nodes[-1]) for o in question.options])
+            laid_out.options.append(_add_options(tree, question, nodes[-1], chained))
             laid_out.computed.append(len(tree) - before)
         return laid_out
 
@@ -177,6 +201,18 @@ class TreeScorer:
             values[i] = np.array([found[a:b].sum() for a, b in spans])
             at = int(ends[-1])
 
+    def _read_lines(
+        self,
+        head: OptionHead,
+        item: _LaidOut,
+        b: int,
+        out: TreeOutput,
+        asked: Sequence[EncodedPrompt],
+        values: list[FloatArray],
+    ) -> None:
+        for i, paths in zip(item.row.members, item.options, strict=False):
+            values[i] = head.scores(out.at(b, [path[-1] for path in paths]))
+
     def _logprobs(self, hidden: torch.Tensor, where: np.ndarray, targets: list[int]) -> FloatArray:
         """Log-probability of each target at its (possibly shared) position."""
         return (
@@ -194,5 +230,22 @@ class TreeScorer:
         self, item: _LaidOut, prefixes: Sequence[tuple[int, ...]], out: TreeOutput, b: int
     ) -> None:
         offset = item.run.tree.offset
-        for prefix, nodes in zip(prefixes, item.prefixes, strict=True):
-            self.cache.insert(prefix, partial(out.keys_values, b, offset, nodes))
+        for k, prefix in enumerate(prefixes):
+            self.cache.insert(prefix, partial(out.keys_values, b, offset, item.nodes(k)))
+
+
+def _kept(question: EncodedPrompt, chained: bool) -> tuple[int, ...]:
+    """The tokens that later questions may begin with."""
+    return question.prefix + tuple(i for o in question.options for i in o if chained)
+
+
+def _add_options(
+    tree: TokenTree, question: EncodedPrompt, parent: int, chained: bool
+) -> list[list[int]]:
+    """Nodes of each option, see :class:`_LaidOut`."""
+    paths = []
+    for option in question.options:
+        paths.append(tree.add(option if chained else option[:-1], parent))
+        if chained:
+            parent = paths[-1][-1]
+    return paths

@@ -3,7 +3,7 @@
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
-from usermirror_gym.simulators.listwise import LettersSimulator
+from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
 from usermirror_gym.simulators.registry import (
     DEFAULT_SIMULATOR,
@@ -14,6 +14,6 @@ from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
 __all__ = [
     "DEFAULT_SIMULATOR", "BiasRatings", "ChoiceBatch", "ChoiceWeights", "LettersSimulator",
-    "LikelihoodSimulator", "LikelihoodWeights", "PopularityChooser", "RatingModel",
-    "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
+    "LikelihoodSimulator", "LikelihoodWeights", "OptionsSimulator", "PopularityChooser",
+    "RatingModel", "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

@@ -106,6 +106,28 @@ class LettersSimulator(ListSimulator):
         return _cyclic(len(scene.slate) + self.builder.config.outside_option, self.permutations)
 
 
+class OptionsSimulator(ListSimulator):
+    """Reads a trained linear head at the end of each option's line, softmax over the lines.
+
+    *None of these* is always the last line.
+    """
+
+    readout = "options"
+
+    def _prompt(self, scene: Scene, order: tuple[int, ...]) -> Prompt:
+        build = partial(self.builder.lines, scene, order[: len(scene.slate)])
+        count = self.engine.count_lines
+        return fit_context(self.engine, self.builder, scene, build, count=count)
+
+    def _answers(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        return self.engine.line_scores(prompts)
+
+    def _orders(self, scene: Scene) -> list[tuple[int, ...]]:
+        count = len(scene.slate)
+        last = (count,) if self.builder.config.outside_option else ()
+        return [(*order, *last) for order in _cyclic(count, self.permutations)]
+
+
 def _cyclic(count: int, wanted: int) -> list[tuple[int, ...]]:
     """``wanted`` evenly spaced rotations of ``0 .. count - 1``, or all if there are fewer."""
     shifts = sorted({round(j * count / wanted) % count for j in range(wanted)})

@@ -12,7 +12,7 @@ from usermirror_gym.checkpoints import shipped_checkpoints
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines import load_engine
-from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS, adapter_files, content_hash, head_files
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
@@ -21,7 +21,7 @@ from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
-from usermirror_gym.simulators.listwise import LettersSimulator
+from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
 from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
@@ -68,23 +68,25 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
 def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     """The simulator that the settings describe; its weights are loaded at the first question."""
     builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
-    if settings.readout == "options":
+    if settings.readout == "options" and settings.head is None:
         raise ConfigError(
-            "readout 'options' needs a checkpoint with a trained option head, and this version "
-            "has none; use 'likelihood' or 'letters'"
+            f"readout 'options' needs a trained option head ({HEAD_WEIGHTS}), and "
+            f"{settings.adapter or settings.checkpoint!r} has none: train one with the objective "
+            "'options', or use 'likelihood' or 'letters'"
         )
     engine = _engine(settings)
-    if settings.readout == "letters":
-        return LettersSimulator(
-            engine,
-            builder,
-            permutations=settings.permutations,
-            weights=_of_settings(ChoiceWeights, settings),
-        )
-    weights = _of_settings(LikelihoodWeights, settings)
-    if not settings.outside_option:
-        weights = replace(weights, outside=None)
-    return LikelihoodSimulator(engine, builder, weights)
+    if settings.readout == "likelihood":
+        weights = _of_settings(LikelihoodWeights, settings)
+        if not settings.outside_option:
+            weights = replace(weights, outside=None)
+        return LikelihoodSimulator(engine, builder, weights)
+    kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
+    return kind(
+        engine,
+        builder,
+        permutations=settings.permutations,
+        weights=_of_settings(ChoiceWeights, settings),
+    )
 
 
 T = TypeVar("T")
