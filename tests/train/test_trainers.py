@@ -82,15 +82,26 @@ class DieAt(TrainerCallback):
 
 
 @pytest.mark.parametrize("objective", ["next_item", "letters", "rationale", "options"])
-def test_loss_falls_on_a_few_examples(train, tiny_model, few, objective):
-    settings = {"alone": 0.0} if objective == "next_item" else {}
+def test_loss_falls_on_a_few_examples(train, tiny_model, few, duels, objective):
+    told = {"letters": duels, "options": duels, "rationale": few}
+    settings = {"data": told.get(objective), "epochs": 30, "batch_size": 2, "learning_rate": 1e-2}
     if objective == "next_item":
-        few = TrainData((replace(few.sources[0], split=few_users(few.split, 4)),))
-    result = train(
-        tiny_model(), objective, data=few, epochs=30, batch_size=4, learning_rate=2e-2, **settings
-    )
-    losses = train_losses(result)
-    assert losses[-1] < 0.5 * losses[0]
+        source = replace(few.sources[0], split=few_users(few.split, 2))
+        settings |= {"alone": 0.0, "data": TrainData((source,))}
+    losses = train_losses(train(tiny_model(), objective, **settings))
+    assert np.mean(losses[-4:]) < 0.5 * losses[0]
+
+
+@pytest.fixture
+def duels(data: TrainData) -> TrainData:
+    """Two scenes with the choice between two options: two orders of each can be learned."""
+    (source,) = data.sources
+    forced = replace(source.builder, config=replace(source.builder.config, outside_option=False))
+    chosen = [s for s in source.scenes_train if s.target < len(s.slate)][:2]
+    scenes = [
+        replace(s, slate=(s.slate[s.target], s.slate[s.target - 1]), target=0) for s in chosen
+    ]
+    return TrainData((replace(source, builder=forced, scenes_train=scenes, scenes_validation=[]),))
 
 
 def few_users(split, n: int):
@@ -100,24 +111,24 @@ def few_users(split, n: int):
 
 
 @pytest.mark.parametrize("kind", ["letters", "rationales"])
-def test_dpo_begins_at_log_2_and_falls(train, tiny_model, few, kind):
+def test_dpo_begins_at_log_2_and_falls(train, tiny_model, duels, kind):
     preferences = reasons() if kind == "rationales" else []
     result = train(
-        tiny_model(), "dpo", data=TrainData(few.sources, preferences=preferences),
-        epochs=12, batch_size=4, beta=0.5, learning_rate=1e-2,
+        tiny_model(), "dpo", data=TrainData(duels.sources, preferences=preferences),
+        epochs=32, batch_size=2, beta=0.5, max_steps=32, learning_rate=1e-2,
     )  # fmt: skip
     losses = train_losses(result)
     assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
-    assert losses[-1] < 0.4
+    assert np.mean(losses[-3:]) < 0.35
 
 
 @pytest.mark.parametrize("objective", ["letters", "dpo", "options"])
-def test_whole_models_are_trained_too(train, tiny_model, few, objective):
+def test_whole_models_are_trained_too(train, tiny_model, duels, objective):
     model = tiny_model(lora=False)
     before = weights_of(model)
-    result = train(model, objective, data=few, epochs=8, batch_size=4, learning_rate=3e-3)
+    result = train(model, objective, data=duels, epochs=16, batch_size=2, learning_rate=3e-3)
     losses = train_losses(result)
-    assert losses[-1] < losses[0]
+    assert np.mean(losses[-3:]) < losses[0] - 0.02
     after = weights_of(model)
     assert after.keys() == before.keys()
     assert not torch.equal(*(w["model.layers.0.mlp.up_proj.weight"] for w in (before, after)))
@@ -187,7 +198,7 @@ def test_options_loss_is_what_the_engine_reads(
     own = epoch_keys(3, 0, name_keys([s.name for s in scenes]))
     drawn = orders(own, np.array([len(s.slate) for s in scenes]))
     told = engine.line_scores(
-        [builder.lines(s, (*o, len(o))) for s, o in zip(scenes, drawn, strict=True)]
+        [builder.lines(s, order) for s, order in zip(scenes, drawn, strict=True)]
     )
     wanted = [
         -answer.logprobs[(*order, len(order)).index(scene.target)]
@@ -332,12 +343,12 @@ def test_without_patience_the_last_weights_stay(train, tiny_model, data, tmp_pat
 # Precision and memory
 
 
-def test_bfloat16_on_a_cpu_rounds_the_frozen_weights_and_gives_them_back(train, tiny_model, few):
+def test_bfloat16_on_a_cpu_rounds_the_frozen_weights_and_gives_them_back(train, tiny_model, duels):
     rounded, seen = tiny_model(), Spy()
     frozen = {n: p.detach().clone() for n, p in rounded.named_parameters() if not p.requires_grad}
     other = train(
-        rounded, "letters", precision="bfloat16", callbacks=[seen], data=few, epochs=10,
-        batch_size=4,
+        rounded, "letters", precision="bfloat16", callbacks=[seen], data=duels, epochs=12,
+        batch_size=2,
     )  # fmt: skip
     assert seen.dtypes == {(False, torch.bfloat16), (True, torch.float32)}
     assert train_losses(other)[-1] < 0.6 * train_losses(other)[0]

@@ -27,11 +27,11 @@ from usermirror_gym.engines.self_check import tree_is_exact
 from usermirror_gym.engines.tree_scorer import TreeScorer
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.simulators.utility import fit_likelihood
+from usermirror_gym.simulators.utility import fit_likelihood, likelihood_logprobs
 from usermirror_gym.train.letters import Answered, answer_of, answerable
 from usermirror_gym.train.options import LinesCollator, inner_model, whole_length
 from usermirror_gym.train.sequences import Wording
-from usermirror_gym.types import BoolArray, FloatArray
+from usermirror_gym.types import FloatArray
 
 Loss = Callable[[Any], float]
 """The mean log-loss of a model, in nats."""
@@ -222,25 +222,9 @@ def _fitted_loss(
     mask = np.arange(width) < counts[:, None]
     targets = np.array([row[3] for row in rows], np.int64)
     weights = fit_likelihood(cond, uncond, lengths, mask, targets, outside=outside)
-    logprobs = _likelihood_logprobs(weights, cond, uncond, np.maximum(lengths, 1), mask)
+    logprobs = likelihood_logprobs(weights, cond, uncond, lengths, mask)
     places = np.where(targets == counts, width, targets)
     return float(-logprobs[np.arange(len(rows)), places].mean())
-
-
-def _likelihood_logprobs(
-    weights: Any, cond: FloatArray, uncond: FloatArray, tokens: FloatArray, mask: BoolArray
-) -> FloatArray:
-    """``(S, K + 1)`` of the conditional logit, see LikelihoodWeights; the last is none of these."""
-    utilities = (
-        weights.conditional * cond
-        + weights.unconditional * uncond
-        + weights.conditional_per_token * cond / tokens
-        + weights.unconditional_per_token * uncond / tokens
-        + weights.tokens * tokens
-    )
-    outside = -np.inf if weights.outside is None else weights.outside
-    every = np.column_stack([np.where(mask, utilities, -np.inf), np.full(len(cond), outside)])
-    return every - np.logaddexp.reduce(every, axis=1, keepdims=True)
 
 
 def _batches(rows: Sequence[dict[str, Any]], tokens: int) -> Iterator[list[dict[str, Any]]]:
