@@ -266,6 +266,7 @@ def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
             history=other.history,
             ratings=other.ratings,
             ages=other.ages,
+            behaviours=other.behaviours,
             turns=other.turns,
         )
     return swapped

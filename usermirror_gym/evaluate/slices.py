@@ -1,0 +1,80 @@
+"""Kinds of scenes: whose company the true item had, and who chose it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.scenes.exposure import GAP
+from usermirror_gym.types import USER_ID, BoolArray, IntArray
+
+FEW = 30
+"""Slices with fewer scenes are marked."""
+MIXED = "mixed"
+Slices = dict[str, dict[str, BoolArray]]
+"""Dimension -> value -> ``(S,)`` which scenes; a dimension parts the scenes with a true item."""
+
+_THIRDS = ("low", "middle", "high")
+
+
+def slices(table: pa.Table, split: TimeSplit | None) -> Slices:
+    """The slices of S scenes; scenes without their true item are in none.
+
+    ``sampler``: of the company; :data:`MIXED` where there are several.  ``domain``.  ``k``: length
+    of the list.  ``user``: seen or unseen before T0.  ``activity``: interactions of the user
+    before T0, and ``popularity``: those of the true item, both in thirds of the scenes.
+
+    Args:
+        table: rows of :data:`usermirror_gym.scenes.table.SCHEMA`.
+        split: the data behind them; without it there is no activity and no popularity.
+    """
+    sizes = np.array([len(slate) for slate in table["slate"].to_pylist()], np.int64)
+    targets = table["target"].to_numpy()
+    held = targets < sizes
+    seen = np.where(table["seen_user"].to_numpy(zero_copy_only=False), "seen", "unseen")
+    found = {
+        "sampler": _by_name(_company(table["samplers"].to_pylist(), targets), held),
+        "domain": _by_name(np.array(table["domain"].to_pylist()), held),
+        "k": {str(size): held & (sizes == size) for size in np.unique(sizes[held])},
+        "user": _by_name(seen, held),
+        "activity": {},
+        "popularity": {},
+    }
+    if split is not None:
+        users = split.before[USER_ID].to_numpy()
+        activity = np.bincount(users, minlength=split.dataset.n_users + 1)
+        found["activity"] = _thirds(activity[table["user_id"].to_numpy()], held)
+        found["popularity"] = _thirds(split.popularity[table["item_id"].to_numpy()], held)
+    return found
+
+
+def _by_name(names: np.ndarray, held: BoolArray) -> dict[str, BoolArray]:
+    return {str(name): held & (names == name) for name in np.unique(names[held])}
+
+
+def _company(samplers: list[list[str]], targets: IntArray) -> np.ndarray:
+    """``(S,)`` the sampler of all items but the chosen one, or :data:`MIXED`.
+
+    Random stand-ins for a sampler that had nothing left do not count, unless all are.
+    """
+    names = []
+    for row, target in zip(samplers, targets.tolist(), strict=True):
+        others = {name for place, name in enumerate(row) if place != target}
+        makers = others - {GAP} or others or {GAP}
+        names.append(makers.pop() if len(makers) == 1 else MIXED)
+    return np.array(names, object)
+
+
+def _thirds(values: IntArray, held: BoolArray) -> dict[str, BoolArray]:
+    """Low, middle, high with their ranges; equal values stay together, no third is empty."""
+    if not held.any():
+        return {}
+    edges = np.quantile(values[held], [1 / 3, 2 / 3])
+    third = np.searchsorted(edges, values, side="left")
+    members = {name: held & (third == number) for number, name in enumerate(_THIRDS)}
+    return {
+        f"{name} ({values[m].min():,} to {values[m].max():,})": m
+        for name, m in members.items()
+        if m.any()
+    }
