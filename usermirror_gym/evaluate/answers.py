@@ -81,18 +81,21 @@ def timed_answer(
     known = {} if folder is None else _read(folder, wanted)
     if known:
         _check_current(simulator, wanted, known, folder)
-    progress(sum(digest in known for digest in digests))
+    found = [known.get(digest) for digest in digests]
+    progress(len(found) - found.count(None))
     # The scenes of a user share the start of their prompts, which engines keep.
-    missing = sorted(wanted.keys() - known.keys(), key=lambda d: (wanted[d].user_id, d))
+    missing = [row for row, own in enumerate(found) if own is None]
+    missing.sort(key=lambda row: scenes[row].user_id)
     for start in range(0, len(missing), chunk):
         part = missing[start : start + chunk]
-        answers = _ask(simulator, [wanted[digest] for digest in part])
+        answers = _ask(simulator, [scenes[row] for row in part])
         if folder is not None:
-            _write(folder, part, answers)
-        known |= zip(part, answers, strict=True)
+            _write(folder, [digests[row] for row in part], answers)
+        for row, own in zip(part, answers, strict=True):
+            found[row] = own
         progress(len(part))
-    seconds = sum(known[digest].seconds for digest in wanted)
-    return _in_order([known[digest].probs for digest in digests]), seconds
+    complete = [own for own in found if own is not None]
+    return _in_order([own.probs for own in complete]), sum(own.seconds for own in complete)
 
 
 def scene_digest(scene: Scene) -> str:
@@ -192,7 +195,7 @@ def _write(folder: Path, digests: Sequence[str], answers: Sequence[_Answer]) -> 
 
 
 def _read(folder: Path, wanted: Mapping[str, Scene]) -> dict[str, _Answer]:
-    found = {}
+    found: dict[str, _Answer] = {}
     for path in sorted(folder.glob("*.npz")):
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -16,14 +16,21 @@ import numpy as np
 
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.answers import CHUNK, scenes_digest, timed_answer
-from usermirror_gym.evaluate.bootstrap import Interval, UserBootstrap
-from usermirror_gym.evaluate.calibration import calibration, entropy, positions
-from usermirror_gym.evaluate.choice_scores import METRICS, Truth, forced_scores, outside_scores
+from usermirror_gym.evaluate.bootstrap import UserBootstrap
+from usermirror_gym.evaluate.card_rows import (
+    Answered,
+    chooser_blocks,
+    history_block,
+    leaves,
+    paired_blocks,
+)
+from usermirror_gym.evaluate.choice_scores import Truth, forced_scores
+from usermirror_gym.evaluate.choosers import KINDS
 from usermirror_gym.evaluate.controls import LIST_ONLY, SWAPPED, HistoryHidden, list_controls
 from usermirror_gym.evaluate.order import order_sensitivity, repeat_difference
 from usermirror_gym.evaluate.outside import detection, ladder
 from usermirror_gym.evaluate.probes import Remake, text_probes
-from usermirror_gym.evaluate.slices import FEW, Slices, slices
+from usermirror_gym.evaluate.slices import slices
 from usermirror_gym.evaluate.summary import package_versions, to_json_types
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene, swap_histories
@@ -36,10 +43,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BASE = "base"
-REFERENCES = ("stack",)
-"""Choosers that combine others: they bound what can be reached and are no rivals."""
-SHOWN = ("accuracy", "log_loss")
-"""What slices and paired differences are given of."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,6 @@ class CardSizes:
             least = 1 if name in ("permutations", "n_resamples") else 0
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value!r}")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A chooser and its answers to the evaluation scenes."""
-
-    name: str
-    kind: str
-    probs: FloatArray  # (S, K + 1)
-    seconds: float
 
 
 class _Asker:
@@ -121,7 +114,7 @@ def fidelity_card(
         simulator: whom the card is about.
         data: evaluation scenes, the data behind them, and scenes before T0 to fit controls on.
         base: the same simulator before it was trained.
-        choosers: classic choosers by name; :data:`REFERENCES` are no rivals.
+        choosers: classic choosers by name (:func:`.choosers.classic_choosers`).
         remake: makes the simulator for another data set, for the probes, which edit titles; e.g.
             ``lambda split: make_simulator(name, split, **options)``.
         options: the simulator's settings, as they are to be shown.
@@ -152,15 +145,15 @@ def fidelity_card(
     groups = slices(data.evaluation, data.split)
     scores = {row.name: forced_scores(row.probs, truth) for row in rows}
     own = rows[0]
-    paired = _paired(scores, bootstrap)
+    paired = paired_blocks(scores, bootstrap)
     card = {
         "format": FORMAT,
         "simulator": {"name": own.name, "model": _model(simulator), "options": options or {}},
         "base": next((row.name for row in rows if row.kind == BASE), None),
         "scenes": _scene_facts(data, scenes, truth, seed),
-        "choosers": _chooser_blocks(rows, scores, scenes, truth, groups, bootstrap, seed),
+        "choosers": chooser_blocks(rows, scores, scenes, truth, groups, bootstrap, seed),
         "paired": paired,
-        "history": _history(paired),
+        "history": history_block(paired),
         "outside": _outside(own, data, truth, bootstrap, ask, simulator, sizes, seed),
         "order": _order(own, scenes, truth, ask, simulator, sizes, seed),
         "probes": _probes(data, scenes, truth, ask, remake, sizes, seed),
@@ -179,9 +172,9 @@ def _answers(
     choosers: Mapping[str, UserSimulator],
     seed: int,
     ask: _Asker,
-) -> list[_Row]:
+) -> list[Answered]:
     """Everybody's answers; the simulator's first."""
-    rows: list[_Row] = []
+    rows: list[Answered] = []
 
     def add(
         name: str,
@@ -194,7 +187,7 @@ def _answers(
     ) -> None:
         taken = {row.name for row in rows}
         name = f"{name} ({kind})" if name in taken else name
-        rows.append(_Row(name, kind, *ask.timed(who, where, name, part=part, keep=keep)))
+        rows.append(Answered(name, kind, *ask.timed(who, where, name, part=part, keep=keep)))
 
     add(simulator.name, "simulator", simulator)
     if base is not None:
@@ -204,7 +197,7 @@ def _answers(
     for name, control in list_controls(data.split, scenes_of(data.train)).items():
         add(name, "control", control, keep=False)
     for name, chooser in choosers.items():
-        add(name, "reference" if name in REFERENCES else "classic", chooser, keep=False)
+        add(name, KINDS.get(name, "classic"), chooser, keep=False)
     return rows
 
 
@@ -228,100 +221,8 @@ def _scene_facts(
     }
 
 
-def _chooser_blocks(
-    rows: Sequence[_Row],
-    scores: Mapping[str, FloatArray],
-    scenes: Sequence[Scene],
-    truth: Truth,
-    groups: Slices,
-    bootstrap: UserBootstrap,
-    seed: int,
-) -> list[dict[str, Any]]:
-    forced = _intervals([scores[row.name] for row in rows], bootstrap)
-    outside = _intervals([outside_scores(row.probs, truth) for row in rows], bootstrap)
-    by_slice = _slice_blocks([scores[row.name] for row in rows], groups, bootstrap)
-    return [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "overall": {
-                "forced": dict(zip(METRICS, own_forced, strict=True)),
-                # Who never leaves has no probability to be judged by.
-                "outside": dict(zip(METRICS, own_outside, strict=True)) if _leaves(row) else None,
-            },
-            "slices": own_slices,
-            "calibration": calibration(row.probs, truth, seed),
-            "entropy": entropy(row.probs, truth, scenes, seed),
-            "positions": positions(row.probs, truth),
-            "seconds": row.seconds,
-        }
-        for row, own_forced, own_outside, own_slices in zip(
-            rows, forced, outside, by_slice, strict=True
-        )
-    ]
-
-
-def _leaves(row: _Row) -> bool:
-    return bool((row.probs[:, -1] > 0).any())
-
-
-def _intervals(
-    scores: Sequence[FloatArray], bootstrap: UserBootstrap
-) -> list[list[dict[str, float]]]:
-    """Intervals of all columns of each ``(S, M)`` array."""
-    found = iter(bootstrap.intervals(np.column_stack(scores)))
-    return [[next(found)._asdict() for _ in range(each.shape[1])] for each in scores]
-
-
-def _slice_blocks(
-    scores: Sequence[FloatArray], groups: Slices, bootstrap: UserBootstrap
-) -> list[dict[str, Any]]:
-    """Of each chooser: dimension -> rows."""
-    columns = [METRICS.index(name) for name in SHOWN]
-    values = np.column_stack([each[:, columns] for each in scores])
-    blocks: list[dict[str, Any]] = [{name: [] for name in groups} for _ in scores]
-    for dimension, members in groups.items():
-        for value, member in members.items():
-            intervals = bootstrap.intervals(np.where(member[:, None], values, np.nan))
-            for block, pair in zip(blocks, _pairs(intervals), strict=True):
-                block[dimension].append(
-                    {"value": value, "n": int(member.sum()), "few": bool(member.sum() < FEW)} | pair
-                )
-    return blocks
-
-
-def _paired(
-    scores: Mapping[str, FloatArray], bootstrap: UserBootstrap
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The first chooser minus every other."""
-    columns = [METRICS.index(name) for name in SHOWN]
-    own, *others = scores
-    if not others:
-        return []
-    differences = [scores[own][:, columns] - scores[name][:, columns] for name in others]
-    pairs = _pairs(bootstrap.intervals(np.column_stack(differences)))
-    return [
-        {"chooser": own, "against": name} | pair for name, pair in zip(others, pairs, strict=True)
-    ]
-
-
-def _pairs(intervals: Sequence[Interval]) -> list[dict[str, Any]]:
-    """Runs of intervals, one per name in :data:`SHOWN`, as dictionaries."""
-    n = len(SHOWN)
-    return [
-        {name: interval._asdict() for name, interval in zip(SHOWN, run, strict=True)}
-        for run in (intervals[i : i + n] for i in range(0, len(intervals), n))
-    ]
-
-
-def _history(paired: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Own minus swapped history."""
-    found = next((pair for pair in paired if pair["against"].startswith(SWAPPED)), None)
-    return found and {name: found[name] for name in SHOWN}
-
-
 def _outside(
-    own: _Row,
+    own: Answered,
     data: CardScenes,
     truth: Truth,
     bootstrap: UserBootstrap,
@@ -330,7 +231,7 @@ def _outside(
     sizes: CardSizes,
     seed: int,
 ) -> dict[str, Any] | None:
-    if not _leaves(own):
+    if not leaves(own):
         return None
     steps: list[dict[str, Any]] = []
     if data.split is not None and sizes.ladder:
@@ -343,7 +244,7 @@ def _outside(
 
 
 def _order(
-    own: _Row,
+    own: Answered,
     scenes: Sequence[Scene],
     truth: Truth,
     ask: _Asker,

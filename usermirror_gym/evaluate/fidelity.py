@@ -7,22 +7,23 @@ left out here (the real user did choose): probabilities are renormalised over th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.evaluate.answers import Progress, answer
 from usermirror_gym.evaluate.bootstrap import Interval, UserBootstrap
+from usermirror_gym.evaluate.choice_scores import METRICS, Truth, forced_scores
 from usermirror_gym.scenes import Scene, ScenePlan, build_scenes, swap_histories
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
-from usermirror_gym.types import FloatArray, IntArray
+from usermirror_gym.types import FloatArray
 
 SAMPLERS = ("uniform", "popularity")
 _BATCH = 10
-_METRICS = ("accuracy", "log_loss")
-Progress = Callable[[int], None]
+_SHOWN = ("accuracy", "log_loss")
 
 
 def check_scenes(
@@ -75,7 +76,7 @@ def fidelity_check(
         }
         bootstrap = UserBootstrap(users, seed=seed)
         for chooser, values in scored.items():
-            blocks = dict(zip(_METRICS, bootstrap.intervals(values), strict=True))
+            blocks = dict(zip(_SHOWN, bootstrap.intervals(values), strict=True))
             rows.append(
                 {"sampler": sampler, "chooser": chooser, "n": len(own)}
                 | {metric: interval._asdict() for metric, interval in blocks.items()}
@@ -109,22 +110,9 @@ def score(
 
     Accuracy is the share of the most probable options that is the true item (1 or 0 without ties).
     """
-    parts = []
-    for start in range(0, len(scenes), _BATCH):
-        chunk = scenes[start : start + _BATCH]
-        parts.append(_score(simulator.choose(chunk).probs, chunk))
-        progress(len(chunk))
-    return np.concatenate(parts)
-
-
-def _score(probs: FloatArray, scenes: Sequence[Scene]) -> FloatArray:
-    targets: IntArray = np.array([scene.target for scene in scenes], np.int64)
-    items = probs[:, :-1]
-    items = items / items.sum(axis=1, keepdims=True)
-    best = items >= items.max(axis=1, keepdims=True) - 1e-12
-    rows = np.arange(len(scenes))
-    accuracy = best[rows, targets] / best.sum(axis=1)
-    return np.column_stack([accuracy, -np.log(np.maximum(items[rows, targets], 1e-12))])
+    truth = Truth.of(scenes)
+    probs = answer(simulator, scenes, progress=progress, chunk=_BATCH)
+    return forced_scores(probs, truth)[:, [METRICS.index(name) for name in _SHOWN]]
 
 
 def _verdict(sampler: str, gap: Interval, gain: Interval, beyond: Interval) -> str:

@@ -39,7 +39,7 @@ def detection(probs: FloatArray, truth: Truth, bootstrap: UserBootstrap) -> dict
     """
     removed, none = ~truth.held, probs[:, -1]
     told = likeliest(probs, truth.offered)[:, -1]
-    found = {"auc": None, "precision": None, "recall": None}
+    found: dict[str, Any] = {"auc": None, "precision": None, "recall": None}
     if not removed.any():
         return found
     found["recall"] = float(told[removed].mean())
