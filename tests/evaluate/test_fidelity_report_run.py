@@ -25,6 +25,8 @@ from usermirror_gym.evaluate.fidelity_run import (
     default_folder,
     evaluate,
     is_released,
+    shown_settings,
+    untrained,
 )
 from usermirror_gym.evaluate.fidelity_scenes import find_scenes, first_scenes, has_true_item
 from usermirror_gym.evaluate.released_scenes import ReleasedSimulator, released_scenes
@@ -32,6 +34,7 @@ from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene, swap_histories
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import ChoiceBatch, UniformChooser
+from usermirror_gym.simulators.checkpoint import write_simulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import Prompt
 
@@ -111,6 +114,40 @@ def test_a_base_and_options_stand_in_the_card(config: EvaluateConfig, tmp_path: 
     assert card["base"] == "uniform (base)"
     assert ("uniform (base)", "base") in [(c["name"], c["kind"]) for c in card["choosers"]]
     assert any(s.startswith("Against the untrained model: it") for s in card["verdict"])
+
+
+def trained(folder: Path, **settings: Any) -> str:
+    """A folder that says it is a trained simulator with an adapter; it is never loaded."""
+    write_simulator(folder, settings)
+    (folder / "adapter_config.json").write_text("{}")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "base"),
+    [
+        ({"checkpoint": "smollm2-135m-instruct", "readout": "likelihood"}, "smollm2-likelihood"),
+        ({"checkpoint": "smollm2-135m-instruct", "readout": "letters"}, "smollm2-letters"),
+        ({"checkpoint": "smollm2-135m-instruct", "readout": "options"}, "smollm2-likelihood"),
+        ({"checkpoint": "owner/model", "readout": "letters"}, None),
+    ],
+)
+def test_the_base_is_the_preset_of_the_base_weights(
+    settings: dict, base: str | None, tmp_path: Path
+) -> None:
+    config = EvaluateConfig(trained(tmp_path / "mine", **settings))
+    assert untrained(config) == base
+    assert untrained(replace(config, base="uniform")) == "uniform"
+    assert untrained(replace(config, base="none")) is None
+    assert untrained(EvaluateConfig("popularity")) is None
+    assert untrained(EvaluateConfig()) is None
+
+
+def test_settings_of_a_folder_are_shown_without_paths(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "mine", checkpoint=str(tmp_path / "base"), readout="letters")
+    assert shown_settings(folder) == {"checkpoint": "base"}  # letters is the default
+    assert shown_settings("smollm2-likelihood")["readout"] == "likelihood"
+    assert shown_settings("uniform") == {}
 
 
 def test_the_same_settings_give_the_same_card(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -34,7 +34,11 @@ def evaluate(
     ] = None,
     count: Annotated[int, typer.Option(help="Most evaluation scenes with the true item.")] = 2000,
     base: Annotated[
-        str | None, typer.Option(help="The simulator before training, to stand beside it.")
+        str | None,
+        typer.Option(
+            help="The simulator before training, to stand beside it; by default the preset of its "
+            "base weights; 'none' leaves it out."
+        ),
     ] = None,
     checks: Annotated[
         int,

@@ -144,8 +144,8 @@ def card_table(comparison: Mapping[str, Any]) -> View:
         "Accuracy and log-loss on lists with the true item, none of these left out. ECE: expected "
         "calibration error. own - swapped: points of accuracy that the user's own history is worth "
         "more than another's. AUC of none: whether none of these is likelier where the true item "
-        "is missing. order: mean change of a probability when the list is permuted. In brackets "
-        "95% intervals over users.",
+        "is missing. order: mean change of a probability when the list is permuted. Ranges "
+        "are 95% intervals over users.",
     )  # fmt: skip
 
 

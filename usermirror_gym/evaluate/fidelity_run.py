@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import usermirror_gym
+from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.distill.released import PromptFrame, read_released
 from usermirror_gym.distill.released_files import HUB_NAMES
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines import Engine, load_engine
 from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.errors import ConfigError, RunError, UserMirrorError
 from usermirror_gym.evaluate.answers import answer, scene_digest, scenes_digest
@@ -30,11 +31,13 @@ from usermirror_gym.evaluate.compare import SCORES, write_scores
 from usermirror_gym.evaluate.fidelity_report import read_card, write_card
 from usermirror_gym.evaluate.fidelity_scenes import CardScenes, find_scenes
 from usermirror_gym.evaluate.released_scenes import ReleasedSimulator, released_scenes
+from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.evaluate.verdict import verdict
 from usermirror_gym.files import read_json, remove_unfinished, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
+from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.registry import CLASSIC
 
 RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
@@ -55,7 +58,8 @@ class EvaluateConfig:
     count: int = 2000
     """Most evaluation scenes with the true item."""
     base: str | None = None
-    """The simulator before it was trained; its scores stand beside it."""
+    """The simulator before it was trained, whose scores stand beside it.  By default the preset
+    of its base weights, if it has an adapter to such; ``"none"`` leaves it out."""
     checks: int = 150
     """Scenes of each further check: order, ladder of lists (twice as many), edited texts."""
     classic: bool = True
@@ -164,7 +168,10 @@ class _Question:
 
     data: CardScenes
     simulator: UserSimulator
+    settings: dict[str, Any]
+    """Of the simulator, those that its preset or folder says included."""
     base: UserSimulator | None
+    base_name: str | None
 
 
 def _question(config: EvaluateConfig, display: Display) -> _Question:
@@ -175,8 +182,39 @@ def _question(config: EvaluateConfig, display: Display) -> _Question:
     )
     assert data.split is not None  # only released scenes have none
     simulator = make_simulator(config.simulator, data.split, **config.options)
-    base = None if config.base is None else make_simulator(config.base, data.split)
-    return _Question(data, simulator, base)
+    settings = shown_settings(config.simulator) | config.options
+    name = untrained(config)
+    base = None if name is None else make_simulator(name, data.split)
+    return _Question(data, simulator, settings, base, name)
+
+
+def shown_settings(name: str) -> dict[str, Any]:
+    """What preset or folder of a simulator say, without paths, which mean nothing elsewhere."""
+    if name in preset_names("simulators"):
+        return dict(read_preset("simulators", name))
+    if name in CLASSIC or (folder := find_simulator(name)) is None:
+        return {}
+    settings = read_simulator(folder)
+    settings["checkpoint"] = Path(settings["checkpoint"]).name
+    return {key: value for key, value in settings.items() if key not in ("adapter", "head")}
+
+
+def untrained(config: EvaluateConfig) -> str | None:
+    """The name of the simulator's base: see :attr:`EvaluateConfig.base`."""
+    if config.base is not None:
+        return None if config.base == "none" else config.base
+    if config.simulator in (*CLASSIC, *preset_names("simulators")):
+        return None
+    folder = find_simulator(config.simulator)
+    trained = {} if folder is None else read_simulator(folder)
+    if "adapter" not in trained:
+        return None
+    presets = {name: read_preset("simulators", name) for name in preset_names("simulators")}
+    found = [n for n, preset in presets.items() if preset["checkpoint"] == trained["checkpoint"]]
+    # The way in which it is read matters to its scores; likelihood needs no training.
+    order = (trained.get("readout", "letters"), "likelihood")
+    found = [n for readout in order for n in found if presets[n].get("readout") == readout]
+    return found[0] if found else None
 
 
 def _released_question(config: EvaluateConfig) -> _Question:
@@ -191,10 +229,22 @@ def _released_question(config: EvaluateConfig) -> _Question:
     frame = _frame(config)
 
     def simulator(name: str, options: Mapping[str, Any]) -> UserSimulator:
-        return ReleasedSimulator(load_engine(name, **options), frame, texts)
+        return ReleasedSimulator(_weights(name, options), frame, texts)
 
-    base = None if config.base is None else simulator(config.base, {})
-    return _Question(data, simulator(config.simulator, config.options), base)
+    name = None if config.base in (None, "none") else config.base
+    base = None if name is None else simulator(name, {})
+    asked = simulator(config.simulator, config.options)
+    return _Question(data, asked, dict(config.options), base, name)
+
+
+def _weights(name: str, options: Mapping[str, Any]) -> Engine:
+    """The engine of bare weights, or of a trained simulator."""
+    folder = find_simulator(name)
+    if folder is None:
+        return load_engine(name, **options)
+    found = read_simulator(folder)
+    adapter = {"adapter": found["adapter"]} if "adapter" in found else {}
+    return load_engine(found["checkpoint"], **{**found.get("engine", {}), **adapter, **options})
 
 
 def _frame(config: EvaluateConfig) -> PromptFrame:
@@ -214,8 +264,9 @@ def _finished(folder: Path, question: _Question) -> dict[str, Any] | None:
         return None
     card = read_card(folder)
     scenes = scenes_digest(scenes_of(question.data.evaluation))
-    now = (question.simulator.name, scenes)
-    return card if now == (card["simulator"]["model"], card["scenes"]["hash"]) else None
+    now = (question.simulator.name, to_json_types(question.settings), scenes)
+    then = (card["simulator"]["model"], card["simulator"]["options"], card["scenes"]["hash"])
+    return card if now == then else None
 
 
 def _card(
@@ -228,18 +279,18 @@ def _card(
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
     card = fidelity_card(
         simulator, data, base=question.base, choosers=_choosers(config, data, display),
-        remake=remake, options=config.options, sizes=config.sizes, seed=config.seed, store=store,
+        remake=remake, options=question.settings, sizes=config.sizes, seed=config.seed, store=store,
         display=display,
     )  # fmt: skip
     scenes = scenes_of(data.evaluation)
-    probs = answer(simulator, scenes, store=store, settings=config.options)
+    probs = answer(simulator, scenes, store=store, settings=question.settings)
     truth = Truth.of(scenes)
     columns = [METRICS.index(name) for name in ("accuracy", "log_loss")]
     write_scores(
         folder / SCORES, [scene_digest(scene) for scene in scenes], truth.users.tolist(),
         forced_scores(probs, truth)[:, columns],
     )  # fmt: skip
-    return _relabelled(card, simulator.name, config)
+    return _relabelled(card, simulator.name, config.label, question.base_name)
 
 
 def _choosers(
@@ -262,13 +313,13 @@ def _choosers(
     return dict(fitted)
 
 
-def _relabelled(card: dict[str, Any], name: str, config: EvaluateConfig) -> dict[str, Any]:
+def _relabelled(card: dict[str, Any], name: str, label: str, base: str | None) -> dict[str, Any]:
     """The card with the names that the user gave, which are shorter than those of the models."""
-    names = {name: config.label}
+    names = {name: label}
     if card["base"] is not None:
-        names[card["base"]] = f"{config.base} (base)"
-    card["simulator"] |= {"name": config.label, "model": name}
-    card["base"] = names.get(card["base"], card["base"])
+        names[card["base"]] = f"{base} (base)"
+        card["base"] = names[card["base"]]
+    card["simulator"] |= {"name": label, "model": name}
     for chooser in card["choosers"]:
         chooser["name"] = names.get(chooser["name"], chooser["name"])
     for pair in card["paired"]:

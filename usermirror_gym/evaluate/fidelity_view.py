@@ -12,7 +12,7 @@ from usermirror_gym.evaluate.metric_info import MISSING
 from usermirror_gym.evaluate.verdict import BETTER, WORSE, interval, own, pair_standing, points
 
 KINDS = {
-    "simulator": "this simulator", "swapped": "given another user's history",
+    "simulator": "this simulator", "swapped": "another's history",
     "base": "base model", "control": "control", "classic": "classic chooser",
     "reference": "upper reference",
 }  # fmt: skip
@@ -62,8 +62,8 @@ def chooser_table(card: Mapping[str, Any]) -> View:
         "Lists that hold the true item; none of these is left out and the rest renormalised. "
         "Differences are this simulator minus the chooser, list by list, in points and nats: ▲ the "
         "simulator is better, ▼ worse, where the 95% interval excludes zero. p(true) is the mean "
-        "probability of the true item (expected accuracy). In brackets 95% intervals by a "
-        "bootstrap over users.",
+        "probability of the true item (expected accuracy). Ranges are 95% intervals by a bootstrap "
+        "over users.",
         strong,
     )  # fmt: skip
 

@@ -280,8 +280,8 @@ def _positions(card: Mapping[str, Any]) -> str:
     if abs(gaps[worst]) < _EVEN:
         return "It gives all places of the list the same."
     return (
-        f"The place it favours or shuns most is number {worst + 1}, given {100 * gaps[worst]:+.1f} "
-        "points against an even share."
+        f"The mean probability of each place of the list stays within {100 * abs(gaps[worst]):.1f} "
+        f"points of an even share (farthest: number {worst + 1}, {100 * gaps[worst]:+.1f})."
     )
 
 
