@@ -24,14 +24,14 @@ from usermirror_gym.train.config import read_config
 
 pytestmark = pytest.mark.slow
 
-SHORT = {"batch_size": 2, "max_length": 200, "save_every": 1, "eval_every": 0, "validation": 4}
+SHORT = {"batch_size": 2, "max_length": 200, "save_every": 1, "eval_every": 0, "validation": 2}
 SETTINGS = {
     "stages": [
-        SHORT | {"objective": "next_item", "max_steps": 4, "learning_rate": 1e-3},
-        SHORT | {"objective": "letters", "max_steps": 3, "learning_rate": 1e-3, "max_length": 400},
+        SHORT | {"objective": "next_item", "max_steps": 3, "learning_rate": 1e-3},
+        SHORT | {"objective": "letters", "max_steps": 2, "learning_rate": 1e-3, "max_length": 400},
     ],
     "lora.r": 4,
-    "calibration.scenes": 8,
+    "calibration.scenes": 4,
     "prompt.history_lines": 5,
 }  # fmt: skip
 SCENES = {"data.scenes.train": 60, "data.scenes.validation": 12, "data.scenes.eval": 40}
@@ -107,7 +107,7 @@ def test_two_processes_train_one_model(build: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]
     facts = read_json(out / "stages" / "0-next_item" / "done.json")
-    assert (facts["steps"], facts["samples"]) == (4, 4 * 2 * 2)  # twice the samples a step
+    assert (facts["steps"], facts["samples"]) == (3, 3 * 2 * 2)  # twice the samples a step
     weights = load_file(out / "checkpoint" / "adapter_model.safetensors")
     assert all(np.isfinite(w).all() for w in weights.values())
     assert done.stdout.count("usermirror benchmark") == 1  # one process speaks
