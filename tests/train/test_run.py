@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import yaml
 
 from usermirror_gym.distill.build import build_data
 from usermirror_gym.errors import ConfigError, RunError
-from usermirror_gym.files import read_json, sha256
+from usermirror_gym.files import read_json, sha256, write_jsonl
 from usermirror_gym.progress import Display
+from usermirror_gym.scenes.prompt import ANSWER_PREFIX
+from usermirror_gym.scenes.prompt import LETTERS as LETTER
 from usermirror_gym.simulators import make_simulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train import run as run_module
@@ -281,6 +284,40 @@ def test_the_other_ways_to_keep_weights(
     np.testing.assert_allclose(probs.sum(axis=1), 1)
     settings = yaml.safe_load((checkpoint / "simulator.yaml").read_text())
     assert ("checkpoint" in settings) == kept
+
+
+def test_rationales_then_preferences_in_bfloat16(
+    tmp_path: Path, recipe: Callable[..., TrainConfig], build: Path
+) -> None:
+    """The stages of the paper, with what a GPU would be spared switched on."""
+    own = tmp_path / "build"
+    shutil.copytree(build, own)
+    data = read_train_data(build, recipe(**{"prompt.form": "scene"}).prompt_config)
+    sft, dpo = [], []
+    for scene in data.scenes_train[:24]:
+        prompt = data.builder.letters(scene)
+        asked = [{"role": m.role, "content": m.content} for m in prompt.messages]
+        right, wrong = scene.target or 0, int(scene.target == 0)
+        answers = [
+            [{"role": "assistant", "content": f"I like it.\n{ANSWER_PREFIX}{LETTER[place]}]"}]
+            for place in (right, wrong)
+        ]
+        sft.append({"prompt": asked, "completion": answers[0]})
+        dpo.append({"prompt": asked, "chosen": answers[0], "rejected": answers[1]})
+    write_jsonl(own / "train" / "rationales.jsonl", sft)
+    write_jsonl(own / "train" / "preferences.jsonl", dpo)
+    short = {"max_steps": 2, "batch_size": 2, "max_length": 512}
+    config = recipe(
+        data={"build": str(own)}, readout="letters", precision="bfloat16",
+        gradient_checkpointing=True, permutations=2,
+        stages=[short | {"objective": "rationale"}, short | {"objective": "dpo"}],
+    )  # fmt: skip
+    checkpoint = train(config, tmp_path / "run", display=QUIET)
+    settings = yaml.safe_load((checkpoint / "simulator.yaml").read_text())
+    assert settings["temperature"] > 0
+    assert len(settings["position_bias"]) == 6
+    probs = make_simulator(str(checkpoint), data.split).choose(data.scenes_validation[:3]).probs
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
 
 
 def test_adapters_on_named_layers_and_blocks(recipe: Callable[..., TrainConfig]) -> None:
