@@ -395,6 +395,7 @@ def test_the_released_set_makes_a_card(
 ) -> None:
     reader = Reader()
     monkeypatch.setattr(fidelity_run, "load_engine", lambda *_, **__: reader)
+    monkeypatch.setattr(fidelity_run, "find_simulator", lambda name: None)  # no hub here
     config = EvaluateConfig("owner/model", scenes=str(released), count=10, checks=4)
     card = evaluate(config, tmp_path / "card")
     assert card["scenes"]["with_target"] == 10
@@ -406,6 +407,25 @@ def test_the_released_set_makes_a_card(
         "model", "swapped history", "list only", "uniform",
     }  # fmt: skip
     assert {prompt.messages[0].content for prompt in reader.prompts} == {SYSTEM}
+
+
+def test_trained_adapters_answer_the_released_set_too(
+    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple] = []
+
+    def load(*names: str, **parts: Any) -> Reader:
+        asked.append((*names, parts))
+        return Reader()
+
+    monkeypatch.setattr(fidelity_run, "load_engine", load)
+    folder = trained(tmp_path / "mine", checkpoint="owner/base", engine={"dtype": "bfloat16"})
+    config = EvaluateConfig(
+        folder, {"dtype": "float32"}, scenes=str(released / "eval.jsonl"), count=4, checks=1,
+        released_train=str(released),
+    )  # fmt: skip
+    evaluate(config, tmp_path / "card")
+    assert asked == [("owner/base", {"dtype": "float32", "adapter": folder})]
 
 
 def test_what_is_the_released_set_is_told_from_a_build(released: Path, tmp_path: Path) -> None:
