@@ -112,7 +112,10 @@ def reliability_plot(card: Mapping[str, Any]) -> Plot | None:
 
 def slices_plot(card: Mapping[str, Any]) -> Plot | None:
     """Accuracy of the simulator and of its strongest rival, slice by slice."""
-    groups = slice_groups(own(card))
+    # A few lists have intervals as wide as the axis: they are in the table.
+    found = slice_groups(own(card))
+    groups = [(name, [row for row in rows if not row["few"]]) for name, rows in found]
+    groups = [(name, rows) for name, rows in groups if rows]
     if not groups:
         return None
     other = rival(card)
@@ -125,9 +128,7 @@ def slices_plot(card: Mapping[str, Any]) -> Plot | None:
         labels.append((at, group, True))
         for row in members:
             at -= 1
-            labels.append(
-                (at, f"{row['value']} ({row['n']:,}{', few' if row['few'] else ''})", False)
-            )
+            labels.append((at, f"{row['value']} ({row['n']:,})", False))
             rows.append((at, group, row))
         at -= 1.4
     heights.append(-at)
@@ -156,8 +157,8 @@ def slices_plot(card: Mapping[str, Any]) -> Plot | None:
     against = f", beside {other['name']}, the rival with the least log-loss" if other else ""
     return Plot(
         "Accuracy by kind of list and user",
-        f"This simulator{against}. In brackets the number of lists. Bars are 95% intervals over "
-        "users.",
+        f"This simulator{against}. In brackets the number of lists; slices of less than 30 are in "
+        "the table alone. Bars are 95% intervals over users.",
         "Accuracy by slice: "
         + "; ".join(f"{group} {row['value']} {points(row['accuracy'])} %"
                     for _, group, row in rows),
