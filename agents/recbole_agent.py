@@ -130,6 +130,22 @@ class RecBoleAgent:
         out[:, PAD] = -np.inf
         return out
 
+    def item_factors(self) -> np.ndarray:
+        """``(n_items + 1, d)`` float32 trained vectors of the items by our ids; 0 where none is.
+
+        Raises:
+            AgentError: not fitted, or the model has no vector per item.
+        """
+        if self._built is None:
+            raise not_fitted(self.name)
+        table = getattr(self._built.model, "item_embedding", None)
+        if table is None or not hasattr(table, "weight"):
+            raise AgentError(f"{self.name} has no vector per item; use BPR, LightGCN or the like")
+        vectors = table.weight.detach().cpu().numpy()[: len(self._items)]
+        factors = np.zeros((self._seen.n_items + 1, vectors.shape[1]), np.float32)
+        factors[self._items[1:]] = vectors[1:]
+        return factors
+
     def save(self, folder: str | Path) -> Path:
         """Write the fitted agent; see :func:`usermirror_gym.agents.recbole_store.save`."""
         from usermirror_gym.agents.recbole_store import save

@@ -93,15 +93,12 @@ def fit_item_knn(
     return ItemItemScorer((_nearest(similar, k) if k else similar).tocsr(), decay)
 
 
-def fit_ease(
-    split: TimeSplit, *, reg: float, decay: float = 1.0, user_power: float = 0.0
-) -> ItemItemScorer:
+def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemScorer:
     """Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019.
 
     Args:
         reg: penalty of the squared weights.
         decay: see :class:`ItemItemScorer`.
-        user_power: the error of a user with n items counts ``n^-user_power``, over its mean.
 
     Raises:
         ConfigError: the catalogue is too large for a dense inverse.
@@ -113,10 +110,7 @@ def fit_ease(
             f"items and {EXACT_ITEMS:,} is the most: leave it out of names="
         )
     matrix = interaction_matrix(split)
-    activity = np.asarray(matrix.sum(axis=1)).ravel()
-    worth = np.where(activity > 0, np.maximum(activity, 1.0) ** -user_power, 0.0)
-    worth /= (worth @ activity) / activity.sum()
-    gram = (matrix.T @ sparse.diags(worth) @ matrix).toarray()
+    gram = (matrix.T @ matrix).toarray()
     inverse = np.linalg.inv(gram + reg * np.eye(len(gram)))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)

@@ -28,7 +28,14 @@ from usermirror_gym.evaluate.choosers.readings import (
     judge,
     reading,
 )
-from usermirror_gym.evaluate.choosers.recommenders import AgentScorer, EarlyStop, fit_recommender
+from usermirror_gym.evaluate.choosers.recommenders import (
+    HISTORY,
+    NEIGHBOURS,
+    EarlyStop,
+    Serving,
+    fit_recommender,
+    serve,
+)
 from usermirror_gym.evaluate.choosers.scored import CatalogueScorer, Columns
 from usermirror_gym.types import PAD
 
@@ -109,7 +116,6 @@ class EASE(_ItemItem):
 
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {
         "reg": (1500.0, 50.0, 150.0, 500.0, 5000.0, 15000.0),
-        "user_power": (0.0, 0.25, 0.5, 1.0),
         "decay": (1.0, 0.9, 0.8, 0.65, 0.5),
     }
 
@@ -124,6 +130,7 @@ class Recommender(Recipe):
     Args:
         model: RecBole's name of it.
         configs: RecBole's settings to try.
+        servings: ways to serve a stranger, the best of which is taken after every epoch.
         max_epochs: of each.
         patience: epochs without a new best before the end.
     """
@@ -133,10 +140,11 @@ class Recommender(Recipe):
         model: str,
         configs: Sequence[Settings],
         *,
+        servings: Sequence[Serving] = ((HISTORY, 1.0),),
         max_epochs: int,
         patience: int = 4,
     ) -> None:
-        self.model, self.configs = model, configs
+        self.model, self.configs, self.servings = model, configs, servings
         self.max_epochs, self.patience = max_epochs, patience
 
     def settle(self, stages: Stages) -> Trial:
@@ -147,10 +155,14 @@ class Recommender(Recipe):
         inner = stages.inner
 
         def look(agent: RecBoleAgent, epochs: int) -> Trial:
-            settings = {"config": {**config, "epochs": epochs}}
-            return best_reading(
-                AgentScorer(agent, inner.split), inner, stages.calibration, settings
-            )
+            trained = {"config": {**config, "epochs": epochs}}
+            return best(
+                best_reading(
+                    serve(agent, inner.split, serving), inner, stages.calibration,
+                    {**trained, "serving": list(serving)},
+                )
+                for serving in self.servings
+            )  # fmt: skip
 
         watch = EarlyStop(look, self.patience)
         fit_recommender(
@@ -169,7 +181,8 @@ class Recommender(Recipe):
             )
             if folder is not None:
                 agent.save(folder)
-        return reading(AgentScorer(agent, past.split), past, settings)
+        how, decay = settings["serving"]
+        return reading(serve(agent, past.split, (how, decay)), past, settings)
 
 
 def _saved(folder: Path | None, config: Settings) -> RecBoleAgent | None:
@@ -216,7 +229,11 @@ RECIPES: dict[str, Recipe] = {
     "ItemKNN": ItemKNN(),
     "BPR": Recommender(
         "BPR",
-        [{"learning_rate": 0.005, "embedding_size": 64}],
+        [
+            {"learning_rate": 0.005, "embedding_size": size, "weight_decay": decay}
+            for size, decay in ((64, 0.0), (32, 1e-5))
+        ],
+        servings=((HISTORY, 1.0), *((NEIGHBOURS, decay) for decay in (1.0, 0.8, 0.65))),
         max_epochs=60,
     ),
     "EASE": EASE(),
