@@ -164,8 +164,10 @@ def hub(checkpoints):
             elif path.startswith("/someone/tiny/resolve/") and Path(path).name in files:
                 self.send(files[Path(path).name], body)
             else:
+                here = path.startswith("/someone/tiny/")
                 self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("X-Error-Code", "EntryNotFound" if here else "RepoNotFound")
+                self.send_header("X-Repo-Commit", REVISION)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -189,10 +191,14 @@ def hub(checkpoints):
 
 
 def ask_in_a_new_process(name: str, endpoint: str, home: Path, **more: str):
+    code = f"from usermirror_gym.engines import resolve_checkpoint as r; print(r({name!r}))"
+    return run_in_a_new_process(code, endpoint, home, **more)
+
+
+def run_in_a_new_process(code: str, endpoint: str, home: Path, **more: str):
     """huggingface_hub reads its settings at import."""
     import os
 
-    code = f"from usermirror_gym.engines import resolve_checkpoint as r; print(r({name!r}))"
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **more}
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -228,3 +234,38 @@ def test_a_name_the_hub_does_not_know_reports_the_cause(hub, tmp_path):
 def test_offline_and_not_in_the_hub_cache_says_what_to_run(tmp_path):
     done = ask_in_a_new_process("a/b", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
     assert "usermirror fetch a/b" in done.stderr
+
+
+ONE_FILE = """
+from usermirror_gym.engines.hub import hub_file, fetch_from_hub
+from usermirror_gym.errors import CheckpointError
+print(hub_file("someone/tiny", "config.json", offline={offline}))
+print(hub_file("someone/tiny", "simulator.yaml", offline={offline}))
+for ask in (
+    lambda: hub_file("someone/absent", "config.json", offline={offline}),
+    lambda: fetch_from_hub("someone/tiny", offline={offline}, needs="simulator.yaml"),
+):
+    try:
+        print(ask())
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+def test_one_file_of_a_repository_tells_what_it_is(hub, tmp_path):
+    endpoint, _ = hub
+    done = run_in_a_new_process(ONE_FILE.format(offline=False), endpoint, tmp_path)
+    assert done.returncode == 0, done.stderr
+    config, simulator, absent, whole = done.stdout.strip().splitlines()
+    assert Path(config).is_file()
+    assert simulator == "None"
+    assert "RepositoryNotFoundError" in absent
+    assert whole == "the hub repository 'someone/tiny' has no simulator.yaml: not a model."
+    again = run_in_a_new_process(ONE_FILE.format(offline=True), "http://127.0.0.1:9", tmp_path)
+    assert again.stdout.strip().splitlines()[:3] == [config, "None", "None"], again.stderr
+
+
+def test_an_adapters_folder_says_how_to_load_it(make_adapter):
+    folder = make_adapter("llama")
+    with pytest.raises(CheckpointError, match=r"holds an adapter.*adapter=.*make_simulator"):
+        resolve_checkpoint(folder)

@@ -19,7 +19,7 @@ from usermirror_gym.simulators import (
     make_simulator,
     registry,
 )
-from usermirror_gym.simulators.checkpoint import read_simulator, write_simulator
+from usermirror_gym.simulators.checkpoint import fetch_simulator, read_simulator, write_simulator
 from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
 FITTED = {
@@ -180,6 +180,27 @@ class TestMaking:
         }  # fmt: skip
         assert len(names) == 7
         assert make_simulator(str(trained), split).name in names
+
+
+class TestFetching:
+    @pytest.fixture(autouse=True)
+    def weights(self, monkeypatch) -> list[str]:
+        asked: list[str] = []
+
+        def resolve(name: str) -> Path:
+            asked.append(name)
+            return Path("/cache") / name
+
+        monkeypatch.setattr(checkpoint, "resolve_checkpoint", resolve)
+        return asked
+
+    def test_a_simulator_brings_its_base_weights(self, shipped: Path, weights: list[str]) -> None:
+        assert fetch_simulator("tiny-ml100k") == shipped
+        assert weights == ["smollm2-135m-instruct"]
+
+    def test_bare_weights_are_fetched_as_they_are(self, weights: list[str]) -> None:
+        assert fetch_simulator("smollm2-135m-instruct") == Path("/cache/smollm2-135m-instruct")
+        assert weights == ["smollm2-135m-instruct"]
 
 
 class TestHub:

@@ -132,13 +132,13 @@ def episode(
 @plain_errors
 def fetch(
     checkpoint: Annotated[
-        str, typer.Argument(help="Hub name, folder, GGUF file, or the default checkpoint.")
+        str, typer.Argument(help="Trained simulator, hub name, folder, or GGUF file.")
     ] = "smollm2-135m-instruct",
 ) -> None:
-    """Download and prepare the weights of a language model."""
-    from usermirror_gym.engines.checkpoints import resolve_checkpoint
+    """Download and prepare the weights of a language model or a trained simulator."""
+    from usermirror_gym.simulators.checkpoint import fetch_simulator
 
-    print(resolve_checkpoint(checkpoint))
+    print(fetch_simulator(checkpoint))
 
 
 @app.command(name="list")

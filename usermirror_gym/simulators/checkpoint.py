@@ -23,6 +23,7 @@ import yaml
 
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.engines.adapters import ADAPTER_CONFIG, HEAD_WEIGHTS
+from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.hub import fetch_from_hub, hub_file, network_is_off
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
@@ -87,6 +88,22 @@ def read_simulator(folder_or_name: str | Path) -> dict[str, Any]:
             "folder 'checkpoint' of a finished training run."
         )
     raise UnknownNameError("trained simulator", folder_or_name, shipped_checkpoints())
+
+
+def fetch_simulator(name: str) -> Path:
+    """Bring everything that a trained simulator, or bare weights, need to this machine.
+
+    Returns:
+        the folder of the simulator or of the weights.
+
+    Raises:
+        CheckpointError: nothing of that name, no network, or files that are damaged.
+    """
+    folder = find_simulator(name)
+    if folder is None:
+        return resolve_checkpoint(name)
+    resolve_checkpoint(read_simulator(folder)["checkpoint"])
+    return folder
 
 
 def find_simulator(folder_or_name: str | Path) -> Path | None:

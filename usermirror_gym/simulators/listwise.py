@@ -51,8 +51,8 @@ class ListSimulator(ABC):
 
     @property
     def name(self) -> str:
-        readout = f"{self.readout} r={self.permutations}"
-        return simulator_name(readout, self.engine, self.builder, self.weights)
+        orders = f"r={self.permutations}"
+        return simulator_name(self.readout, self.engine, self.builder, self.weights, orders)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         logprobs, answers, rows = self._ask(scenes)

@@ -52,14 +52,17 @@ def fit_context(
     )
 
 
-def simulator_name(readout: str, engine: Engine, builder: PromptBuilder, weights: object) -> str:
-    """Readout, model, prompt form, and a short hash of everything else that decides the answers.
+def simulator_name(
+    readout: str, engine: Engine, builder: PromptBuilder, weights: object, *more: str
+) -> str:
+    """Readout, model, prompt form, and a short hash of the prompt's and the readout's settings.
 
     Args:
         weights: a frozen dataclass.
+        more: what else the name should say.
     """
     settings = hashlib.sha256(f"{builder.config!r} {weights!r}".encode()).hexdigest()[:6]
-    return f"{readout}({engine.model_id}, {builder.config.form}, {settings})"
+    return f"{readout}({', '.join([engine.model_id, builder.config.form, *more, settings])})"
 
 
 def places(scenes: Sequence[Scene]) -> BoolArray:

@@ -175,7 +175,8 @@ def fit_likelihood(
     found = _minimum(loss, np.zeros(len(mean) + with_outside))
     slopes = found[: len(mean)] / scale
     level = float(found[-1] + slopes @ mean) if with_outside else None
-    return LikelihoodWeights(*(float(slope) for slope in slopes[:5]), level)
+    c, u, c_each, u_each, n = slopes.tolist()
+    return LikelihoodWeights(c, u, c_each, u_each, n, level)
 
 
 def fit_choice(

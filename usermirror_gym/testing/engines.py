@@ -124,4 +124,5 @@ class EngineContract:
         """An empty call is not an error."""
         assert engine.choice_logprobs([]) == []
         assert engine.text_logprobs([]) == []
+        assert engine.line_scores([]) == []
         assert engine.generate([]) == []
