@@ -102,11 +102,13 @@ def _processes() -> Any:
     """This process among those that train together."""
     try:
         import peft  # noqa: F401
+        import torch
         import trl  # noqa: F401
         from accelerate import PartialState
     except ImportError as error:
         raise MissingDependencyError(str(error.name), "train") from error
-    return PartialState(timeout=_PATIENT)
+    # Without being told so, processes on CPUs would not look for each other.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENT)
 
 
 def _data(config: TrainConfig, folder: Path, state: Any, display: Display) -> TrainData:
