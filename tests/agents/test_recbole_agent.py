@@ -202,3 +202,37 @@ def test_saving_before_fitting_is_an_error(tmp_path):
 def test_the_time_of_publication_is_no_feature():
     tables = Tables.of(time_cut(load_dataset("ml-100k")))
     assert list(tables.item_features) == ["year", "genres"]
+
+
+def test_training_can_be_watched_and_ended_after_an_epoch(tiny, everybody):
+    seen = []
+
+    def watch(agent):
+        seen.append(agent.scores(everybody))
+        return len(seen) == 2
+
+    config = {"epochs": 5}
+    agent = RecBoleAgent("BPR", config=config, progress=False).fit(tiny, after_epoch=watch)
+    assert len(seen) == 2
+    assert (agent.scores(everybody) == seen[1]).all()
+    assert (seen[0] != seen[1]).any()
+    # Looking does not disturb: the agent is the one that trains for two epochs.
+    short = RecBoleAgent("BPR", config={"epochs": 2}, progress=False).fit(tiny)
+    assert (agent.scores(everybody) == short.scores(everybody)).all()
+
+
+def test_item_factors_are_the_vectors_behind_the_scores(tiny, everybody, fitted):
+    agent = fitted("BPR", epochs=2)
+    factors = agent.item_factors()
+    assert factors.shape == (tiny.dataset.n_items + 1, 64)
+    known = tiny.popularity > 0
+    assert (np.abs(factors).sum(axis=1) > 0).tolist() == known.tolist()
+    fresh = {**everybody, "history_length": np.zeros_like(everybody["history_length"])}
+    scores = agent.scores(fresh)[0, known]
+    # A user's scores are an inner product with the factors, so these span them.
+    rest = np.linalg.lstsq(factors[known], scores, rcond=None)[1]
+    assert rest.size == 0 or rest[0] < 1e-6
+    with pytest.raises(AgentError, match="no vector per item"):
+        fitted("EASE").item_factors()
+    with pytest.raises(AgentError, match="not fitted"):
+        RecBoleAgent("BPR").item_factors()
