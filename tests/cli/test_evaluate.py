@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from usermirror_gym.cli import app
 from usermirror_gym.cli.evaluate import evaluate
+from usermirror_gym.evaluate import fidelity_scenes
 from usermirror_gym.evaluate.fidelity_run import EvaluateConfig
 from usermirror_gym.testing.data import tiny_split
 
@@ -108,9 +109,16 @@ def test_the_command_and_the_library_have_the_same_defaults() -> None:
 
 
 @pytest.mark.slow
-def test_the_language_model_gets_a_card_of_the_included_data(here: Path) -> None:
-    result = call("--count", "8", "--checks", "1", "--no-classic", "--out", "card")
+def test_the_language_model_gets_a_card(
+    scenes: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("USERMIRROR_CACHE")  # where the weights are
+    monkeypatch.setattr(fidelity_scenes, "cache_folder", lambda: here / "cache")
+    call_of = ("--scenes", scenes, "--count", "6", "--checks", "1", "--no-classic", "--out", "card")
+    result = call(*call_of)
     assert result.exit_code == 0, result.output
     card = json.loads((here / "card" / "card.json").read_text())
     assert "smollm2" in card["simulator"]["model"]
-    assert card["scenes"]["source"] == "ml-100k"
+    assert card["simulator"]["options"]["readout"] == "likelihood"
+    assert card["order"]["duplicates_max_difference"] < 1e-3
+    assert {probe["n"] for probe in card["probes"]} == {1}

@@ -24,9 +24,9 @@ LADDER = (
     ("random items", {"uniform": 1.0}, False),
     ("popular items", {"popularity": 1.0}, False),
     ("collaborative items", {"collaborative": 1.0}, False),
-    ("with the true item", {"uniform": 1.0, "popularity": 1.0, "collaborative": 1.0}, True),
+    ("collaborative items and the true one", {"collaborative": 1.0}, True),
 )
-"""Lists from bad to good: name, samplers of the company, whether the true item is in it."""
+"""Lists from bad to good: name, samplers, whether the true item takes the place of one of them."""
 
 
 def detection(probs: FloatArray, truth: Truth, bootstrap: UserBootstrap) -> dict[str, Any]:

@@ -20,7 +20,15 @@ from usermirror_gym.evaluate.bootstrap import UserBootstrap
 from usermirror_gym.scenes import Scene
 from usermirror_gym.scenes.randomness import keys, uniforms
 from usermirror_gym.simulators.base import UserSimulator
-from usermirror_gym.types import TITLE, TOKEN, FloatArray, IntArray
+from usermirror_gym.types import (
+    ITEM_ID,
+    TIMESTAMP,
+    TITLE,
+    TOKEN,
+    USER_ID,
+    FloatArray,
+    IntArray,
+)
 
 Remake = Callable[[TimeSplit], UserSimulator]
 """The simulator, made for another data set."""
@@ -106,7 +114,7 @@ def text_probes(
     first = split.dataset.n_items + 1 + number  # ids of the copies, by scene
     copied = [_swapped_in(s, p, int(i)) for s, p, i in zip(scenes, places, first, strict=True)]
 
-    original = remake(with_copies(split, known, copies=2))
+    original = remake(with_copies(split, known))
     before = ask(original, copied, "probe: as it is")[rows, places]
     changes = {}
     for probe in PROBES:
@@ -136,24 +144,30 @@ def with_copies(
     items: IntArray,
     *,
     edit: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
-    copies: int = 1,
 ) -> TimeSplit:
-    """The split with copies of the given items behind its catalogue, in their order.
+    """The split with two copies of the given items behind its catalogue, first all first ones.
 
-    Nobody has interacted with a copy.
+    A copy has the interactions of its original, so that counts and means are the same.
 
     Args:
+        split: the original.
+        items: different ids, ascending.
         edit: changes the rows of the copies.
-        copies: how many of each; the second ones stand behind all first ones.
     """
-    table = split.dataset.items
-    parts = [table]
-    for number in range(1, copies + 1):
-        rows = edit(table.loc[items])
-        parts.append(rows.assign(**{TOKEN: [f"{t} (copy {number})" for t in rows[TOKEN]]}))
-    extended = pd.concat(parts, ignore_index=True)
-    extended.index = pd.RangeIndex(1, len(extended) + 1, name=table.index.name)
-    return TimeSplit(replace(split.dataset, items=extended), split.t0)
+    data = split.dataset
+    catalogue, log = [data.items], [data.interactions]
+    events = log[0][log[0][ITEM_ID].isin(items)]
+    for number in (1, 2):
+        rows = edit(data.items.loc[items])
+        catalogue.append(rows.assign(**{TOKEN: [f"{t} (copy {number})" for t in rows[TOKEN]]}))
+        first = data.n_items + 1 + (number - 1) * len(items)
+        place = np.searchsorted(items, events[ITEM_ID].to_numpy())
+        log.append(events.assign(**{ITEM_ID: first + place}))
+    table = pd.concat(catalogue, ignore_index=True)
+    table.index = pd.RangeIndex(1, len(table) + 1, name=data.items.index.name)
+    order = [TIMESTAMP, USER_ID, ITEM_ID]
+    events = pd.concat(log).sort_values(order, kind="stable", ignore_index=True)
+    return TimeSplit(replace(data, items=table, interactions=events), split.t0)
 
 
 def _swapped_in(scene: Scene, place: int, item: int) -> Scene:

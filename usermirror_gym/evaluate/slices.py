@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.scenes.exposure import GAP
 from usermirror_gym.types import USER_ID, BoolArray, IntArray
 
 FEW = 30
 """Slices with fewer scenes are marked."""
 MIXED = "mixed"
+"""Company of which no sampler made more than half."""
 Slices = dict[str, dict[str, BoolArray]]
 """Dimension -> value -> ``(S,)`` which scenes; a dimension parts the scenes with a true item."""
 
@@ -21,8 +23,8 @@ _THIRDS = ("low", "middle", "high")
 def slices(table: pa.Table, split: TimeSplit | None) -> Slices:
     """The slices of S scenes; scenes without their true item are in none.
 
-    ``sampler``: of the company; :data:`MIXED` where there are several.  ``domain``.  ``k``: length
-    of the list.  ``user``: seen or unseen before T0.  ``activity``: interactions of the user
+    ``sampler``: of more than half of the company, or :data:`MIXED`.  ``domain``.  ``k``: length of
+    the list.  ``user``: seen or unseen before T0.  ``activity``: interactions of the user
     before T0, and ``popularity``: those of the true item, both in thirds of the scenes.
 
     Args:
@@ -54,15 +56,12 @@ def _by_name(names: np.ndarray, held: BoolArray) -> dict[str, BoolArray]:
 
 
 def _company(samplers: list[list[str]], targets: IntArray) -> np.ndarray:
-    """``(S,)`` the sampler of all items but the chosen one, or :data:`MIXED`.
-
-    Random stand-ins for a sampler that had nothing left do not count, unless all are.
-    """
+    """``(S,)`` the sampler of more than half of the items but the chosen one, or :data:`MIXED`."""
     names = []
     for row, target in zip(samplers, targets.tolist(), strict=True):
-        others = {name for place, name in enumerate(row) if place != target}
-        makers = others - {GAP} or others or {GAP}
-        names.append(makers.pop() if len(makers) == 1 else MIXED)
+        makers = Counter(name for place, name in enumerate(row) if place != target)
+        name, count = makers.most_common(1)[0] if makers else (MIXED, 0)
+        names.append(name if 2 * count > makers.total() else MIXED)
     return np.array(names, object)
 
 
