@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from usermirror_gym.types import FloatArray, IntArray, Prompt
+from usermirror_gym.types import Float32Array, FloatArray, IntArray, Prompt
+
+Pool = Literal["mean", "last"]
+"""Which tokens of a line are read: the mean of all but the last, or the last, which holds the line
+break."""
+StatePart = tuple[int, Pool]
+"""Layer and pool of hidden states; layers as transformers counts them, 0 is the embeddings and the
+last one stands behind the final norm."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,31 @@ class Engine(Protocol):
         Raises:
             EngineError: there is no head, a line has no tokens, or the text is longer than
                 ``context_length``.
+        """
+        ...
+
+    def line_states(
+        self,
+        lines: Sequence[str],
+        *,
+        head: str,
+        parts: Sequence[StatePart],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Float32Array:
+        """Affinity readout: hidden states of n lines, each of which stands alone behind the head.
+
+        Args:
+            lines: texts that end in a line break.
+            head: plain text before every line.
+            parts: what is read of a line.
+            progress: told how many lines were read since the last call.
+
+        Returns:
+            ``(n, F)``, the parts one after another; whatever the batch, but for rounding.
+
+        Raises:
+            EngineError: a line without text, without a line break at its end, or longer than
+                ``context_length``; a layer that the model does not have.
         """
         ...
 

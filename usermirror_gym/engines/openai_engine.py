@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from usermirror_gym.engines.base import OptionScores
+from usermirror_gym.engines.base import OptionScores, StatePart
 from usermirror_gym.engines.chat_api import (
     TOP_LOGPROBS,
     chat_body,
@@ -20,7 +20,7 @@ from usermirror_gym.engines.chat_api import (
 )
 from usermirror_gym.engines.detailed import Generations, Sampling
 from usermirror_gym.errors import ConfigError, EngineError, MissingDependencyError
-from usermirror_gym.types import Prompt
+from usermirror_gym.types import Float32Array, Prompt
 
 T = TypeVar("T")
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -195,6 +195,24 @@ class OpenAIEngine:
         raise EngineError(
             f"{self._name(prompts[0])}: a chat endpoint has no option head. Use the engine "
             "'transformers' for the options readout."
+        )
+
+    def line_states(
+        self,
+        lines: Sequence[str],
+        *,
+        head: str,
+        parts: Sequence[StatePart],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Float32Array:
+        """Not possible: chat endpoints do not give hidden states.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError(
+            f"{len(lines)} lines at {self._server}: a chat endpoint does not give hidden states. "
+            "Use the engine 'transformers' for the affinity readout."
         )
 
     @property

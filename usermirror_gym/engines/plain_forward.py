@@ -79,21 +79,33 @@ class PlainScorer:
             for b, i in enumerate(batch):
                 yield i, out.logits[b].float()
 
-    @torch.inference_mode()
     def _batches(self, run: Any, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Any]]:
-        """Row numbers and output of every forward pass of ``run``, longest rows first."""
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        while order:
-            width = len(rows[order[0]])
-            size = max(1, self._batch_tokens // width)
-            batch, order = order[:size], order[size:]
-            ids = torch.zeros(len(batch), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for b, i in enumerate(batch):
-                ids[b, : len(rows[i])] = torch.tensor(rows[i])
-                mask[b, : len(rows[i])] = 1
-            device = self._model.device
-            yield (
-                batch,
-                run(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False),
-            )
+        return padded_batches(run, rows, self._batch_tokens, self._model.device)
+
+
+@torch.inference_mode()
+def padded_batches(
+    run: Any, rows: Sequence[Sequence[int]], batch_tokens: int, device: torch.device
+) -> Iterator[tuple[list[int], Any]]:
+    """Row numbers and output of every forward pass of ``run``, longest rows first.
+
+    Args:
+        run: a model of transformers, or the body of one.
+        rows: token ids; a batch is padded on the right to its longest row.
+        batch_tokens: padded tokens of one pass.
+        device: of the model.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    while order:
+        width = len(rows[order[0]])
+        size = max(1, batch_tokens // width)
+        batch, order = order[:size], order[size:]
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for b, i in enumerate(batch):
+            ids[b, : len(rows[i])] = torch.tensor(rows[i])
+            mask[b, : len(rows[i])] = 1
+        yield (
+            batch,
+            run(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False),
+        )

@@ -19,11 +19,11 @@ from usermirror_gym.engines.adapters import (
     load_head,
 )
 from usermirror_gym.engines.answers import Answer, Scorer
-from usermirror_gym.engines.base import OptionScores
+from usermirror_gym.engines.base import OptionScores, StatePart
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.encoding import EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import ConfigError, EngineError
-from usermirror_gym.types import FloatArray, Prompt
+from usermirror_gym.types import Float32Array, FloatArray, Prompt
 
 if TYPE_CHECKING:
     from usermirror_gym.engines.head import OptionHead
@@ -118,9 +118,9 @@ class TransformersEngine:
     @cached_property
     def context_length(self) -> int:
         """The most tokens one question may have."""
-        from usermirror_gym.engines.model_loading import context_length, load_config
+        from usermirror_gym.engines.model_loading import context_length
 
-        return context_length(load_config(self._path))
+        return context_length(self._config)
 
     @property
     def tree_attention(self) -> bool:
@@ -180,6 +180,31 @@ class TransformersEngine:
         return self._score(
             questions, lambda scorer, part: scorer.lines(part, head), _line_scores, length=_whole
         )
+
+    def line_states(
+        self,
+        lines: Sequence[str],
+        *,
+        head: str,
+        parts: Sequence[StatePart],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Float32Array:
+        """Affinity readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        from usermirror_gym.engines.line_states import check_lines, check_parts, line_states
+
+        config = self._config.get_text_config(decoder=True)
+        check_parts(parts, config.num_hidden_layers)
+        if not lines:
+            return np.zeros((0, len(parts) * config.hidden_size), np.float32)
+        question = self._encoder.encode(Prompt((), head, tuple(lines), "lines"))
+        check_lines(lines, question, self.context_length)
+        with self._lock:
+            begin, batch_tokens = time.perf_counter(), self._sizes()[0]
+            states = line_states(
+                self._model, question, parts, batch_tokens=batch_tokens, progress=progress
+            )
+            self._count_lines_read(question, time.perf_counter() - begin)
+        return states
 
     def generate(
         self,
@@ -268,9 +293,22 @@ class TransformersEngine:
         self.usage.computed_tokens += sum(a.computed for a in answers.values())
         self.usage.seconds += seconds
 
+    def _count_lines_read(self, question: EncodedPrompt, seconds: float) -> None:
+        tokens = sum(len(question.prefix) + len(line) for line in question.options)
+        self.usage.questions += len(question.options)
+        self.usage.prompt_tokens += tokens
+        self.usage.computed_tokens += tokens
+        self.usage.seconds += seconds
+
     @cached_property
     def _path(self) -> Path:
         return resolve_checkpoint(self._name)
+
+    @cached_property
+    def _config(self) -> Any:
+        from usermirror_gym.engines.model_loading import load_config
+
+        return load_config(self._path)
 
     @cached_property
     def _tokenizer(self) -> Any:

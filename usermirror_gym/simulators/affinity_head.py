@@ -1,0 +1,212 @@
+"""The trained head of the affinity readout: from hidden states of lines to tastes and offers.
+
+One file, ``affinity.safetensors``: ``mean`` (F,), ``history`` (F, d), ``option`` (F, d), ``bias``
+(F,) and ``lags`` (L,), float16 or float32, and the parts as JSON in its metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from usermirror_gym.engines.adapters import find_files
+from usermirror_gym.engines.base import Pool, StatePart
+from usermirror_gym.errors import CheckpointError, UnknownNameError
+from usermirror_gym.files import write_bytes
+from usermirror_gym.types import Float32Array, FloatArray
+
+AFFINITY_WEIGHTS = "affinity.safetensors"
+HeadDtype = Literal["float16", "float32"]
+_ARRAYS = ("mean", "history", "option", "bias", "lags")
+
+
+class LineVectors(NamedTuple):
+    """What the head makes of n lines."""
+
+    history: FloatArray  # (n, d) as a line of the memory
+    option: FloatArray  # (n, d) as an option
+    appeal: FloatArray  # (n,) as an option, whoever looks at it
+
+
+@dataclass(frozen=True, eq=False)
+class AffinityHead:
+    """How much an option goes with a memory, as a bilinear form in the states of their lines.
+
+    With x the F numbers that an engine gives for a line
+    (:meth:`~usermirror_gym.engines.base.Engine.line_states`)::
+
+        h = (x - mean) @ history        o = (x - mean) @ option        b = (x - mean) @ bias
+        taste = sqrt(n) * sum over m < n of softmax(lags[:n])[m] * h(m), newest line first
+        affinity = taste . o            appeal = b
+
+    n is the number of lines of the memory, at most ``len(lags)``; without any the affinity is 0.
+
+    Attributes:
+        parts: which states x is made of, in order.
+        mean: ``(F,)``; F is a multiple of the number of parts.
+        history: ``(F, d)``.
+        option: ``(F, d)``.
+        bias: ``(F,)``.
+        lags: ``(L,)`` logit of the newest line's weight, of the one before it, and so on.
+
+    Raises:
+        CheckpointError: shapes that do not fit together, or numbers that are not finite.
+    """
+
+    parts: tuple[StatePart, ...]
+    mean: Float32Array
+    history: Float32Array
+    option: Float32Array
+    bias: Float32Array
+    lags: Float32Array
+
+    def __post_init__(self) -> None:
+        for name in _ARRAYS:
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float32))
+        object.__setattr__(self, "parts", _checked_parts(self.parts))
+        _check_arrays(self)
+
+    @property
+    def history_lines(self) -> int:
+        """Most lines of the memory that count."""
+        return len(self.lags)
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of what turns states into vectors: all but the lags."""
+        content = hashlib.sha256(json.dumps(self.parts).encode())
+        for name in ("mean", "history", "option", "bias"):
+            content.update(getattr(self, name).tobytes())
+        return content.hexdigest()[:16]
+
+    def vectors(self, states: Float32Array) -> LineVectors:
+        """What the head makes of the states ``(n, F)`` of n lines.
+
+        Raises:
+            CheckpointError: the states are those of another model.
+        """
+        if states.shape[1:] != self.mean.shape:
+            raise CheckpointError(
+                f"the affinity head reads {len(self.mean)} numbers of a line, and this model gives "
+                f"{states.shape[1]}: use it with the weights that it was trained on."
+            )
+        centred = states.astype(np.float64) - self.mean
+        return LineVectors(centred @ self.history, centred @ self.option, centred @ self.bias)
+
+    def lag_weights(self, lines: int) -> FloatArray:
+        """``(lines + 1, lines)``: row n weighs the n newest lines, zeros behind.
+
+        Args:
+            lines: at most ``history_lines``.
+        """
+        seen = np.tril(np.ones((lines + 1, lines), np.bool_), k=-1)
+        logits = np.where(seen, self.lags[:lines].astype(np.float64), -np.inf)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-1e300))
+        total = np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
+        weights: FloatArray = np.sqrt(np.arange(lines + 1))[:, None] * shares / total
+        return weights
+
+
+def affinity_files(folder: Path) -> list[Path]:
+    """Weights of an affinity head; raises CheckpointError if they are absent."""
+    return find_files(folder, (AFFINITY_WEIGHTS,), "affinity head")
+
+
+def read_head(folder: str | Path) -> AffinityHead:
+    """The affinity head in a simulator's folder.
+
+    Raises:
+        CheckpointError: there is none, or the file has another content; names the file.
+    """
+    from safetensors import safe_open
+
+    (path,) = affinity_files(Path(folder).expanduser())
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            parts = json.loads((file.metadata() or {})["parts"])
+    except Exception as error:  # safetensors' own error, OSError, TypeError, KeyError, ValueError
+        raise CheckpointError(
+            f"cannot read {path} as an affinity head ({type(error).__name__}: {error}). Fetch or "
+            "save it again."
+        ) from error
+    if arrays.keys() != set(_ARRAYS):
+        raise CheckpointError(
+            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}, and an affinity head is "
+            f"{', '.join(_ARRAYS)}: take the file that was trained for this readout."
+        )
+    try:
+        return AffinityHead(parts, **arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float32") -> Path:
+    """Write ``affinity.safetensors``, whole or not at all.
+
+    Args:
+        folder: made if absent.
+        head: what was trained.
+        dtype: ``float16`` halves the file.
+
+    Returns:
+        the file.
+
+    Raises:
+        UnknownNameError: another dtype.
+        CheckpointError: a number that float16 cannot hold.
+    """
+    from safetensors.numpy import save
+
+    if dtype not in get_args(HeadDtype):
+        raise UnknownNameError("dtype of an affinity head", dtype, get_args(HeadDtype))
+    with np.errstate(over="ignore"):
+        arrays = {name: getattr(head, name).astype(dtype) for name in _ARRAYS}
+    path = Path(folder) / AFFINITY_WEIGHTS
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"{path}: {name} holds numbers beyond the range of {dtype}: write float32."
+            )
+    return write_bytes(path, save(arrays, {"parts": json.dumps(head.parts)}))
+
+
+def _checked_parts(parts: Any) -> tuple[StatePart, ...]:
+    """Parts as they come from JSON; whether a model has these layers only the engine knows."""
+    try:
+        checked = tuple((int(layer), str(pool)) for layer, pool in parts)
+    except (TypeError, ValueError):
+        checked = ()
+    if not checked or any(layer < 0 or pool not in get_args(Pool) for layer, pool in checked):
+        raise CheckpointError(
+            f"parts = {parts!r} must be pairs of a layer and a pool ({', '.join(get_args(Pool))}), "
+            "for example [[12, 'mean']]"
+        )
+    return checked  # type: ignore[return-value]
+
+
+def _check_arrays(head: AffinityHead) -> None:
+    size, d = head.mean.shape[:1], head.history.shape[1:]
+    wanted = {"mean": size, "history": size + d, "option": size + d, "bias": size}
+    shapes = {name: getattr(head, name).shape for name in _ARRAYS}
+    fits = all(shapes[name] == wanted[name] for name in wanted) and len(size) == len(d) == 1
+    if not fits or len(shapes["lags"]) != 1 or 0 in (*size, *d, *shapes["lags"]):
+        raise CheckpointError(
+            f"the arrays of the affinity head have shapes {shapes}, and must be mean (F,), history "
+            "(F, d), option (F, d), bias (F,), lags (L,)"
+        )
+    if len(head.mean) % len(head.parts):
+        raise CheckpointError(
+            f"the affinity head reads {len(head.mean)} numbers of {len(head.parts)} parts, which "
+            "cannot be of equal width"
+        )
+    for name in _ARRAYS:
+        if not np.isfinite(getattr(head, name)).all():
+            raise CheckpointError(
+                f"{name} of the affinity head holds numbers that are not finite: train it again"
+            )
