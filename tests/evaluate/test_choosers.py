@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
-from usermirror_gym.evaluate.choosers import CHOOSERS, KINDS, classic_choosers
+from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.evaluate.choosers import CHOOSERS, KINDS, classic_choosers, fitting
 from usermirror_gym.evaluate.choosers.past import Choices, Stages
-from usermirror_gym.evaluate.choosers.recipes import RECIPES, Recommender
+from usermirror_gym.evaluate.choosers.recipes import RECIPES, Recommender, _saved
+from usermirror_gym.evaluate.summary import package_versions
 from usermirror_gym.scenes import Rankers, Scene, SceneBatch, ScenePlan, domain_text, draw_scenes
 from usermirror_gym.scenes.render import scene_table
 from usermirror_gym.scenes.table import SCHEMA, scenes_of
@@ -165,12 +167,71 @@ def test_what_was_settled_is_kept(
         classic_choosers(split, train[:300], none_yet, names=("EASE",), store=tmp_path)
 
 
-def test_a_damaged_store_names_the_folder(split, train, none_yet, tmp_path):
+def other_recipe(facts: dict) -> str:
+    return json.dumps({**facts, "recipe": {**facts["recipe"], "grid": {"reg": [7.0]}}})
+
+
+def without_a_setting(facts: dict) -> str:
+    """As a version left it that knew one setting less, and kept no recipe."""
+    settings = {k: v for k, v in facts["settings"].items() if k != "decay"}
+    return json.dumps({k: v for k, v in facts.items() if k != "recipe"} | {"settings": settings})
+
+
+def with_other_settings(facts: dict) -> str:
+    return json.dumps({**facts, "logit": {"weights": [1.0]}})
+
+
+DAMAGE = {
+    "another recipe": ("json", lambda old: other_recipe(json.loads(old))),
+    "an old version": ("json", lambda old: without_a_setting(json.loads(old))),
+    "another logit": ("json", lambda old: with_other_settings(json.loads(old))),
+    "a list": ("json", lambda old: "[]"),
+    "no JSON": ("json", lambda old: old[:40].decode()),
+    "no arrays": ("npz", lambda old: "not a file of arrays"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_kept_and_of_no_use_is_made_anew(
+    split, train, none_yet, fitted, evaluation, tmp_path, damage
+):
+    classic_choosers(split, train, none_yet, names=("EASE",), store=tmp_path)
+    ending, harm = DAMAGE[damage]
+    (kept,) = tmp_path.rglob(f"EASE.{ending}")
+    before = kept.read_bytes()
+    kept.write_text(harm(before))
+    found = classic_choosers(split, train, none_yet, names=("EASE",), store=tmp_path)["EASE"]
+    scenes = scenes_of(evaluation)
+    assert (found.choose(scenes).probs == fitted["EASE"].choose(scenes).probs).all()
+    (facts,) = tmp_path.rglob("EASE.json")
+    assert json.loads(facts.read_text())["recipe"] == RECIPES["EASE"].describe()
+
+
+def test_other_versions_of_packages_have_a_folder_of_their_own(
+    split, train, none_yet, tmp_path, monkeypatch
+):
     classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
-    (kept,) = tmp_path.rglob("Pop.npz")
-    kept.write_bytes(b"not a file of arrays")
-    with pytest.raises(RunError, match="Delete the folder"):
+    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    now = package_versions()
+    assert {"recbole", "scikit-learn", "usermirror-gym"} <= now.keys()
+    for name in ("recbole", "scikit-learn", "usermirror-gym"):
+        monkeypatch.setattr(fitting, "package_versions", lambda n=name: {**now, n: "0"})
         classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_every_recipe_says_what_it_tries():
+    described = [RECIPES[name].describe() for name in RECIPES]
+    assert len({json.dumps(d) for d in described}) == len(RECIPES)
+    bpr = Recommender("BPR", RECIPES["BPR"].configs, max_epochs=60)
+    assert bpr.describe() != RECIPES["BPR"].describe()  # other servings
+
+
+def test_an_agent_that_cannot_be_read_is_trained_anew(tmp_path):
+    assert _saved(tmp_path / "nowhere", {}) is None
+    (tmp_path / "agent.json").write_text("{")
+    assert _saved(tmp_path, {}) is None
 
 
 def test_a_wrong_name_suggests_the_right_one(split, train, none_yet):

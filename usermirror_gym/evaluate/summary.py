@@ -42,7 +42,10 @@ from usermirror_gym.types import FloatArray
 
 SCHEMA_VERSION = 1
 OFFLINE_METRIC = "ndcg@10"
-_PACKAGES = ("usermirror-gym", "gymnasium", "numpy", "pandas", "recbole", "torch", "transformers")
+_PACKAGES = (
+    "usermirror-gym", "gymnasium", "numpy", "pandas", "recbole", "scikit-learn", "scipy", "torch",
+    "transformers",
+)  # fmt: skip
 
 
 def summarise(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from filelock import FileLock
 
-import usermirror_gym
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.evaluate.choosers.nested_logit import NestedLogit
@@ -23,13 +24,14 @@ from usermirror_gym.evaluate.choosers.past import Stages
 from usermirror_gym.evaluate.choosers.readings import Trial, judge
 from usermirror_gym.evaluate.choosers.recipes import RECIPES
 from usermirror_gym.evaluate.choosers.scored import ScoredChooser
+from usermirror_gym.evaluate.summary import package_versions
 from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import FloatArray
 
-FORMAT = 1
-"""Changes whenever the same data and settings would be fitted differently."""
+FORMAT = 2
+"""Changes whenever the same data and recipe would be fitted differently."""
 STACK = "stack"
 CHOOSERS = (*RECIPES, STACK)
 """Names, in the order of reports."""
@@ -62,7 +64,9 @@ def classic_choosers(
         names: of :data:`CHOOSERS`.  The stack weighs the other names that are given, all of them
             if it is alone.
         seed: of whatever draws.
-        store: folder for what takes long to fit; a killed run goes on from there.
+        store: folder for what takes long to fit; a killed run goes on from there.  What another
+            recipe, another version of a package, or other data left there is not used, and what
+            cannot be read is fitted anew.  Two processes take turns.
         display: says what is going on.
 
     Returns:
@@ -78,7 +82,8 @@ def classic_choosers(
             raise UnknownNameError("classic chooser", name, CHOOSERS)
     members = [name for name in names if name != STACK] or list(RECIPES)
     fitting = _Fitting(split, train, validation, seed, store, display or Display(quiet=True))
-    found = {name: fitting.chooser(name) for name in members}
+    with fitting.alone():
+        found = {name: fitting.chooser(name) for name in members}
     if STACK in names:
         found[STACK] = fitting.stack(found)
     return {name: found[name] for name in dict.fromkeys(names)}
@@ -110,7 +115,17 @@ class _Fitting:
         self.folder = None
         if store is not None:
             self.folder = store / _key(split, train, validation, seed)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process writes into the folder meanwhile."""
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
             remove_unfinished(self.folder)
+            yield
 
     def chooser(self, name: str) -> ScoredChooser:
         """One that is no stack."""
@@ -152,20 +167,23 @@ class _Fitting:
         return found
 
     def _read(self, name: str) -> _Settled | None:
+        """What is kept, unless another recipe made it or it cannot be read."""
         if self.folder is None or not (self.folder / f"{name}.json").is_file():
             return None
-        facts, path = read_json(self.folder / f"{name}.json"), self.folder / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            facts = read_json(self.folder / f"{name}.json")
+            if facts["recipe"] != RECIPES[name].describe():
+                return None
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
                 utilities = arrays["utilities"]
+            if utilities.shape != self.stages.calibration.mask.shape:
+                return None
             logit = NestedLogit.from_json(facts["logit"])
             trial = Trial(facts["settings"], logit, facts["loss"], utilities)
             return _Settled(trial, facts["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise RunError(
-                f"cannot read what was fitted for {name} in {self.folder}: {error}. Delete the "
-                "folder to fit it again."
-            ) from error
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, RunError):
+            self.display.say(f"{name}: what was kept cannot be read; it is fitted anew")
+            return None
 
     def _write(self, name: str, settled: _Settled) -> None:
         if self.folder is None:
@@ -174,7 +192,10 @@ class _Fitting:
         with replacing(self.folder / f"{name}.npz") as file:
             np.savez(file, utilities=trial.utilities)
         # Last, because it says that the chooser is settled.
-        facts = {**_about(trial, settled.seconds), "logit": trial.logit.to_json()}
+        facts = {
+            **_about(trial, settled.seconds), "logit": trial.logit.to_json(),
+            "recipe": RECIPES[name].describe(),
+        }  # fmt: skip
         write_json(self.folder / f"{name}.json", facts)
 
 
@@ -183,10 +204,8 @@ def _about(trial: Trial, seconds: float) -> dict[str, Any]:
 
 
 def _key(split: TimeSplit, train: pa.Table, validation: pa.Table, seed: int) -> str:
-    """Changes with the log before T0, items, users, scenes, seed and version."""
-    digest = hashlib.sha256(
-        json.dumps([FORMAT, usermirror_gym.__version__, split.t0, seed]).encode()
-    )
+    """Changes with the log before T0, items, users, scenes, seed and versions of packages."""
+    digest = hashlib.sha256(json.dumps([FORMAT, package_versions(), split.t0, seed]).encode())
     for table in (split.before, split.dataset.items, split.dataset.users):
         plain = table.astype("string").fillna("")
         digest.update(pd.util.hash_pandas_object(plain, index=True).to_numpy().tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ from usermirror_gym.types import PAD
 class Recipe(ABC):
     """One kind of chooser."""
 
+    def describe(self) -> dict[str, Any]:
+        """What is tried, in JSON types: a fit that was kept is of use under equal ones only."""
+        found = {"kind": type(self).__name__, **vars(self)}
+        plain: dict[str, Any] = json.loads(json.dumps(found, default=lambda f: f.__name__))
+        return plain
+
     @abstractmethod
     def settle(self, stages: Stages) -> Trial:
         """The settings that foretell the calibration scenes best, fitted before them."""
@@ -74,6 +81,10 @@ class _ItemItem(Recipe):
     """A matrix between items; what it is like is searched one setting after the other."""
 
     grid: ClassVar[Mapping[str, Sequence[Any]]]
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Recipe`."""
+        return super().describe() | {"grid": {k: list(values) for k, values in self.grid.items()}}
 
     @abstractmethod
     def fit(self, past: Past, **settings: Any) -> CatalogueScorer:
