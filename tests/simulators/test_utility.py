@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from scipy.optimize import check_grad
 
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.simulators import utility
+from usermirror_gym.simulators import logit, utility
 from usermirror_gym.simulators.utility import (
+    AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
+    affinity_logprobs,
     choice_logprobs,
+    fit_affinity,
     fit_choice,
     fit_likelihood,
     likelihood_logprobs,
@@ -160,6 +163,54 @@ class TestLikelihood:
             fit_likelihood(cond, uncond, tokens, mask, np.zeros(3, int))
 
 
+class TestAffinity:
+    TRUE = AffinityWeights(1.4, -0.6, outside=0.7)
+
+    def drawn(self, n: int, weights: AffinityWeights = TRUE):
+        """Lists of two to five items and what users with these weights took from them."""
+        rng = np.random.default_rng(n)
+        affinity, appeal = rng.normal(2.0, 1.5, (n, 5)), rng.normal(-1.0, 1.0, (n, 5))
+        mask = np.arange(5) < rng.integers(2, 6, n)[:, None]
+        targets = drawn(affinity_logprobs(weights, affinity, appeal, mask), mask, rng)
+        return affinity, appeal, mask, targets
+
+    def test_by_hand(self) -> None:
+        weights = AffinityWeights(2.0, 0.5, outside=1.0)
+        values = np.array([[1.0, -1.0, np.nan]]), np.array([[4.0, 2.0, np.inf]])
+        found = affinity_logprobs(weights, *values, np.array([[True, True, False]]))
+        utilities = np.array([4.0, -1.0, -np.inf, 1.0])
+        np.testing.assert_allclose(found[0], utilities - np.logaddexp.reduce(utilities))
+        forced = affinity_logprobs(
+            AffinityWeights(2.0, 0.5, None), *values, np.array([[True, True, False]])
+        )
+        assert np.exp(forced[0, 2:]).tolist() == [0.0, 0.0]
+
+    def test_fit_recovers_the_weights_of_simulated_choosers(self) -> None:
+        found = fit_affinity(*self.drawn(20_000))
+        np.testing.assert_allclose(found.coefficients, self.TRUE.coefficients, atol=0.05)
+        assert found.outside == pytest.approx(self.TRUE.outside, abs=0.1)
+
+    def test_users_without_memory_say_nothing_about_taste(self) -> None:
+        affinity, appeal, mask, targets = self.drawn(400)
+        found = fit_affinity(np.zeros_like(affinity), appeal, mask, targets)
+        assert found.affinity == 0.0
+        assert found.appeal < 0
+
+    def test_a_forced_choice_has_no_outside(self) -> None:
+        found = fit_affinity(*self.drawn(300, AffinityWeights(1.0, 1.0, None)))
+        assert found.outside is None
+
+    def test_mistakes_are_named(self) -> None:
+        affinity, appeal, mask, targets = self.drawn(3)
+        with pytest.raises(DataError, match="target 9 of scene 0"):
+            fit_affinity(affinity, appeal, mask, np.array([9, 0, 0]))
+        appeal[1, 0] = np.nan
+        with pytest.raises(DataError, match="appeal of scene 1, place 0 is nan"):
+            fit_affinity(affinity, appeal, mask, targets)
+        with pytest.raises(DataError, match="affinity have shape"):
+            fit_affinity(affinity[:, :2], appeal, mask, targets)
+
+
 class TestChoice:
     def logprobs(self, n: int, k: int, seed: int = 0) -> np.ndarray:
         raw = np.random.default_rng(seed).normal(0, 2, (n, k + 1))
@@ -269,13 +320,14 @@ def test_the_gradients_are_those_of_the_losses(monkeypatch, with_none: bool) -> 
     cond, uncond, tokens, mask, rng = scores(50, 4, shortest=2)
     targets = rng.integers(0, mask.sum(axis=1) + with_none)
     seen = []
-    real = utility._minimum
+    real = logit.minimum
 
     def spy(loss, start, bounds=None):
         seen.append((loss, start))
         return real(loss, start, bounds)
 
-    monkeypatch.setattr(utility, "_minimum", spy)
+    for module in (logit, utility):
+        monkeypatch.setattr(module, "minimum", spy)
     weights = fit_likelihood(cond, uncond, tokens, mask, targets)
     fit_choice(likelihood_logprobs(
         weights if with_none else LikelihoodWeights(), cond, uncond, tokens, mask

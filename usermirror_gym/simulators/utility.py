@@ -13,18 +13,22 @@ minus infinity where there is no option.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.simulators.logit import (
+    check_choices,
+    check_finite,
+    fit_linear,
+    linear_logprobs,
+    log_softmax,
+    minimum,
+    posterior,
+)
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
-_PRIOR = 3.0
-"""Standard deviation of the normal prior on each (standardised) weight.  It only decides where the
-scenes say next to nothing: features that move together, scenes that can be separated."""
 _STEEPEST, _FLATTEST = 100.0, 0.01
 """Bounds of the inverse temperature."""
 
@@ -55,6 +59,21 @@ class LikelihoodWeights:
             [self.conditional, self.unconditional, self.conditional_per_token,
              self.unconditional_per_token, self.tokens]
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AffinityWeights:
+    """How much taste and appeal count: ``utility = affinity * affinity_i + appeal * appeal_i``."""
+
+    affinity: float = 1.0
+    appeal: float = 1.0
+    outside: float | None = 0.0
+    """Utility of *none of these*; ``None``: the choice is forced."""
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """``(2,)``."""
+        return np.array([self.affinity, self.appeal])
 
 
 @dataclass(frozen=True)
@@ -116,16 +135,29 @@ def likelihood_logprobs(
         cond, uncond, n_tokens: ``(S, K)``; what stands where ``mask`` is false does not matter.
         mask: ``(S, K)``.
     """
-    hold = [np.where(mask, values, 0.0) for values in (cond, uncond, n_tokens)]
-    # One product and sum after another, so that a row does not depend on the batch it is in.
-    utilities = (likelihood_features(*hold) * weights.coefficients).sum(axis=-1)
-    outside = -np.inf if weights.outside is None else weights.outside
-    return _log_softmax(_with_outside(utilities, outside, mask))
+    features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
+    return linear_logprobs(features, weights.coefficients, weights.outside, mask)
+
+
+def affinity_logprobs(
+    weights: AffinityWeights, affinity: FloatArray, appeal: FloatArray, mask: BoolArray
+) -> FloatArray:
+    """``(S, K + 1)`` log-probabilities of the options.
+
+    Args:
+        weights: see :class:`AffinityWeights`.
+        affinity: ``(S, K)`` how much each item goes with the memory; what stands where ``mask`` is
+            false does not matter, here and in the next.
+        appeal: ``(S, K)`` what each item has for everybody.
+        mask: ``(S, K)``.
+    """
+    features = np.stack(_held(mask, affinity, appeal), axis=-1)
+    return linear_logprobs(features, weights.coefficients, weights.outside, mask)
 
 
 def choice_logprobs(weights: ChoiceWeights, logprobs: FloatArray) -> FloatArray:
     """``(S, K + 1)`` corrected log-probabilities; options of probability 0 stay at 0."""
-    return _log_softmax(logprobs / weights.temperature + weights.bias(logprobs.shape[1] - 1))
+    return log_softmax(logprobs / weights.temperature + weights.bias(logprobs.shape[1] - 1))
 
 
 def fit_likelihood(
@@ -152,31 +184,41 @@ def fit_likelihood(
         DataError: no scenes, shapes that differ, scores that are not finite, a target that is not
             on its list, or *none of these* chosen although ``outside`` is false.
     """
-    _check_choices(mask, targets, outside)
+    check_choices(mask, targets, outside)
     for name, values in (("cond", cond), ("uncond", uncond), ("n_tokens", n_tokens)):
-        _check_finite(name, values, mask)
-    none = targets == mask.sum(axis=1)
-    with_outside = outside and bool(none.any())
-    features = likelihood_features(*(np.where(mask, x, 0.0) for x in (cond, uncond, n_tokens)))
-    mean, scale = _mean_and_scale(features[mask])
-    design = np.where(mask[..., None], (features - mean) / scale, 0.0)
-    places = np.where(none, mask.shape[1], targets)
+        check_finite(name, values, mask)
+    features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
+    found = fit_linear(features, mask, targets, outside=outside)
+    c, u, c_each, u_each, n = found.slopes.tolist()
+    return LikelihoodWeights(c, u, c_each, u_each, n, found.outside)
 
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
-        *slopes, level = parameters if with_outside else [*parameters, -np.inf]
-        logprobs = _log_softmax(_with_outside(design @ np.array(slopes), level, mask))
-        residual = np.exp(logprobs)
-        residual[np.arange(len(places)), places] -= 1.0
-        gradient = np.einsum("sk,skf->f", residual[:, :-1], design)
-        if with_outside:
-            gradient = np.append(gradient, residual[:, -1].sum())
-        return _posterior(logprobs, places, gradient, parameters)
 
-    found = _minimum(loss, np.zeros(len(mean) + with_outside))
-    slopes = found[: len(mean)] / scale
-    level = float(found[-1] + slopes @ mean) if with_outside else None
-    c, u, c_each, u_each, n = slopes.tolist()
-    return LikelihoodWeights(c, u, c_each, u_each, n, level)
+def fit_affinity(
+    affinity: FloatArray,
+    appeal: FloatArray,
+    mask: BoolArray,
+    targets: IntArray,
+    *,
+    outside: bool = True,
+) -> AffinityWeights:
+    """As :func:`fit_likelihood`, for the two numbers of the affinity readout.
+
+    Args:
+        affinity, appeal: ``(S, K)``, see :func:`affinity_logprobs`.
+        mask: ``(S, K)``.
+        targets: ``(S,)``.
+        outside: see :func:`fit_likelihood`.
+
+    Raises:
+        DataError: as :func:`fit_likelihood`.
+    """
+    check_choices(mask, targets, outside)
+    for name, values in (("affinity", affinity), ("appeal", appeal)):
+        check_finite(name, values, mask)
+    features = np.stack(_held(mask, affinity, appeal), axis=-1)
+    found = fit_linear(features, mask, targets, outside=outside)
+    taste, general = found.slopes.tolist()
+    return AffinityWeights(taste, general, found.outside)
 
 
 def fit_choice(
@@ -202,11 +244,11 @@ def fit_choice(
             f"({mask.shape[0]}, {mask.shape[1] + 1}): put 'none of these' into a last column"
         )
     outside = bool((logprobs[:, -1] > -np.inf).any())
-    _check_choices(mask, targets, outside)
+    check_choices(mask, targets, outside)
     none = targets == mask.sum(axis=1)
     fits_outside = outside and bool(none.any())
     options = np.column_stack([mask, np.full(len(mask), fits_outside)])
-    _check_finite("logprobs", logprobs, options)
+    check_finite("logprobs", logprobs, options)
     places = np.where(none, mask.shape[1], targets)
     held = np.where(options, logprobs, 0.0)
 
@@ -214,18 +256,18 @@ def fit_choice(
         utilities = parameters[0] * held
         if position_bias:
             utilities = utilities + parameters[1:]
-        logs = _log_softmax(np.where(options, utilities, -np.inf))
+        logs = log_softmax(np.where(options, utilities, -np.inf))
         residual = np.exp(logs)
         residual[np.arange(len(places)), places] -= 1.0
         gradient = np.array([(residual * held).sum()])
         if position_bias:
             gradient = np.append(gradient, residual.sum(axis=0))
-        return _posterior(logs, places, gradient, parameters - neutral)
+        return posterior(logs, places, gradient, parameters - neutral)
 
     neutral = np.zeros(1 + position_bias * logprobs.shape[1])
     neutral[0] = 1.0  # without evidence nothing is changed
     bounds = [(_FLATTEST, _STEEPEST), *[(None, None)] * (len(neutral) - 1)]
-    found = _minimum(loss, neutral, bounds)
+    found = minimum(loss, neutral, bounds)
     bias = found[1:]
     if position_bias:
         bias = bias - bias[:-1].mean()
@@ -233,72 +275,6 @@ def fit_choice(
     return ChoiceWeights(1.0 / float(found[0]), tuple(bias.tolist()))
 
 
-def _with_outside(utilities: FloatArray, outside: float, mask: BoolArray) -> FloatArray:
-    items = np.where(mask, utilities, -np.inf)
-    return np.concatenate([items, np.full((len(items), 1), outside)], axis=1)
-
-
-def _log_softmax(utilities: FloatArray) -> FloatArray:
-    shifted = utilities - utilities.max(axis=1, keepdims=True)
-    logs: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logs
-
-
-def _posterior(
-    logprobs: FloatArray, places: IntArray, gradient: FloatArray, deviation: FloatArray
-) -> tuple[float, FloatArray]:
-    """Mean log-loss plus the prior's share of one scene, and the gradient of it."""
-    count = len(places)
-    weight = 1.0 / (count * _PRIOR**2)
-    loss = -logprobs[np.arange(count), places].mean() + weight * (deviation @ deviation) / 2
-    return float(loss), gradient / count + weight * deviation
-
-
-def _minimum(
-    loss: Callable[[FloatArray], tuple[float, FloatArray]],
-    start: FloatArray,
-    bounds: list[tuple[float | None, float | None]] | None = None,
-) -> FloatArray:
-    options = {"maxiter": 2_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
-    found: FloatArray = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-    ).x
-    return found
-
-
-def _mean_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of each column; a column that does not vary has scale 1, and its weight stays 0."""
-    mean, scale = values.mean(axis=0), values.std(axis=0)
-    varies = scale > 1e-9 * np.maximum(np.abs(mean), 1.0)
-    return mean, np.where(varies, scale, 1.0)
-
-
-def _check_choices(mask: BoolArray, targets: IntArray, outside: bool) -> None:
-    if mask.ndim != 2 or targets.shape != mask.shape[:1] or not len(targets):
-        raise DataError(
-            f"mask has shape {mask.shape} and targets {targets.shape}: give (S, K) and (S,) with "
-            "at least one scene"
-        )
-    counts = mask.sum(axis=1)
-    if (mask != (np.arange(mask.shape[1]) < counts[:, None])).any():
-        raise DataError("mask has gaps: a list takes the first places of its row")
-    wrong = (targets < 0) | (targets > counts - (not outside)) | (counts + outside == 0)
-    if wrong.any():
-        row = int(wrong.argmax())
-        ends = f"0..{counts[row] - 1}" + (f", or {counts[row]} for none of these" * outside)
-        raise DataError(
-            f"target {int(targets[row])} of scene {row} is not on its list of {counts[row]} items "
-            f"(valid: {ends})"
-        )
-
-
-def _check_finite(name: str, values: FloatArray, mask: BoolArray) -> None:
-    if values.shape != mask.shape:
-        raise DataError(f"{name} have shape {values.shape}, expected {mask.shape}")
-    bad = mask & ~np.isfinite(values)
-    if bad.any():
-        row, place = (int(i) for i in np.argwhere(bad)[0])
-        raise DataError(
-            f"{name} of scene {row}, place {place} is {values[row, place]}: scores must be finite. "
-            "Look at the texts and the precision of the model."
-        )
+def _held(mask: BoolArray, *values: FloatArray) -> list[FloatArray]:
+    """With 0 where there is no item."""
+    return [np.where(mask, own, 0.0) for own in values]
