@@ -18,6 +18,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_phases = 0
+
+
+def in_phase() -> bool:
+    """Whether a phase is under way: a second bar would be drawn over its own, and where it is quiet
+    none is wanted."""
+    return _phases > 0
+
 
 class _Rate(ProgressColumn):
     """Units a second since the start."""
@@ -45,8 +53,18 @@ class Display:
             TextColumn("{task.description:<14}"), BarColumn(bar_width=14), MofNCompleteColumn(),
             _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, console=self.console, disable=self.quiet) as bars:
+        with Progress(*columns, console=self.console, disable=self.quiet) as bars, _counted():
             task = bars.add_task(name, total=total, unit=unit)
             yield lambda done: bars.advance(task, done)
             # Sessions that end early leave fewer steps than were planned.
             bars.update(task, total=bars.tasks[0].completed)
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    global _phases
+    _phases += 1
+    try:
+        yield
+    finally:
+        _phases -= 1

@@ -164,7 +164,7 @@ class TestLikelihood:
 
 
 class TestAffinity:
-    TRUE = AffinityWeights(1.4, -0.6, outside=0.7)
+    TRUE = AffinityWeights(1.4, -0.6, outside=4.0)
 
     def drawn(self, n: int, weights: AffinityWeights = TRUE):
         """Lists of two to five items and what users with these weights took from them."""

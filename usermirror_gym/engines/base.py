@@ -45,6 +45,12 @@ class Engine(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """``model_id`` and what tells weights of the same name apart: what is computed from hidden
+        states is kept under it."""
+        ...
+
+    @property
     def context_length(self) -> int:
         """The most tokens one question may have."""
         ...

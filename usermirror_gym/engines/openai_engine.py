@@ -90,6 +90,11 @@ class OpenAIEngine:
         return server_model_id(self._model)
 
     @property
+    def fingerprint(self) -> str:
+        """``model_id``: nothing more is known of a model behind a server."""
+        return self.model_id
+
+    @property
     def context_length(self) -> int:
         """The most tokens one question may have, as it was set."""
         return self._context_length

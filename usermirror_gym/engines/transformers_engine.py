@@ -20,7 +20,7 @@ from usermirror_gym.engines.adapters import (
 )
 from usermirror_gym.engines.answers import Answer, Scorer
 from usermirror_gym.engines.base import OptionScores, StatePart
-from usermirror_gym.engines.checkpoints import resolve_checkpoint
+from usermirror_gym.engines.checkpoints import files_stamp, resolve_checkpoint
 from usermirror_gym.engines.encoding import EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.types import Float32Array, FloatArray, Prompt
@@ -114,6 +114,11 @@ class TransformersEngine:
         content), and their precision, for logs."""
         name = Path(self._name).name if Path(self._name).exists() else self._name
         return f"{name}{self._trained_parts}/{self._dtype}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """``model_id`` with a hash of names, sizes and times of the files of the weights."""
+        return f"{self.model_id}#{files_stamp(self._path)}"
 
     @cached_property
     def context_length(self) -> int:

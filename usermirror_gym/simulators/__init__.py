@@ -1,5 +1,7 @@
 """How the user chooses: simulators behind one protocol."""
 
+from usermirror_gym.simulators.affinity import AffinitySimulator
+from usermirror_gym.simulators.affinity_head import AffinityHead
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
@@ -10,10 +12,11 @@ from usermirror_gym.simulators.registry import (
     available_simulators,
     make_simulator,
 )
-from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
+from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
 __all__ = [
-    "DEFAULT_SIMULATOR", "BiasRatings", "ChoiceBatch", "ChoiceWeights", "LettersSimulator",
-    "LikelihoodSimulator", "LikelihoodWeights", "OptionsSimulator", "PopularityChooser",
-    "RatingModel", "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
+    "DEFAULT_SIMULATOR", "AffinityHead", "AffinitySimulator", "AffinityWeights", "BiasRatings",
+    "ChoiceBatch", "ChoiceWeights", "LettersSimulator", "LikelihoodSimulator", "LikelihoodWeights",
+    "OptionsSimulator", "PopularityChooser", "RatingModel", "UniformChooser", "UserSimulator",
+    "available_simulators", "make_simulator",
 ]  # fmt: skip

@@ -72,15 +72,29 @@ class AffinityHead:
         _check_arrays(self)
 
     @property
+    def d(self) -> int:
+        """Numbers of a taste."""
+        return self.history.shape[1]
+
+    @property
     def history_lines(self) -> int:
         """Most lines of the memory that count."""
         return len(self.lags)
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits of what turns states into vectors: all but the lags."""
+        """Sixteen hexadecimal digits of everything."""
+        return self._digest(_ARRAYS)
+
+    @property
+    def vectors_digest(self) -> str:
+        """Sixteen hexadecimal digits of what :meth:`vectors` depends on: all but the lags."""
+        return self._digest(_ARRAYS[:-1])
+
+    def _digest(self, names: tuple[str, ...]) -> str:
         content = hashlib.sha256(json.dumps(self.parts).encode())
-        for name in ("mean", "history", "option", "bias"):
+        for name in names:
+            content.update(f"{name} {getattr(self, name).shape}".encode())
             content.update(getattr(self, name).tobytes())
         return content.hexdigest()[:16]
 

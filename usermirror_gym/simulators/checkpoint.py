@@ -10,6 +10,8 @@
     full weights.
 ``head.safetensors``
     options readout: ``weight`` (hidden,) and ``bias`` (1,), float32.
+``affinity.safetensors``
+    affinity readout: see :mod:`usermirror_gym.simulators.affinity_head`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.hub import fetch_from_hub, hub_file, network_is_off
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
+from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS
 from usermirror_gym.simulators.settings import checked_settings
 
 SIMULATOR_FILE = "simulator.yaml"
@@ -142,7 +145,7 @@ def _read(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} sets {name!r}, which follows from the folder's files")
     if (folder / ADAPTER_CONFIG).is_file():
         content["adapter"] = str(folder)
-    if (folder / HEAD_WEIGHTS).is_file():
+    if any((folder / name).is_file() for name in (HEAD_WEIGHTS, AFFINITY_WEIGHTS)):
         content["head"] = str(folder)
     if "checkpoint" not in content:
         if not (folder / "config.json").is_file():

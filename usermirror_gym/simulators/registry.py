@@ -14,16 +14,19 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines import load_engine
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS, adapter_files, content_hash, head_files
 from usermirror_gym.engines.base import Engine
+from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
 from usermirror_gym.scenes.text import domain_text
+from usermirror_gym.simulators.affinity import AffinitySimulator
+from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
-from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
+from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
 DEFAULT_SIMULATOR = "smollm2-likelihood"
 CLASSIC = ("popularity", "uniform")
@@ -68,18 +71,16 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
 def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     """The simulator that the settings describe; its weights are loaded at the first question."""
     builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
-    if settings.readout == "options" and settings.head is None:
-        raise ConfigError(
-            f"readout 'options' needs a trained option head ({HEAD_WEIGHTS}), and "
-            f"{settings.adapter or settings.checkpoint!r} has none: train one with the objective "
-            "'options', or use 'likelihood' or 'letters'"
-        )
+    folder = _head_folder(settings)
     engine = _engine(settings)
+    if settings.readout == "affinity":
+        assert folder is not None
+        return AffinitySimulator(
+            engine, builder, read_head(folder), _utility_weights(AffinityWeights, settings),
+            cache=cache_folder() / "item-vectors",
+        )  # fmt: skip
     if settings.readout == "likelihood":
-        weights = _of_settings(LikelihoodWeights, settings)
-        if not settings.outside_option:
-            weights = replace(weights, outside=None)
-        return LikelihoodSimulator(engine, builder, weights)
+        return LikelihoodSimulator(engine, builder, _utility_weights(LikelihoodWeights, settings))
     kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
     return kind(
         engine,
@@ -89,7 +90,27 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     )
 
 
+def _head_folder(settings: LLMSettings) -> Path | None:
+    """Where the head of the readout is; ``None`` if the readout has none."""
+    files = {"options": HEAD_WEIGHTS, "affinity": AFFINITY_WEIGHTS}
+    if settings.readout not in files:
+        return None
+    if settings.head is None:
+        raise ConfigError(
+            f"readout {settings.readout!r} needs a trained head ({files[settings.readout]}), and "
+            f"{settings.adapter or settings.checkpoint!r} has none: train one with the objective "
+            f"{settings.readout!r}, or use 'likelihood' or 'letters'"
+        )
+    return Path(settings.head).expanduser()
+
+
 T = TypeVar("T")
+W = TypeVar("W", LikelihoodWeights, AffinityWeights)
+
+
+def _utility_weights(kind: type[W], settings: LLMSettings) -> W:
+    weights = _of_settings(kind, settings)
+    return weights if settings.outside_option else replace(weights, outside=None)
 
 
 def _of_settings(kind: type[T], settings: LLMSettings) -> T:

@@ -9,7 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptConfig, PromptForm
-from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
+from usermirror_gym.simulators.utility import (
+    AffinityWeights,
+    ChoiceWeights,
+    LikelihoodWeights,
+)
 
 
 class LLMSettings(BaseModel):
@@ -22,8 +26,8 @@ class LLMSettings(BaseModel):
     adapter: str | None = None
     """Folder of a LoRA adapter to these weights; a simulator's folder implies its own."""
     head: str | None = None
-    """options: folder of the option head; a simulator's folder implies its own."""
-    readout: Literal["letters", "likelihood", "options"] = "letters"
+    """options, affinity: folder of the head; a simulator's folder implies its own."""
+    readout: Literal["letters", "likelihood", "options", "affinity"] = "letters"
     form: PromptForm = PromptConfig.form
     history_lines: int = PromptConfig.history_lines
     drop_lines: int = PromptConfig.drop_lines
@@ -36,12 +40,16 @@ class LLMSettings(BaseModel):
     """letters, options: see ChoiceWeights, for the next one too."""
     position_bias: tuple[float, ...] = ChoiceWeights.position_bias
     conditional: float = LikelihoodWeights.conditional
-    """likelihood: see LikelihoodWeights, for the next five too."""
+    """likelihood: see LikelihoodWeights, for the next four and ``outside`` too."""
     unconditional: float = LikelihoodWeights.unconditional
     conditional_per_token: float = LikelihoodWeights.conditional_per_token
     unconditional_per_token: float = LikelihoodWeights.unconditional_per_token
     tokens: float = LikelihoodWeights.tokens
+    affinity: float = AffinityWeights.affinity
+    """affinity: see AffinityWeights, for the next one and ``outside`` too."""
+    appeal: float = AffinityWeights.appeal
     outside: float | None = LikelihoodWeights.outside
+    """likelihood, affinity: utility of *none of these*."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the engine: dtype, device ..."""
 

@@ -1,0 +1,128 @@
+"""What a trained head makes of the lines of items: each line is read by the LLM once.
+
+A line is known by its text: items that read alike share a row, an edited title is another line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.progress import Display, in_phase
+from usermirror_gym.scenes.prompt import PromptBuilder
+from usermirror_gym.simulators.affinity_head import AffinityHead
+from usermirror_gym.simulators.vector_store import VectorStore
+from usermirror_gym.types import PAD, FloatArray, IntArray, Prompt
+
+_FORMAT = 1
+_BLOCK = 128
+"""Lines per call of the engine; what was read is saved in between."""
+_LONG = 256
+"""From so many new lines on there is a progress bar."""
+
+
+class ItemVectors:
+    """Vectors of the items of one data set, read when they are first asked for.
+
+    Args:
+        engine: reads the lines.
+        builder: words them, as the likelihood readout does about nobody.
+        head: makes vectors of what the engine read.
+        cache: folder of the files that keep them; ``None`` keeps nothing.
+    """
+
+    def __init__(
+        self, engine: Engine, builder: PromptBuilder, head: AffinityHead, cache: Path | None
+    ) -> None:
+        self._engine, self._builder, self._head = engine, builder, head
+        self._cache = cache
+        self._store: VectorStore | None = None
+        self._row_of = np.full(1, PAD, np.int64)  # by item; -1: not asked for yet
+
+    def history(self, items: IntArray) -> FloatArray:
+        """``(..., d)`` of items as lines of the memory; zeros for padding."""
+        return self._columns(items, 0, self._head.d)
+
+    def option(self, items: IntArray) -> FloatArray:
+        """``(..., d)`` of items as options; zeros for padding."""
+        return self._columns(items, self._head.d, 2 * self._head.d)
+
+    def appeal(self, items: IntArray) -> FloatArray:
+        """``(...)`` of items as options; 0 for padding."""
+        return self._columns(items, 2 * self._head.d, 2 * self._head.d + 1)[..., 0]
+
+    def unread(self, items: IntArray) -> IntArray:
+        """Which of these items have no vectors yet, ascending."""
+        largest = int(items.max(initial=0))
+        if largest >= len(self._row_of):
+            more = np.full(largest + 1 - len(self._row_of), -1, np.int64)
+            self._row_of = np.concatenate([self._row_of, more])
+        unread: IntArray = np.unique(items[self._row_of[items] < 0])
+        return unread
+
+    def read(self, items: IntArray) -> IntArray:
+        """Make the vectors of these items, or take them from the file.
+
+        Args:
+            items: ``(n,)`` different ones, as :meth:`unread` gives them.
+
+        Returns:
+            ``(n,)`` tokens that were computed for each; 0 if its line was known.
+        """
+        asked = self._builder.unconditional(tuple(items.tolist()))
+        if self._store is None:
+            self._store = VectorStore(2 * self._head.d + 1, self._file(asked.answer_prefix))
+        unknown = self._store.unknown(asked.options)
+        with _progress(len(unknown)) as told:
+            for start in range(0, len(unknown), _BLOCK):
+                self._learn(self._store, asked, unknown[start : start + _BLOCK], told)
+        self._row_of[items] = self._store.rows(asked.options)
+        costs = {line: self._cost(asked, line) for line in unknown}
+        return np.array([costs.pop(line, 0) for line in asked.options], np.int64)
+
+    def _learn(
+        self, store: VectorStore, asked: Prompt, lines: list[str], told: Callable[[int], None]
+    ) -> None:
+        began = time.perf_counter()
+        states = self._engine.line_states(
+            lines, head=asked.answer_prefix, parts=self._head.parts, progress=told
+        )
+        vectors = self._head.vectors(states)
+        table = np.concatenate([vectors.history, vectors.option, vectors.appeal[:, None]], axis=1)
+        store.add(lines, table, time.perf_counter() - began)
+
+    def _cost(self, asked: Prompt, line: str) -> int:
+        return self._engine.count_tokens(Prompt((), asked.answer_prefix, (line,)))
+
+    def _columns(self, items: IntArray, start: int, stop: int) -> FloatArray:
+        if self._store is None:  # nothing but padding was ever asked for
+            return np.zeros((*items.shape, stop - start))
+        found: FloatArray = self._store.vectors[self._row_of[items], start:stop]
+        return found
+
+    def _file(self, first_words: str) -> Path | None:
+        if self._cache is None:
+            return None
+        engine = self._engine
+        told = [_FORMAT, engine.fingerprint, self._head.vectors_digest, first_words]
+        key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+        name = re.sub(r"[^A-Za-z0-9]+", "-", engine.model_id).strip("-")[:40]
+        return self._cache / f"{name}-{key}.npz"
+
+
+@contextmanager
+def _progress(lines: int) -> Iterator[Callable[[int], None]]:
+    """A bar if it takes long and is not part of something that shows its own."""
+    if lines < _LONG or in_phase():
+        yield lambda done: None
+        return
+    with Display().phase("reading items", lines, "items") as told:
+        yield told
