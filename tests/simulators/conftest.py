@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ class ArithmeticEngine:
         self.context_length = context_length
         self.taste = taste
         self.asked: list[Prompt] = []
+        self.lines: list[str] = []
 
     def count_tokens(self, prompt: Prompt) -> int:
         texts = [prompt.answer_prefix, *(m.content for m in prompt.messages)]
@@ -39,6 +41,27 @@ class ArithmeticEngine:
     def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         self.asked += prompts
         return [self._letters(p) for p in prompts]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model_id
+
+    def line_states(
+        self,
+        lines: Sequence[str],
+        *,
+        head: str,
+        parts: Sequence[tuple[int, str]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> np.ndarray:
+        """Two numbers per part that belong to the line, whatever the others are."""
+        self.lines += lines
+        progress(len(lines))
+        states = []
+        for line in lines:
+            digest = hashlib.sha256((head + line).encode()).digest()
+            states.append([digest[2 * layer + i] / 128 - 1 for layer, _ in parts for i in (0, 1)])
+        return np.array(states, np.float32)
 
     def _letters(self, prompt: Prompt) -> OptionScores:
         """Letter j (A = 0) has probability proportional to 1 / (1 + j), whatever it stands for."""
