@@ -123,13 +123,26 @@ def test_half_precision_is_close_and_float32(engine):
     assert 0 < np.abs(half - exact).max() < 0.15
 
 
-def test_progress_and_usage_count_every_line(engine):
+def test_progress_counts_every_line(engine):
     subject, told = engine(batch_tokens=40), []
     subject.line_states(LINES, head=HEAD, parts=PARTS, progress=told.append)
     assert sum(told) == len(LINES)
     assert len(told) > 1
-    assert subject.usage.questions == len(LINES)
-    assert subject.usage.computed_tokens > len(LINES) * len(subject._tokenizer(HEAD)["input_ids"])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "mamba"])
+def test_sharing_the_first_words_saves_tokens_and_changes_nothing(engine, kind):
+    sharing, plain = engine(kind), engine(kind, reuse_prefix=False)
+    states = sharing.line_states(LINES, head=HEAD, parts=PARTS)
+    np.testing.assert_allclose(
+        states, plain.line_states(LINES, head=HEAD, parts=PARTS), rtol=1e-4, atol=1e-5
+    )
+    assert sharing.usage.questions == plain.usage.questions == len(LINES)
+    head = len(plain._tokenizer(HEAD)["input_ids"])
+    saved = plain.usage.computed_tokens - sharing.usage.computed_tokens
+    expected = {"gemma2": 0, "mamba": 0}  # a window of 24 tokens; no keys and values
+    assert saved == expected.get(kind, (len(LINES) - 1) * head)
+    assert plain.usage.computed_tokens == plain.usage.prompt_tokens == sharing.usage.prompt_tokens
 
 
 def test_no_lines_no_states(engine):

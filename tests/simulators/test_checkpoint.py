@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,6 +13,9 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines import hub
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.simulators import (
+    AffinityHead,
+    AffinitySimulator,
+    AffinityWeights,
     LettersSimulator,
     LikelihoodSimulator,
     available_simulators,
@@ -19,6 +23,7 @@ from usermirror_gym.simulators import (
     make_simulator,
     registry,
 )
+from usermirror_gym.simulators.affinity_head import read_head, write_head
 from usermirror_gym.simulators.checkpoint import fetch_simulator, read_simulator, write_simulator
 from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
 
@@ -118,6 +123,64 @@ class TestReading:
             read_simulator("tiny-ml100")
         with pytest.raises(CheckpointError, match=r"has no simulator\.yaml"):
             read_simulator(tmp_path)
+
+
+TASTE = {"affinity": 0.75, "appeal": -0.125, "outside": 2.5}
+
+
+class TestAffinity:
+    """A folder with an affinity head."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        rng = np.random.default_rng(0)
+        arrays = (rng.normal(size=shape) for shape in ((4,), (4, 2), (4, 2), (4,), (20,)))
+        write_head(tmp_path / "taste", AffinityHead(((1, "mean"),), *arrays))
+        settings = {"checkpoint": "smollm2-135m-instruct", "readout": "affinity"}
+        write_simulator(tmp_path / "taste", {**settings, "history_lines": 20, **TASTE})
+        return tmp_path / "taste"
+
+    def test_is_made_as_it_says(self, folder: Path, split: TimeSplit) -> None:
+        assert read_simulator(folder)["head"] == str(folder)
+        made = make_simulator(str(folder), split)
+        assert isinstance(made, AffinitySimulator)
+        assert made.weights == AffinityWeights(**TASTE)
+        assert made.head.digest == read_head(folder).digest
+        assert made.builder.config.history_lines == 20
+        assert made.engine.model_id == "smollm2-135m-instruct/float32"
+
+    def test_an_adapter_may_stand_beside_the_head(self, folder: Path, split: TimeSplit) -> None:
+        adapter_in(folder)
+        made = make_simulator(str(folder), split)
+        assert made.engine.model_id.startswith("smollm2-135m-instruct+taste@")
+
+    def test_options_override(self, folder: Path, split: TimeSplit) -> None:
+        forced = make_simulator(str(folder), split, outside_option=False, affinity=3.0)
+        assert forced.weights == AffinityWeights(3.0, -0.125, None)
+        with pytest.raises(ConfigError, match="history_lines is 50"):
+            make_simulator(str(folder), split, history_lines=50)
+        likelihood = make_simulator(str(folder), split, readout="likelihood")
+        assert isinstance(likelihood, LikelihoodSimulator)
+
+    def test_vectors_are_kept_in_the_cache_folder(
+        self, folder: Path, split: TimeSplit, monkeypatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("USERMIRROR_CACHE", str(tmp_path / "cache"))
+        made = make_simulator(str(folder), split)
+        assert made.cache == tmp_path / "cache" / "item-vectors"
+
+    def test_without_a_head_it_says_what_to_do(self, folder: Path, split: TimeSplit) -> None:
+        (folder / "affinity.safetensors").unlink()
+        with pytest.raises(ConfigError, match=r"'affinity' needs a trained head \(affinity\.safe"):
+            make_simulator(str(folder), split)
+        with pytest.raises(ConfigError, match="'options' needs a trained head"):
+            make_simulator(str(folder), split, readout="options")
+        with pytest.raises(CheckpointError, match=r"has no affinity\.safetensors"):
+            make_simulator(str(folder), split, head=str(folder))
+
+    def test_the_head_is_no_setting_of_the_file(self, folder: Path) -> None:
+        with pytest.raises(ConfigError, match="head = '/a' cannot be written"):
+            write_simulator(folder, {"readout": "affinity", "head": "/a"})
 
 
 class TestMaking:

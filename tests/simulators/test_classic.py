@@ -125,7 +125,7 @@ class TestByName:
             UnknownNameError, match=r"TransformersEngine setting 'precision'.*dtype"
         ):
             make_simulator("smollm2-letters", split, engine={"precision": "int8"})
-        with pytest.raises(ConfigError, match=r"trained option head.*smollm2-135m-instruct"):
+        with pytest.raises(ConfigError, match=r"trained head \(head\.saf.*smollm2-135m-instruct"):
             make_simulator("smollm2-likelihood", split, readout="options")
         with pytest.raises(ConfigError, match=r"'uniform'.*unexpected keyword.*'scale'"):
             make_simulator("uniform", split, scale=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -74,6 +75,7 @@ def line_states(
     parts: Sequence[StatePart],
     *,
     batch_tokens: int,
+    share_head: bool,
     progress: Callable[[int], None],
 ) -> Float32Array:
     """``(n, F)`` hidden states of the n options of a question, none of which sees the others.
@@ -83,19 +85,41 @@ def line_states(
         question: the head as prefix, the lines as options.
         parts: what is read of each line; F is their number times the model's width.
         batch_tokens: padded tokens of one forward pass.
+        share_head: compute the head once and reuse its keys and values, on a model for which that
+            is exact.
         progress: told how many lines were read since the last call.
     """
-    start = len(question.prefix)
-    rows = [question.prefix + line for line in question.options]
+    run: Callable[..., Any] = partial(model.base_model, output_hidden_states=True)
+    start, rows = len(question.prefix), [question.prefix + line for line in question.options]
+    if share_head:
+        run = _behind(run, question.prefix, model.device)
+        start, rows = 0, list(question.options)
     width = model.config.get_text_config(decoder=True).hidden_size
     states = np.zeros((len(rows), len(parts) * width), np.float32)
-    run = partial(model.base_model, output_hidden_states=True)
     for batch, out in padded_batches(run, rows, batch_tokens, model.device):
         ends = torch.tensor([len(rows[i]) - 1 for i in batch], device=model.device)
         pooled = [_pooled(out.hidden_states[layer], pool, start, ends) for layer, pool in parts]
         states[batch] = torch.cat(pooled, dim=1).cpu().numpy()
         progress(len(batch))
     return states
+
+
+@torch.inference_mode()
+def _behind(
+    run: Callable[..., Any], prefix: Sequence[int], device: torch.device
+) -> Callable[..., Any]:
+    """``run`` for rows that all stand behind one prefix, whose keys and values are computed now."""
+    cache = run(input_ids=torch.tensor([prefix], device=device), use_cache=True).past_key_values
+
+    def run_behind(input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any) -> Any:
+        ours = copy.deepcopy(cache)
+        ours.batch_repeat_interleave(len(input_ids))
+        before = attention_mask.new_ones(len(input_ids), len(prefix))
+        mask = torch.cat([before, attention_mask], dim=1)
+        settings.update(past_key_values=ours, use_cache=True)
+        return run(input_ids=input_ids, attention_mask=mask, **settings)
+
+    return run_behind
 
 
 def _pooled(hidden: torch.Tensor, pool: str, start: int, ends: torch.Tensor) -> torch.Tensor:

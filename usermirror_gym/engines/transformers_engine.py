@@ -204,11 +204,13 @@ class TransformersEngine:
         question = self._encoder.encode(Prompt((), head, tuple(lines), "lines"))
         check_lines(lines, question, self.context_length)
         with self._lock:
-            begin, batch_tokens = time.perf_counter(), self._sizes()[0]
+            begin = time.perf_counter()
+            share = self._reuse and self._tree is not None and question.longest <= self._tree_length
             states = line_states(
-                self._model, question, parts, batch_tokens=batch_tokens, progress=progress
-            )
-            self._count_lines_read(question, time.perf_counter() - begin)
+                self._model, question, parts, batch_tokens=self._sizes()[0], share_head=share,
+                progress=progress,
+            )  # fmt: skip
+            self._count_lines(question, share, time.perf_counter() - begin)
         return states
 
     def generate(
@@ -298,11 +300,11 @@ class TransformersEngine:
         self.usage.computed_tokens += sum(a.computed for a in answers.values())
         self.usage.seconds += seconds
 
-    def _count_lines_read(self, question: EncodedPrompt, seconds: float) -> None:
-        tokens = sum(len(question.prefix) + len(line) for line in question.options)
-        self.usage.questions += len(question.options)
-        self.usage.prompt_tokens += tokens
-        self.usage.computed_tokens += tokens
+    def _count_lines(self, question: EncodedPrompt, head_is_shared: bool, seconds: float) -> None:
+        n, head = len(question.options), len(question.prefix)
+        self.usage.questions += n
+        self.usage.prompt_tokens += question.whole + (n - 1) * head
+        self.usage.computed_tokens += question.whole + (0 if head_is_shared else (n - 1) * head)
         self.usage.seconds += seconds
 
     @cached_property

@@ -68,7 +68,7 @@ class AffinitySimulator:
                 f"{head.history_lines} lines: use at most so many"
             )
         self.engine, self.builder = engine, builder
-        self.head, self.weights = head, weights
+        self.head, self.weights, self.cache = head, weights, cache
         self._lag_weights = head.lag_weights(lines)  # (n + 1, n)
         self._items = ItemVectors(engine, builder, head, cache)
 
