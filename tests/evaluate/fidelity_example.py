@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from usermirror_gym.evaluate.bars import bars
+
 CHOOSERS = (
     ("smollm2-ml100k", "simulator", 0.472, 1.241), ("swapped history", "swapped", 0.341, 1.442),
     ("untrained", "base", 0.391, 1.391), ("uniform", "control", 0.2, 1.609),
@@ -26,8 +28,8 @@ def block(mean: float, half: float | None = 0.02) -> dict[str, float | None]:
 def example_card(choosers: tuple[tuple[str, str, float, float], ...] = CHOOSERS) -> dict[str, Any]:
     """The content of ``card.json``; paired intervals reach 0.015 to both sides."""
     _, _, accuracy, loss = choosers[0]
-    return {
-        "format": 1,
+    card = {
+        "format": 2,
         "simulator": {
             "name": choosers[0][0], "model": "likelihood(smollm2+adapter 1a2b3c4d, session)",
             "options": {"readout": "likelihood", "engine": {"dtype": "float32"}},
@@ -57,7 +59,8 @@ def example_card(choosers: tuple[tuple[str, str, float, float], ...] = CHOOSERS)
             ],
         },
         "order": {
-            "permutations": 4, "mean_change": 0.021, "argmax_flips": 0.061,
+            "permutations": 4, "mean_change": block(0.021, 0.004),
+            "argmax_flips": block(0.061, 0.02), "positions": _places(),
             "duplicates_max_difference": 2e-7,
             "averaged": [
                 {"r": 1, "accuracy": 0.472, "log_loss": 1.241, "mean_change": 0.021},
@@ -70,10 +73,12 @@ def example_card(choosers: tuple[tuple[str, str, float, float], ...] = CHOOSERS)
             {"name": "inflated counts", "n": 200, "change": block(0.013, 0.006), "rises": 0.71},
             {"name": "duplicated text", "n": 200, "change": block(-0.05, 0.02), "rises": 0.1},
         ],
+        "bars": [],
         "verdict": ["It names the right item."],
         "versions": {"python": "3.12.3", "usermirror-gym": "0.1.0"},
         "seconds": 512.3,
     }  # fmt: skip
+    return card | {"bars": bars(card)}
 
 
 def _chooser(name: str, kind: str, accuracy: float, loss: float) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def _chooser(name: str, kind: str, accuracy: float, loss: float) -> dict[str, An
             "popularity": _slices(accuracy, loss, low=667, middle=666, high=667),
         },
         "calibration": {
-            "ece": 0.021,
+            "ece": block(0.021, 0.006),
             "bins": [
                 {"low": 0.2 + i / 20, "high": 0.25 + i / 20, "confidence": 0.225 + i / 20,
                  "accuracy": 0.21 + i / 19 + (-1) ** i * 0.02, "n": 133 + (i == 14) * 5}
@@ -104,9 +109,13 @@ def _chooser(name: str, kind: str, accuracy: float, loss: float) -> dict[str, An
             ],
         },
         "entropy": {"mean": 1.21, "real": 1.24},
-        "positions": [0.205, 0.196, 0.202, 0.189, 0.208],
+        "positions": _places(),
         "seconds": 301.5,
     }  # fmt: skip
+
+
+def _places() -> list[dict[str, Any]]:
+    return [block(share, 0.012) for share in (0.205, 0.196, 0.202, 0.189, 0.208)]
 
 
 def _slices(accuracy: float, loss: float, **sizes: int) -> list[dict[str, Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from usermirror_gym.evaluate.bootstrap import UserBootstrap
 from usermirror_gym.evaluate.calibration import (
     calibration,
     entropy,
@@ -14,7 +17,7 @@ from usermirror_gym.evaluate.calibration import (
     positions,
     reliability,
 )
-from usermirror_gym.evaluate.choice_scores import Truth
+from usermirror_gym.evaluate.choice_scores import Truth, forced
 from usermirror_gym.scenes import Scene
 
 
@@ -33,6 +36,10 @@ def world(s: int, sharpness: float, seed: int = 0) -> tuple[np.ndarray, Truth, l
         for u, row, t in zip(users, slates, targets, strict=True)
     ]
     return said, Truth.of(scenes), scenes
+
+
+def value(found: dict, name: str = "ece") -> float:
+    return found[name]["mean"]
 
 
 def test_two_bins_by_hand() -> None:
@@ -74,31 +81,32 @@ def test_a_calibrated_chooser_is_within_the_noise_and_a_sure_one_is_not() -> Non
     for s in (400, 3000):
         fair = calibration(*world(s, 1.0)[:2])
         sure = calibration(*world(s, 2.5)[:2])
-        assert fair["ece"] <= fair["if_calibrated"]["high"]
-        assert sure["ece"] > 2 * sure["if_calibrated"]["high"]
-        assert sure["options_ece"] > 2 * fair["options_ece"]
-        assert sure["outside"]["ece"] > 2 * fair["outside"]["ece"]
+        assert value(fair) <= fair["if_calibrated"]["high"]
+        assert value(sure) > 2 * sure["if_calibrated"]["high"]
+        assert value(sure, "options_ece") > 2 * value(fair, "options_ece")
+        assert value(sure["outside"]) > 2 * value(fair["outside"])
     few, many = (calibration(*world(s, 1.0)[:2])["if_calibrated"]["mean"] for s in (400, 3000))
     assert few > 2 * many  # noise, and only noise, shrinks with the number of lists
 
 
 def test_the_noise_is_that_of_calibrated_choosers() -> None:
     errors = [calibration(*world(600, 1.0, seed)[:2]) for seed in range(40)]
-    mean = np.mean([e["ece"] for e in errors])
+    mean = np.mean([value(e) for e in errors])
     assert mean == pytest.approx(errors[0]["if_calibrated"]["mean"], rel=0.15)
-    assert np.mean([e["ece"] <= e["if_calibrated"]["high"] for e in errors]) >= 0.85
+    assert np.mean([value(e) <= e["if_calibrated"]["high"] for e in errors]) >= 0.85
 
 
 def test_a_uniform_chooser_is_perfectly_calibrated() -> None:
     _, truth, scenes = world(200, 1.0)
     even = np.full((200, 5), 0.2)
     found = calibration(even, truth)
-    assert found["ece"] == pytest.approx(0)
+    assert value(found) == pytest.approx(0)
     assert len(found["bins"]) == 1
     about = entropy(even, truth, scenes)
     assert about["mean"] == pytest.approx(np.log(4))
     assert about["real"] == pytest.approx(np.log(4))
-    assert positions(even, truth) == pytest.approx([0.25] * 4)
+    places = positions(even, truth, UserBootstrap(truth.users, 10))
+    assert [place["mean"] for place in places] == pytest.approx([0.25] * 4)
 
 
 def test_entropy_says_who_is_too_sure() -> None:
@@ -120,7 +128,44 @@ def test_entropy_of_the_catalogue_by_hand() -> None:
 def test_places_are_of_the_commonest_length() -> None:
     scenes = [Scene(1, (), (), (), s, target=0) for s in ((1, 2), (3, 4), (5, 6, 7))]
     probs = np.array([[0.6, 0.2, 0, 0.2], [0.2, 0.2, 0, 0.6], [0, 0, 0.9, 0.1]])
-    assert positions(probs, Truth.of(scenes)) == pytest.approx([0.625, 0.375])
+    places = positions(probs, Truth.of(scenes), UserBootstrap(np.ones(3, np.int64), 10))
+    assert [place["mean"] for place in places] == pytest.approx([0.625, 0.375])
+
+
+def test_the_interval_of_a_place_is_over_users() -> None:
+    probs, truth, _ = world(400, 1.0)
+    (place, *_) = positions(probs, truth, UserBootstrap(truth.users, 500))
+    expected = UserBootstrap(truth.users, 500).intervals(forced(probs, truth.shown)[:, :1])[0]
+    assert place == pytest.approx(expected._asdict())
+    assert place["low"] < 0.25 < place["high"]
+
+
+def test_intervals_of_the_error_by_hand() -> None:
+    """Two users with one list each: a resample has one of them twice, or both."""
+    truth = Truth(np.array([1, 2]), np.ones((2, 2), bool), np.array([0, 0]))
+    probs = np.array([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]])
+    bootstrap = UserBootstrap(truth.users, 400)
+    found = calibration(probs, truth, bootstrap)
+    # Both are given 0.6, one is right: |0.5 - 0.6|, and 0.4 or 0.6 in a resample of one user.
+    assert found["ece"]["mean"] == pytest.approx(0.1)
+    # Half of the resamples have both, a quarter each of the others: 0.6 is above their mean.
+    assert found["ece"]["high"] == pytest.approx(0.1 + 0.6 - 0.3, abs=0.03)
+    assert found["ece"]["low"] == 0
+    alone = calibration(probs, replace(truth, users=np.array([1, 1])),
+                        UserBootstrap(np.array([1, 1]), 9))  # fmt: skip
+    assert np.isnan(alone["ece"]["low"])
+
+
+def test_intervals_of_the_error_hold_the_truth() -> None:
+    """The true error of a chooser whose logits are 1.6 times too sharp, from very many lists."""
+    truth_of_it = value(calibration(*world(60_000, 1.6, 99)[:2]))
+    intervals = []
+    for seed in range(20):
+        probs, truth, _ = world(600, 1.6, seed)
+        found = calibration(probs, truth, UserBootstrap(truth.users, 200, seed))["ece"]
+        assert found["low"] <= found["mean"] <= found["high"]
+        intervals.append(found["low"] <= truth_of_it <= found["high"])
+    assert np.mean(intervals) >= 0.85
 
 
 def test_without_any_true_item_there_is_nothing_to_say() -> None:

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from usermirror_gym.errors import RunError
+from usermirror_gym.evaluate.bars import bars
 from usermirror_gym.evaluate.fidelity_plots import card_plots
 from usermirror_gym.evaluate.fidelity_report import (
     read_card,
@@ -23,7 +24,12 @@ from usermirror_gym.evaluate.fidelity_report import (
     summary_table,
     write_card,
 )
-from usermirror_gym.evaluate.fidelity_view import chooser_table, rival, sorted_choosers
+from usermirror_gym.evaluate.fidelity_view import (
+    averaged_table,
+    chooser_table,
+    rival,
+    sorted_choosers,
+)
 from usermirror_gym.evaluate.verdict import interval, plus_minus, standing, verdict
 
 spec = importlib.util.spec_from_file_location(
@@ -94,7 +100,7 @@ def test_the_page_holds_every_plot_and_table_and_nothing_from_outside(card: Card
     text = render_html(card)
     page = Page(text)
     assert page.tags.count("svg") == len(card_plots(card)) == 5
-    assert page.tags.count("table") == 6
+    assert page.tags.count("table") == 7
     assert "script" not in page.tags
     assert page.handlers == []
     assert all(r.startswith(("data:", "#")) for r in page.references)
@@ -120,7 +126,7 @@ def test_hostile_names_stay_text(card: Card, tmp_path: Path) -> None:
     assert "[x](" not in text
     assert "`" not in text.replace("\\`", "")
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line[:1] == "|"}
-    assert widths <= {3, 5, 6, 7, 10}
+    assert widths <= {3, 4, 5, 6, 7, 10}
 
 
 PARTS = ("history", "outside", "order", "probes", "paired", "calibration", "slices", "positions")
@@ -137,20 +143,21 @@ def without(card: Card, part: str) -> Card:
 def test_a_card_without_a_part_is_shown_without_it(card: Card, part: str) -> None:
     whole = render_markdown(card)
     without(card, part)
-    card["verdict"] = verdict(card)
+    card |= {"bars": bars(card), "verdict": verdict(card)}
     assert len(render_markdown(card)) < len(whole)
 
 
 def test_a_card_of_hardly_anything_is_a_page(card: Card) -> None:
     for part in PARTS:
         without(card, part)
+    card["bars"] = bars(card)
     card["base"] = None
     card["choosers"] = card["choosers"][:1]
     card["choosers"][0]["overall"]["outside"] = None
     card["verdict"] = verdict(card)
     page = Page(render_html(card))
     assert page.tags.count("svg") == 1
-    assert page.tags.count("table") == 1
+    assert page.tags.count("table") == 2
     assert len(card["verdict"]) == 1
 
 
@@ -237,9 +244,11 @@ def test_the_ladder_falls_only_where_that_is_shown(card: Card) -> None:
 def test_calibration_is_judged_against_chance(card: Card) -> None:
     calibration = card["choosers"][0]["calibration"]
     calibration["if_calibrated"] = {"mean": 0.02, "high": 0.03}
-    assert "0.021, no more than chance explains (up to 0.030" in said(card, "Its likeliest")
-    calibration["ece"] = 0.05
-    assert "0.050, more than chance explains" in said(card, "Its likeliest")
+    assert "0.021 [0.015, 0.027], no more than chance explains (up to 0.030" in said(
+        card, "Its likeliest"
+    )
+    calibration["ece"] = block(0.05, 0.01)
+    assert "0.050 [0.040, 0.060], more than chance explains" in said(card, "Its likeliest")
 
 
 @pytest.mark.parametrize(
@@ -251,10 +260,11 @@ def test_none_of_these_is_judged_against_a_coin(card: Card, auc: float, words: s
 
 
 def test_a_simulator_without_any_order_effect_is_said_to_have_none(card: Card) -> None:
-    card["order"] |= {"mean_change": 0.0, "argmax_flips": 0.0}
-    card["choosers"][0]["positions"] = [0.2] * 5
+    card["order"] |= {"mean_change": block(0.0, None), "argmax_flips": block(0.0, None)}
+    card["choosers"][0]["positions"] = [block(0.2, None)] * 5
     assert "The order of the list changes nothing." in verdict(card)
     assert "It gives all places of the list the same." in verdict(card)
+    assert averaged_table(card) is None
 
 
 def test_choosers_are_sorted_and_marked_by_the_paired_difference(card: Card) -> None:
@@ -304,8 +314,8 @@ def test_numbers_by_hand() -> None:
     [
         (None, "run 'usermirror evaluate' to its end first"),
         ("{", "cannot read"),
-        ("[]", "no fidelity card of format 1"),
-        ('{"format": 2, "choosers": [], "scenes": {}, "simulator": {}}', r"\(format 2\)"),
+        ("[]", "no fidelity card of format 2"),
+        ('{"format": 1, "choosers": [], "scenes": {}, "simulator": {}}', r"\(format 1\)"),
     ],
 )
 def test_what_is_no_card_is_an_error(tmp_path: Path, content: str | None, message: str) -> None:

@@ -85,7 +85,7 @@ def evaluate(
 
 
 def _evaluate(config: object, out: Path | None, console: Console) -> None:
-    from usermirror_gym.evaluate.fidelity_report import summary_table
+    from usermirror_gym.evaluate.fidelity_report import bar_lines, summary_table
     from usermirror_gym.evaluate.fidelity_run import EvaluateConfig, default_folder, evaluate
     from usermirror_gym.progress import Display
 
@@ -93,6 +93,8 @@ def _evaluate(config: object, out: Path | None, console: Console) -> None:
     folder = out or default_folder(config)
     card = evaluate(config, folder, display=Display())
     console.print(summary_table(card))
+    for line in bar_lines(card):
+        console.print(line)
     for sentence in card["verdict"]:
         console.print(f"- {sentence}", markup=False, highlight=False)
     for name in ("card.html", "card.md", "card.json"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from usermirror_gym.evaluate.bootstrap import Interval, UserBootstrap
 from usermirror_gym.evaluate.choice_scores import FLOOR, Truth, forced, likeliest
 from usermirror_gym.scenes import Scene
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
@@ -16,7 +17,9 @@ _CALIBRATED_DRAWS = 200
 _CHOICE_DRAWS = 20
 
 
-def calibration(probs: FloatArray, truth: Truth, seed: int = 0) -> dict[str, Any] | None:
+def calibration(
+    probs: FloatArray, truth: Truth, bootstrap: UserBootstrap | None = None, seed: int = 0
+) -> dict[str, Any] | None:
     """Calibration of the likeliest item in lists that hold the true one; plain types.
 
     The expected calibration error is ``sum_b n_b / n * |accuracy_b - confidence_b|`` over bins b
@@ -26,9 +29,15 @@ def calibration(probs: FloatArray, truth: Truth, seed: int = 0) -> dict[str, Any
     language processing models, EMNLP 2015).  It is above 0 even for a calibrated chooser, because
     the accuracy of a bin is measured on finitely many lists; ``if_calibrated`` says how far.
 
+    Resampling adds the same noise once more, so the percentiles of resampled errors lie too high.
+    The interval reaches up as far as they rise above their mean, and down as far as they rise
+    above the error (the reflected interval of Davison & Hinkley, Bootstrap methods and their
+    application, 1997, eq. 5.6), or to 0 where chance alone explains the error.  The bins stay.
+
     Args:
         probs: ``(S, K + 1)``.
         truth: of the same scenes.
+        bootstrap: over their users; without it there are no intervals.
         seed: of the simulated choices behind ``if_calibrated``.
 
     Returns:
@@ -36,7 +45,7 @@ def calibration(probs: FloatArray, truth: Truth, seed: int = 0) -> dict[str, Any
         95th percentile, of the error if the choices were drawn from these probabilities),
         ``options_ece`` (every item of every list is a forecast: was it the choice?), and
         ``outside``: ``ece`` and ``bins`` with *none of these* among the options, on all lists.
-        ``None`` if no list holds its true item.
+        Errors are intervals.  ``None`` if no list holds its true item.
     """
     rows, held = np.arange(len(truth)), truth.held
     if not held.any():
@@ -50,18 +59,29 @@ def calibration(probs: FloatArray, truth: Truth, seed: int = 0) -> dict[str, Any
     chosen = targets[:, None] == np.arange(shown.shape[1])
     everything = likeliest(probs, truth.offered)[rows, truth.targets]
     top = probs.max(axis=1)
+    top_bins = equal_count_bins(top)
+    of_option = np.nonzero(shown)[0]
+
+    noise = _if_calibrated(confidence, bins, seed)
+
+    def error(
+        said: FloatArray, right: FloatArray, where: IntArray, scene: IntArray, chance: float = 0.0
+    ) -> dict[str, float]:
+        return _error_interval(right - said, where, scene, bootstrap, chance)._asdict()
+
     return {
-        "ece": expected_error(confidence, hit, bins),
-        "if_calibrated": _if_calibrated(confidence, bins, seed),
+        "ece": error(confidence, hit, bins, rows[held], noise["high"]),
+        "if_calibrated": noise,
         "bins": reliability(confidence, hit, bins),
-        "options_ece": expected_error(
-            items[shown], chosen[shown].astype(float), equal_count_bins(items[shown])
+        "options_ece": error(
+            items[shown], chosen[shown].astype(float), equal_count_bins(items[shown]),
+            rows[held][of_option],
         ),
         "outside": {
-            "ece": expected_error(top, everything, equal_count_bins(top)),
-            "bins": reliability(top, everything, equal_count_bins(top)),
+            "ece": error(top, everything, top_bins, rows),
+            "bins": reliability(top, everything, top_bins),
         },
-    }
+    }  # fmt: skip
 
 
 def equal_count_bins(confidence: FloatArray, n: int = BINS) -> IntArray:
@@ -75,6 +95,36 @@ def expected_error(confidence: FloatArray, hit: FloatArray, bins: IntArray) -> f
     """The sum in :func:`calibration`; ``hit`` is 1, 0, or a share where options tie."""
     # n_b times the difference of two means is the difference of two sums.
     return float(np.abs(np.bincount(bins, hit - confidence)).sum() / len(confidence))
+
+
+def _error_interval(
+    excess: FloatArray,
+    bins: IntArray,
+    scenes: IntArray,
+    bootstrap: UserBootstrap | None,
+    chance: float,
+) -> Interval:
+    """The error of N forecasts with its interval, see :func:`calibration`.
+
+    Args:
+        excess: ``(N,)`` hit minus confidence.
+        bins: ``(N,)``.
+        scenes: ``(N,)`` the scene of each forecast.
+        bootstrap: over the users of the scenes.
+        chance: errors up to this one are no evidence of any.
+    """
+    value = float(np.abs(np.bincount(bins, excess)).sum() / len(excess))
+    if bootstrap is None or len(np.unique(bootstrap.user_ids[scenes])) < 2:
+        return Interval(value, np.nan, np.nan)
+    n_scenes, n_bins = len(bootstrap.user_ids), int(bins.max()) + 1
+    cells = np.bincount(scenes * n_bins + bins, excess, n_scenes * n_bins)
+    totals = bootstrap.weights @ cells.reshape(n_scenes, n_bins)
+    counts = bootstrap.weights @ np.bincount(scenes, minlength=n_scenes).astype(np.float64)
+    errors = np.full(len(counts), np.nan)
+    np.divide(np.abs(totals).sum(axis=1), counts, out=errors, where=counts > 0)
+    _, _, high = bootstrap.interval(value, errors)
+    low = 0.0 if value <= chance else max(0.0, 2 * value - high)
+    return Interval(value, low, value + high - float(np.nanmean(errors)))
 
 
 def reliability(confidence: FloatArray, hit: FloatArray, bins: IntArray) -> list[dict[str, Any]]:
@@ -126,12 +176,19 @@ def entropy(
     }
 
 
-def positions(probs: FloatArray, truth: Truth) -> list[float]:
-    """Mean probability of each place among the items, on lists of the commonest length."""
+def positions(
+    probs: FloatArray, truth: Truth, bootstrap: UserBootstrap
+) -> list[dict[str, float]]:  # fmt: skip
+    """Mean probability of each place among the items, on lists of the commonest length.
+
+    Returns:
+        one interval per place; the means add up to 1.
+    """
     sizes = truth.shown.sum(axis=1)
     common = int(np.bincount(sizes).argmax())
-    rows = sizes == common
-    return forced(probs[rows], truth.shown[rows]).mean(axis=0)[:common].tolist()
+    shares = forced(probs, truth.shown)[:, :common]
+    shares[sizes != common] = np.nan
+    return [interval._asdict() for interval in bootstrap.intervals(shares)]
 
 
 def _draw(items: FloatArray, rng: np.random.Generator) -> IntArray:

@@ -27,6 +27,7 @@ from usermirror_gym.evaluate.card_rows import (
 from usermirror_gym.evaluate.choice_scores import Truth, forced_scores
 from usermirror_gym.evaluate.choosers import KINDS
 from usermirror_gym.evaluate.controls import LIST_ONLY, SWAPPED, HistoryHidden, list_controls
+from usermirror_gym.evaluate.fidelity_report import FORMAT
 from usermirror_gym.evaluate.order import order_sensitivity, repeat_difference
 from usermirror_gym.evaluate.outside import detection, ladder
 from usermirror_gym.evaluate.probes import Remake, text_probes
@@ -41,8 +42,9 @@ from usermirror_gym.types import BoolArray, FloatArray
 if TYPE_CHECKING:
     from usermirror_gym.evaluate.fidelity_scenes import CardScenes
 
-FORMAT = 1
 BASE = "base"
+_PHASE = 28
+"""Longest name of a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class _Asker:
     ) -> tuple[FloatArray, float]:
         """Answers and their seconds; ``part`` is a store of its own for other questions."""
         store = self.store / part if self.store is not None and keep else None
-        with self.display.phase(what[:28], len(scenes), "choices") as progress:
+        shown = what if len(what) <= _PHASE else f"{what[: _PHASE - 1]}…"
+        with self.display.phase(shown, len(scenes), "choices") as progress:
             return timed_answer(
                 simulator, scenes, store=store, settings=self.settings, progress=progress,
                 chunk=chunk,
@@ -157,6 +160,7 @@ def fidelity_card(
         "outside": _outside(own, data, truth, bootstrap, ask, simulator, sizes, seed),
         "order": _order(own, scenes, truth, ask, simulator, sizes, seed),
         "probes": _probes(data, scenes, truth, ask, remake, sizes, seed),
+        "bars": [],
         "verdict": [],
         "versions": package_versions(),
         "seconds": time.perf_counter() - started,
@@ -258,7 +262,7 @@ def _order(
     chosen, probs = [scenes[row] for row in rows], own.probs[rows]
     found = order_sensitivity(
         lambda scenes, what: ask(simulator, scenes, what), chosen, _narrowed(probs, chosen),
-        permutations=sizes.permutations, seed=seed,
+        permutations=sizes.permutations, seed=seed, n_resamples=sizes.n_resamples,
     )  # fmt: skip
     few = chosen[: sizes.repeats]
     found["duplicates_max_difference"] = None

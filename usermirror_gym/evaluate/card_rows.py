@@ -62,9 +62,9 @@ def chooser_blocks(
                 "outside": dict(zip(METRICS, own_outside, strict=True)) if leaves(row) else None,
             },
             "slices": own_slices,
-            "calibration": calibration(row.probs, truth, seed),
+            "calibration": calibration(row.probs, truth, bootstrap, seed),
             "entropy": entropy(row.probs, truth, scenes, seed),
-            "positions": positions(row.probs, truth),
+            "positions": positions(row.probs, truth, bootstrap),
             "seconds": row.seconds,
         }
         for row, own_forced, own_outside, own_slices in zip(

@@ -15,10 +15,10 @@ import pyarrow as pa
 from rich.table import Table
 
 from usermirror_gym.errors import ConfigError, RunError
+from usermirror_gym.evaluate.bars import count
 from usermirror_gym.evaluate.bootstrap import UserBootstrap
 from usermirror_gym.evaluate.fidelity_report import read_card, render, view_table
 from usermirror_gym.evaluate.fidelity_view import Cell, View
-from usermirror_gym.evaluate.metric_info import MISSING
 from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.evaluate.verdict import interval, own, pair_standing, points
 from usermirror_gym.files import read_parquet, write_json, write_parquet, write_text
@@ -131,21 +131,22 @@ def card_table(comparison: Mapping[str, Any]) -> View:
         [
             Cell(row["name"]), Cell(f"{row['scenes']:,} {row['source']}"),
             Cell(points(row["accuracy"])), Cell(interval(row["log_loss"], ".3f")),
-            Cell(_number(row["ece"])), Cell(points(row["history"], sign=True)),
-            Cell(interval(row["auc"], ".3f")), Cell(_number(row["mean_change"])),
+            Cell(interval(row["ece"], ".3f")), Cell(points(row["history"], sign=True)),
+            Cell(interval(row["auc"], ".3f")), Cell(interval(row["mean_change"], ".3f")),
+            Cell(row["bars"]),
         ]
         for row in sorted(comparison["cards"], key=_loss)
     ]  # fmt: skip
     return View(
         "One row per simulator",
         ["simulator", "scenes", "accuracy %", "log-loss", "ECE", "own - swapped", "AUC of none",
-         "order"],
+         "order", "bars"],
         rows,
         "Accuracy and log-loss on lists with the true item, none of these left out. ECE: expected "
         "calibration error. own - swapped: points of accuracy that the user's own history is worth "
         "more than another's. AUC of none: whether none of these is likelier where the true item "
-        "is missing. order: mean change of a probability when the list is permuted. Ranges "
-        "are 95% intervals over users.",
+        "is missing. order: mean change of a probability when the list is permuted. bars: how "
+        "much holds of what each card says must hold. Ranges are 95% intervals over users.",
     )  # fmt: skip
 
 
@@ -184,6 +185,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "history": (card["history"] or {}).get("accuracy"),
         "auc": (card["outside"] or {}).get("auc"),
         "mean_change": (card["order"] or {}).get("mean_change"),
+        "bars": count(card),
     }
 
 
@@ -213,7 +215,3 @@ def _read_scores(path: Path) -> pd.DataFrame | None:
 def _loss(row: Mapping[str, Any]) -> float:
     loss = row["log_loss"]["mean"]
     return float("inf") if loss is None else float(loss)
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"

@@ -103,7 +103,7 @@ def reliability_plot(card: Mapping[str, Any]) -> Plot | None:
     return Plot(
         "Do its probabilities mean what they say?",
         f"Each point is {each} lists; on the dashed line, an item given 40% is right in 40%. "
-        f"Expected calibration error {ece:.3f}.",
+        f"Expected calibration error {interval(ece, '.3f')}.",
         "Reliability: " + ", ".join(f"{b['confidence']:.0%} given, {b['accuracy']:.0%} right"
                                     for b in bins),
         draw_svg(draw, 3.6, "reliability"),
@@ -201,16 +201,18 @@ def ladder_plot(card: Mapping[str, Any]) -> Plot | None:
 
 def positions_plot(card: Mapping[str, Any]) -> Plot | None:
     """The mean probability of each place of the list."""
-    shares = own(card)["positions"]
-    k = card["scenes"]["k"]
-    if not shares or not isinstance(k, int):
+    blocks = own(card)["positions"]
+    if not blocks:
         return None
-    shares = shares[:k]
+    shares = [block["mean"] for block in blocks]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.bar(range(1, len(shares) + 1), shares, color=ACCENT, alpha=0.55, width=0.72)
-        axes.axhline(sum(shares) / len(shares), color=MUTED, lw=1, ls="--")
+        for place, block in enumerate(blocks, start=1):
+            if block["low"] is not None:
+                axes.plot([place, place], [block["low"], block["high"]], color=FG, lw=1.4)
+        axes.axhline(1 / len(shares), color=MUTED, lw=1, ls="--")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_locator(MaxNLocator(4))

@@ -25,6 +25,7 @@ from rich.text import Text
 from usermirror_gym.distill.card_markdown import escape
 from usermirror_gym.distill.card_text import flatten
 from usermirror_gym.errors import RunError
+from usermirror_gym.evaluate.bars import count, read_bars
 from usermirror_gym.evaluate.fidelity_plots import card_plots
 from usermirror_gym.evaluate.fidelity_view import (
     KINDS,
@@ -32,6 +33,7 @@ from usermirror_gym.evaluate.fidelity_view import (
     Cell,
     View,
     averaged_table,
+    bar_table,
     chooser_table,
     facts,
     figures,
@@ -45,7 +47,7 @@ from usermirror_gym.evaluate.plots import Plot
 from usermirror_gym.evaluate.verdict import pair_standing, plus_minus
 from usermirror_gym.files import read_json, write_json, write_text
 
-FORMAT = 1
+FORMAT = 2
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+)\\\](?![(:\[])")
 """Escaped brackets around numbers alone, where they cannot begin a link."""
 _SHORT_KINDS = KINDS | {"swapped": "swapped"}
@@ -84,7 +86,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
         raise RunError(f"there is no {path}: run 'usermirror evaluate' to its end first")
     card = read_json(path)
     found = card.get("format") if isinstance(card, dict) else None
-    if found != FORMAT or not {"choosers", "scenes", "simulator"} <= card.keys():
+    if found != FORMAT or not {"bars", "choosers", "scenes", "simulator"} <= card.keys():
         raise RunError(
             f"{path} is no fidelity card of format {FORMAT} (format {found!r}); make it again"
         )
@@ -137,6 +139,18 @@ def summary_table(card: Mapping[str, Any]) -> Table:
     return table
 
 
+def bar_lines(card: Mapping[str, Any]) -> list[Text]:
+    """What must hold and whether it does, for the terminal."""
+    found = read_bars(card)
+    width = max(len(bar.answer) for bar in found)
+    colours = {True: "green", False: "red", None: "dim"}
+    lines = [Text(f"What must hold: {count(card)} do", style="bold")]
+    for bar in found:
+        line = Text.assemble((bar.answer.rjust(width), colours[bar.met]), f"  {bar.name}")
+        lines.append(line.append(f": {bar.measured}" if bar.measured else "", style="dim"))
+    return lines
+
+
 def view_table(view: View) -> Table:
     """Any table of a card for the terminal; intervals stand below their values."""
     table = Table(
@@ -169,7 +183,7 @@ def _view(card: Mapping[str, Any]) -> dict[str, Any]:
     options = flatten(card["simulator"].get("options") or {})
     return {
         "card": card, "kinds": KINDS, "figures": figures(card), "facts": facts(card),
-        "verdict": card["verdict"], "choosers": chooser_table(card),
+        "bars": bar_table(card), "verdict": card["verdict"], "choosers": chooser_table(card),
         "outside": outside_table(card), "slices": slice_table(card),
         "ladder": ladder_table(card), "averaged": averaged_table(card),
         "probes": probe_table(card), "options": options, "versions": versions,
@@ -237,7 +251,7 @@ def _environment(kind: str) -> Environment:
         finalize=escape if kind == "md" else None,
     )  # fmt: skip
     environment.filters |= {"markdown_table": markdown_table}
-    environment.globals |= {"is_words": is_words}
+    environment.globals |= {"is_words": is_words, "marks": MARKS}
     return environment
 
 

@@ -25,6 +25,7 @@ from usermirror_gym.engines import Engine, load_engine
 from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.errors import ConfigError, RunError, UserMirrorError
 from usermirror_gym.evaluate.answers import answer, scene_digest, scenes_digest
+from usermirror_gym.evaluate.bars import bars
 from usermirror_gym.evaluate.card import CardSizes, fidelity_card
 from usermirror_gym.evaluate.choice_scores import METRICS, Truth, forced_scores
 from usermirror_gym.evaluate.compare import SCORES, write_scores
@@ -109,7 +110,7 @@ def evaluate(
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     _claim(folder, _settings(config))
     card = _finished(folder, question) or _card(config, question, folder, display)
-    card["verdict"] = verdict(card)
+    card |= {"bars": bars(card), "verdict": verdict(card)}
     write_card(card, folder)
     return card
 

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from usermirror_gym.evaluate.bars import count, read_bars
 from usermirror_gym.evaluate.metric_info import MISSING
-from usermirror_gym.evaluate.verdict import BETTER, WORSE, interval, own, pair_standing, points
+from usermirror_gym.evaluate.verdict import (
+    BETTER,
+    NO_CHANGE,
+    WORSE,
+    interval,
+    own,
+    pair_standing,
+    points,
+)
 
 KINDS = {
     "simulator": "this simulator", "swapped": "another's history",
@@ -20,12 +29,13 @@ SLICES = {
     "sampler": "Company drawn by", "domain": "Domain", "k": "Options in the list", "user": "User",
     "activity": "Activity of the user", "popularity": "Popularity of the true item",
 }  # fmt: skip
-MARKS = {BETTER: "▲", WORSE: "▼", "": ""}
+MET, MISSED = "met", "missed"
+MARKS = {BETTER: "▲", WORSE: "▼", MET: "✓", MISSED: "✗", "": ""}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as printed, and how it stands against the simulator (``better``, ``worse``, "")."""
+    """A value as printed, and its mark, a key of :data:`MARKS`."""
 
     text: str
     mark: str = ""
@@ -46,6 +56,20 @@ class View:
     note: str = ""
     strong: int | None = None
     """The row to stress."""
+
+
+def bar_table(card: Mapping[str, Any]) -> View:
+    """What must hold, what was measured, and whether it holds."""
+    rows = [
+        [Cell(bar.name), Cell(bar.answer, "" if bar.met is None else MET if bar.met else MISSED),
+         Cell(bar.measured or MISSING)]
+        for bar in read_bars(card)
+    ]  # fmt: skip
+    return View(
+        f"What must hold: {count(card)} do", ["", "holds", "measured"], rows,
+        "Beats: the paired 95% intervals of both differences exclude zero. Not certain: the 95% "
+        "interval reaches over the bar, or there is none.",
+    )  # fmt: skip
 
 
 def chooser_table(card: Mapping[str, Any]) -> View:
@@ -124,8 +148,10 @@ def ladder_table(card: Mapping[str, Any]) -> View | None:
 
 
 def averaged_table(card: Mapping[str, Any]) -> View | None:
-    """What averaging over orders of the list does."""
-    found = (card["order"] or {}).get("averaged") or []
+    """What averaging over orders of the list does; nothing where the order has no effect."""
+    order = card["order"]
+    matters = order and (order["mean_change"]["mean"] or 0.0) >= NO_CHANGE
+    found = (order["averaged"] or []) if matters else []
     rows = [
         [Cell(str(a["r"])), Cell(_share(a["accuracy"])), Cell(_number(a["log_loss"])),
          Cell(_number(a["mean_change"]))]
@@ -164,16 +190,17 @@ def figures(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("real choices", f"{scenes['with_target']:,}"),
         ("accuracy", f"{_share(forced['accuracy']['mean'])} %"),
         ("log-loss", _number(forced["log_loss"]["mean"])),
+        ("of what must hold", count(card)),
     ]
     if me["calibration"]:
-        found.append(("calibration error", _number(me["calibration"]["ece"])))
+        found.append(("calibration error", _number(me["calibration"]["ece"]["mean"])))
     if card["history"]:
         gap = card["history"]["accuracy"]["mean"]
         found.append(("own minus swapped history", f"{100 * gap:+.1f} points"))
     if card["outside"] and card["outside"]["auc"]:
         found.append(("AUC of none of these", _number(card["outside"]["auc"]["mean"])))
     if card["order"]:
-        found.append(("change under a permutation", _number(card["order"]["mean_change"])))
+        found.append(("change under a permutation", _number(card["order"]["mean_change"]["mean"])))
     return found
 
 
@@ -241,7 +268,7 @@ def _chooser_row(chooser: Mapping[str, Any], pair: Mapping[str, Any] | None) -> 
         Cell(interval(pair["log_loss"], ".3f", sign=True), loss) if pair else Cell(""),
         Cell(points({**block["expected_accuracy"], "low": None})),
         Cell(interval({**block["brier"], "low": None}, ".3f")),
-        Cell(_number(calibration["ece"]) if calibration else MISSING),
+        Cell(interval(calibration["ece"], ".3f") if calibration else MISSING),
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from usermirror_gym.evaluate.answers import scene_digest
+from usermirror_gym.evaluate.bootstrap import UserBootstrap
 from usermirror_gym.evaluate.calibration import positions
 from usermirror_gym.evaluate.choice_scores import METRICS, Truth, forced_scores
 from usermirror_gym.evaluate.outside import Ask
@@ -24,7 +25,13 @@ _ARGMAX_TIE = 1e-6
 
 
 def order_sensitivity(
-    ask: Ask, scenes: Sequence[Scene], probs: FloatArray, *, permutations: int, seed: int
+    ask: Ask,
+    scenes: Sequence[Scene],
+    probs: FloatArray,
+    *,
+    permutations: int,
+    seed: int,
+    n_resamples: int = 2000,
 ) -> dict[str, Any]:
     """The same lists in random orders.
 
@@ -33,12 +40,15 @@ def order_sensitivity(
         scenes: S lists whose choice is known.
         probs: ``(S, K + 1)`` its answers to the lists as they are.
         permutations: n random orders of each list; at least 1.
+        seed: of the orders and of the resamples.
+        n_resamples: of the intervals over users.
 
     Returns:
         ``mean_change``: mean absolute difference of an option's probability (*none of these* is
-        one) between the list as it is and permuted.  ``argmax_flips``: share of permuted lists
-        whose likeliest option is not a likeliest one of the list as it is.  ``positions``: mean
-        probability of each place over all permuted lists of the commonest length, items only.
+        one) between the list as it is and permuted, over options, orders and then lists.
+        ``argmax_flips``: share of permuted lists whose likeliest option is not a likeliest one of
+        the list as it is.  ``positions``: mean probability of each place over all permuted lists
+        of the commonest length, items only.  All of these are intervals.
         ``averaged``: what averaging the answers over r of the orders gives (:func:`averaged`).
     """
     truth = Truth.of(scenes)
@@ -48,16 +58,22 @@ def order_sensitivity(
         for n, orders in enumerate(plan, start=1)
     ]
     answers = np.stack([restored(rows, orders) for rows, orders in zip(shown, plan, strict=True)])
-    offered = np.broadcast_to(truth.offered, answers.shape)
     again = np.take_along_axis(probs[None], answers.argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
+    flips = again < probs.max(axis=1) - _ARGMAX_TIE
+    change = np.abs(answers - probs).mean(axis=0)
+    change = np.where(truth.offered, change, 0).sum(axis=1) / truth.offered.sum(axis=1)
+    bootstrap = UserBootstrap(truth.users, n_resamples, seed)
+    of_change, of_flips = bootstrap.intervals(np.column_stack([change, flips.mean(axis=0)]))
     repeated = Truth(*(np.concatenate([column] * permutations) for column in
                        (truth.users, truth.shown, truth.targets)))  # fmt: skip
     return {
         "scenes": len(scenes),
         "permutations": permutations,
-        "mean_change": float(np.abs(answers - probs)[offered].mean()),
-        "argmax_flips": float((again < probs.max(axis=1) - _ARGMAX_TIE).mean()),
-        "positions": positions(np.concatenate(shown), repeated),
+        "mean_change": of_change._asdict(),
+        "argmax_flips": of_flips._asdict(),
+        "positions": positions(
+            np.concatenate(shown), repeated, UserBootstrap(repeated.users, n_resamples, seed)
+        ),
         "averaged": averaged(answers, truth),
     }
 

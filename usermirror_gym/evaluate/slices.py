@@ -72,8 +72,9 @@ def _thirds(values: IntArray, held: BoolArray) -> dict[str, BoolArray]:
     edges = np.quantile(values[held], [1 / 3, 2 / 3])
     third = np.searchsorted(edges, values, side="left")
     members = {name: held & (third == number) for number, name in enumerate(_THIRDS)}
-    return {
-        f"{name} ({values[m].min():,} to {values[m].max():,})": m
-        for name, m in members.items()
-        if m.any()
-    }
+    return {f"{name} ({_range(values[m])})": m for name, m in members.items() if m.any()}
+
+
+def _range(values: IntArray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -16,8 +16,8 @@ Block = Mapping[str, Any]
 """``{"mean", "low", "high"}``; the last two are ``None`` where no interval can be given."""
 
 BETTER, WORSE, OPEN = "better", "worse", ""
-_EVEN = 5e-4
-"""A smaller difference from an even share would be printed as zero."""
+NO_CHANGE = 5e-4
+"""A smaller change of a probability would be printed as zero."""
 _RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
 _GROUPS = (
     ("base", "the untrained model"), ("control", "the controls"),
@@ -122,7 +122,7 @@ def _against(card: Mapping[str, Any], kind: str, words: str) -> str:
 
 def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> str:
     accuracy, loss = standings
-    named = listing([_difference(pair) for pair in pairs])
+    named = _with_numbers(pairs)
     if accuracy == loss == BETTER:
         return f"beats {_named(pairs)} in accuracy and log-loss{_nearest(pairs)}"
     if accuracy == loss == WORSE:
@@ -135,6 +135,14 @@ def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> 
     which, other = ("log-loss", "accuracy") if loss else ("accuracy", "log-loss")
     verb = "beats" if BETTER in standings else "loses to"
     return f"{verb} {named} in {which} only ({other} is not told apart)"
+
+
+def _with_numbers(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """One or two with their differences; of more, their names and the farthest in log-loss."""
+    if len(pairs) <= 2:
+        return listing([_difference(pair) for pair in pairs])
+    far = max(pairs, key=lambda pair: abs(pair["log_loss"]["mean"]))
+    return f"{listing([pair['against'] for pair in pairs])} (farthest: {_difference(far)})"
 
 
 def _named(pairs: Sequence[Mapping[str, Any]]) -> str:
@@ -184,14 +192,14 @@ def _history(card: Mapping[str, Any]) -> str:
 
 def _calibration(card: Mapping[str, Any]) -> str:
     found = own(card)["calibration"]
-    if not found or found["ece"] is None:
+    if not found or found["ece"]["mean"] is None:
         return ""
     total = sum(row["n"] for row in found["bins"])
     said = sum(row["confidence"] * row["n"] for row in found["bins"]) / total
     right = sum(row["accuracy"] * row["n"] for row in found["bins"]) / total
     return (
         f"Its likeliest item is given {said:.1%} on average and is right {right:.1%} of the time; "
-        f"expected calibration error {found['ece']:.3f}{_chance(found)}."
+        f"expected calibration error {interval(found['ece'], '.3f')}{_chance(found)}."
     )
 
 
@@ -200,7 +208,7 @@ def _chance(calibration: Mapping[str, Any]) -> str:
     noise = calibration.get("if_calibrated")
     if not noise:
         return ""
-    more = calibration["ece"] > noise["high"]
+    more = calibration["ece"]["mean"] > noise["high"]
     verb = "more than chance explains" if more else "no more than chance explains"
     return f", {verb} (up to {noise['high']:.3f} if it were calibrated)"
 
@@ -224,26 +232,26 @@ def _ladder(card: Mapping[str, Any]) -> str:
     if len(steps) < 2:
         return ""
     shown = ", ".join(f"{s['lists']} {interval(s['p_none'], '.1f', scale=100)} %" for s in steps)
-    falls = [_fall(before, after) for before, after in pairwise(steps)]
+    falls = [fall(before, after) for before, after in pairwise(steps)]
     lead = f"Mean probability of none of these: {shown}"
-    if all(fall == BETTER for fall in falls):
+    if all(own_fall == BETTER for own_fall in falls):
         return f"{lead}. It falls at every step to better lists."
     found = []
-    for fall, words in (
+    for kind, words in (
         (BETTER, "falls"), (OPEN, "is not shown to fall"), (WORSE, "rises")
     ):  # fmt: skip
         names = [
             f"from {before['lists']} to {after['lists']}"
             for (before, after), own_fall in zip(pairwise(steps), falls, strict=True)
-            if own_fall == fall
+            if own_fall == kind
         ]
         found += [f"{words} {listing(names)}"] if names else []
     return f"{lead}. It {', '.join(found)}."
 
 
-def _fall(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Whether the second probability is shown to be smaller: by the paired interval if there is
-    one, else only where the two intervals lie apart."""
+def fall(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Whether the second of two steps of the ladder is shown to have the smaller probability: by
+    the paired interval if there is one, else only where the two intervals lie apart."""
     if after.get("fall"):
         return standing(after["fall"])
     a, b = before["p_none"], after["p_none"]
@@ -254,34 +262,32 @@ def _fall(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 def _order(card: Mapping[str, Any]) -> str:
     order = card["order"]
-    if not order or order["mean_change"] is None:
+    if not order or order["mean_change"]["mean"] is None:
         return ""
-    change, flips = order["mean_change"], order["argmax_flips"] or 0.0
-    if not change and not flips:
+    change, flips = order["mean_change"], order["argmax_flips"]
+    if not change["mean"] and not flips["mean"]:
         return "The order of the list changes nothing."
-    small = f"{change:.3f}" if change >= _EVEN else f"{change:.0e}"
+    small = change["mean"] < NO_CHANGE
+    shown = f"{change['mean']:.0e}" if small else interval(change, ".3f")
     return (
-        f"Permuting the list changes the probability of an option by {small} on average, and its "
-        f"likeliest option in {flips:.1%} of the lists."
+        f"Permuting the list changes the probability of an option by {shown} on average, and its "
+        f"likeliest option in {points(flips)} % of the lists."
     )
 
 
 def _positions(card: Mapping[str, Any]) -> str:
     shares = own(card)["positions"]
-    k = card["scenes"]["k"]
-    if not shares or not isinstance(k, int) or len(shares) < k:
+    if not shares:
         return ""
-    items = shares[:k]
-    total = sum(items)
-    if not total:
-        return ""
-    gaps = [share / total - 1 / k for share in items]
-    worst = max(range(k), key=lambda i: abs(gaps[i]))
-    if abs(gaps[worst]) < _EVEN:
+    even = 1 / len(shares)
+    worst = max(range(len(shares)), key=lambda i: abs(shares[i]["mean"] - even))
+    gap = shares[worst]["mean"] - even
+    if abs(gap) < NO_CHANGE:
         return "It gives all places of the list the same."
     return (
-        f"The mean probability of each place of the list stays within {100 * abs(gaps[worst]):.1f} "
-        f"points of an even share (farthest: number {worst + 1}, {100 * gaps[worst]:+.1f})."
+        f"The mean probability of each place of the list stays within {100 * abs(gap):.1f} "
+        f"points of an even share, {100 * even:.1f} % (farthest: number {worst + 1}, "
+        f"{points(shares[worst])} %)."
     )
 
 
