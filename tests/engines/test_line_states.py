@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from usermirror_gym.engines.line_states import _pooled
 from usermirror_gym.engines.openai_engine import OpenAIEngine
 from usermirror_gym.engines.transformers_engine import TransformersEngine
 from usermirror_gym.errors import ConfigError, EngineError, UnknownNameError
@@ -143,6 +144,12 @@ def test_sharing_the_first_words_saves_tokens_and_changes_nothing(engine, kind):
     expected = {"gemma2": 0, "mamba": 0}  # a window of 24 tokens; no keys and values
     assert saved == expected.get(kind, (len(LINES) - 1) * head)
     assert plain.usage.computed_tokens == plain.usage.prompt_tokens == sharing.usage.prompt_tokens
+
+
+def test_a_title_that_is_one_token_with_its_line_break_is_read_there():
+    hidden = torch.arange(12.0).reshape(2, 3, 2)
+    pooled = _pooled(hidden, "mean", 1, torch.tensor([1, 2]))
+    assert pooled.tolist() == [[2.0, 3.0], [8.0, 9.0]]
 
 
 def test_no_lines_no_states(engine):

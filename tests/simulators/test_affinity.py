@@ -133,6 +133,19 @@ class TestChoice:
         np.testing.assert_array_equal(batched.probs[:, [0, 1, 2, 4]], listed)
         assert (batched.probs[:, 3] == 0).all()
 
+    def test_only_the_columns_that_matter_are_made(self, make) -> None:
+        """Of a batch that an environment makes column by column."""
+        scenes, asked = [SCENE, SESSION], []
+
+        def load(name: str) -> np.ndarray:
+            asked.append(name)
+            return getattr(SceneBatch.of(scenes), name)
+
+        simulator = make()
+        probs = simulator.choose(SceneBatch.lazy(2, load)).probs
+        np.testing.assert_array_equal(probs, simulator.choose(SceneBatch.of(scenes)).probs)
+        assert set(asked) == {"slates", "history", "history_lengths", "turn_chosen", "turn_counts"}
+
     def test_no_scenes_no_answers(self, make) -> None:
         assert make().choose([]).probs.shape == (0, 1)
 

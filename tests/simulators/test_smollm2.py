@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine
+from usermirror_gym.engines.transformers_engine import TransformersEngine
 from usermirror_gym.evaluate.fidelity import score
-from usermirror_gym.scenes import ScenePlan, build_scenes, swap_histories
-from usermirror_gym.simulators import DEFAULT_SIMULATOR, LikelihoodSimulator, make_simulator
+from usermirror_gym.scenes import (
+    PromptBuilder,
+    ScenePlan,
+    build_scenes,
+    domain_text,
+    swap_histories,
+)
+from usermirror_gym.simulators import (
+    DEFAULT_SIMULATOR,
+    AffinityHead,
+    AffinitySimulator,
+    LikelihoodSimulator,
+    make_simulator,
+)
+from usermirror_gym.simulators.affinity_head import write_head
+from usermirror_gym.simulators.checkpoint import write_simulator
 
 pytestmark = pytest.mark.slow
 
@@ -52,3 +70,50 @@ def test_letters_answer_with_every_option_and_sum_to_one(ml100k: TimeSplit) -> N
     assert probs.shape == (4, 6)
     assert (probs > 0).all()
     np.testing.assert_allclose(probs.sum(axis=1), 1)
+
+
+@pytest.fixture(scope="module")
+def affinity_folder(ml100k: TimeSplit, tmp_path_factory) -> Path:
+    """An untrained head: principal axes of the states of some titles, for memory and option."""
+    parts = ((12, "mean"), (30, "last"))
+    asked = PromptBuilder(domain_text(ml100k.dataset)).unconditional(tuple(range(1, 61)))
+    states = load_engine().line_states(asked.options, head=asked.answer_prefix, parts=parts)
+    mean = states.mean(axis=0)
+    axes = np.linalg.svd(states - mean, full_matrices=False)[2][:16].T
+    folder = tmp_path_factory.mktemp("affinity")
+    lags = -0.1 * np.arange(20)
+    write_head(folder, AffinityHead(parts, mean, axes, axes, axes[:, 0], lags), "float16")
+    settings = {"checkpoint": DEFAULT_CHECKPOINT, "readout": "affinity", "affinity": 1e-3}
+    write_simulator(folder, {**settings, "appeal": 1e-2, "history_lines": 10})
+    return folder
+
+
+class TestAffinity:
+    def test_alone_together_and_from_the_file(
+        self, ml100k: TimeSplit, affinity_folder: Path, tmp_path: Path
+    ) -> None:
+        scenes = build_scenes(ml100k, ScenePlan(count=6, seed=5))
+        made = make_simulator(str(affinity_folder), ml100k)
+        assert isinstance(made, AffinitySimulator)
+        settings = (made.builder, made.head, made.weights)
+        together = AffinitySimulator(made.engine, *settings, cache=tmp_path).choose(scenes)
+        fresh = AffinitySimulator(made.engine, *settings)
+        alone = np.concatenate([fresh.choose([scene]).probs for scene in scenes])
+        np.testing.assert_allclose(together.probs, alone, atol=1e-4)
+        assert np.abs(together.probs - together.probs[:1]).max() > 0.01
+
+        unloaded = TransformersEngine(DEFAULT_CHECKPOINT)
+        again = AffinitySimulator(unloaded, *settings, cache=tmp_path).choose(scenes)
+        np.testing.assert_array_equal(again.probs, together.probs)
+        assert again.prompt_tokens.sum() == 0
+        assert "_model" not in vars(unloaded)
+
+    def test_the_history_and_the_title_count(
+        self, ml100k: TimeSplit, affinity_folder: Path
+    ) -> None:
+        scenes = build_scenes(ml100k, ScenePlan(count=6, seed=5))
+        made = make_simulator(str(affinity_folder), ml100k)
+        made = AffinitySimulator(made.engine, made.builder, made.head, made.weights)
+        own, swapped = made.scores(scenes), made.scores(swap_histories(scenes))
+        assert np.abs(own.affinity - swapped.affinity).max() > 1.0
+        np.testing.assert_array_equal(own.appeal, swapped.appeal)

@@ -1,7 +1,7 @@
 """Trained simulators that ship with the package, one folder each.
 
 A folder holds what :mod:`usermirror_gym.simulators.checkpoint` describes.  They are small: adapters
-to base weights that are fetched on first use.
+and heads to base weights that are fetched on first use.
 """
 
 from __future__ import annotations
