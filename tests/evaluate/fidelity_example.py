@@ -38,7 +38,8 @@ def example_card(choosers: tuple[tuple[str, str, float, float], ...] = CHOOSERS)
         "scenes": {
             "source": "ml-100k", "t0": 888_000_000, "count": 2218, "with_target": 2000,
             "removed": 218, "k": 5, "seed": 0, "users": 240, "seen_users": 101,
-            "hash": "c85214b97959e4e4",
+            "hash": "c85214b97959e4e4", "company": {"uniform": 0.6, "popularity": 0.4},
+            "most_popular": 0.213,
         },
         "choosers": [_chooser(*chooser) for chooser in choosers],
         "paired": [

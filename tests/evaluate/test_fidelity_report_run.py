@@ -254,6 +254,31 @@ def test_counts_are_checked(config: EvaluateConfig) -> None:
         replace(config, checks=-1)
 
 
+def test_lists_are_drawn_as_popular_as_the_settings_say(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    """The true items are the same, their company is not; this data set's default is balanced."""
+    found = {
+        balance: find_scenes(config.scenes, count=30, balance=balance, display=QUIET).evaluation
+        for balance in (None, "popularity", "none")
+    }
+    assert digest(found[None]) == digest(found["popularity"]) != digest(found["none"])
+    assert found[None]["item_id"].to_pylist() == found["none"]["item_id"].to_pylist()
+    card = evaluate(replace(config, balance="none", checks=0), tmp_path / "card")
+    assert card["scenes"]["hash"] == digest(found["none"])
+    with pytest.raises(RunError, match="balance='none'"):
+        evaluate(replace(config, checks=0), tmp_path / "card")
+
+
+def test_lists_that_are_there_already_are_not_balanced(released: Path, tmp_path: Path) -> None:
+    for scenes in (str(released), str(tmp_path)):
+        config = EvaluateConfig("owner/model", scenes=scenes, balance="none")
+        with pytest.raises(ConfigError, match="are there already: leave balance out"):
+            evaluate(config, tmp_path / "card")
+    with pytest.raises(UnknownNameError, match="Did you mean 'popularity'"):
+        EvaluateConfig(balance="populrity")
+
+
 def digest(table: pa.Table) -> str:
     return scenes_digest(scenes_of(table))
 

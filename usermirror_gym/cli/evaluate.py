@@ -32,6 +32,13 @@ def evaluate(
     source: Annotated[
         str | None, typer.Option(help="Which data set of a build that has several.")
     ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            help="Lists drawn for a data set: 'popularity' (company as popular as what is chosen) "
+            "or 'none'; by default as the data set's preset says."
+        ),
+    ] = None,
     count: Annotated[int, typer.Option(help="Most evaluation scenes with the true item.")] = 2000,
     base: Annotated[
         str | None,
@@ -74,8 +81,8 @@ def evaluate(
         )
     config = EvaluateConfig(
         simulator=simulator, options=parse_settings(setting), scenes=scenes, source=source,
-        count=count, base=base, checks=checks, classic=classic, released_train=released_train,
-        seed=seed,
+        balance=balance, count=count, base=base, checks=checks, classic=classic,
+        released_train=released_train, seed=seed,
     )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 120)
     if compare:

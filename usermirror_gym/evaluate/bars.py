@@ -17,6 +17,7 @@ from usermirror_gym.evaluate.verdict import (
     pair_standing,
     pairs_of,
     points,
+    with_numbers,
 )
 
 HISTORY = 0.08
@@ -27,6 +28,7 @@ ORDER = 0.05
 PLACE = 0.02
 """Distance of a place's share from an even one."""
 AUC = 0.75
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,8 @@ def _beats(card: Mapping[str, Any], kind: str, name: str) -> Bar:
         return Bar(name, "nobody was asked", None)
     left = [pair for pair in pairs if pair_standing(pair) != (BETTER, BETTER)]
     shown = left or [max(pairs, key=lambda pair: pair["log_loss"]["mean"])]
-    told = listing([
-        f"{p['against']} ({points(p['accuracy'], sign=True)} points, "
-        f"{interval(p['log_loss'], '.3f', sign=True)} nats)"
-        for p in shown
-    ])  # fmt: skip
     lead = f"{len(pairs) - len(left)} of {len(pairs)}"
-    return Bar(name, f"{lead}; {'not' if left else 'nearest'}: {told}", not left)
+    return Bar(name, f"{lead}; {'not' if left else 'nearest'}: {with_numbers(shown)}", not left)
 
 
 def _history(card: Mapping[str, Any]) -> Bar:
@@ -128,7 +125,7 @@ def _places(card: Mapping[str, Any]) -> Bar:
 def _within(share: Block, even: float) -> bool:
     """Whether all of the interval is near an even share."""
     if share["low"] is None or share["high"] is None:
-        return bool(share["mean"] == even)
+        return abs(share["mean"] - even) < _ROUNDING
     return bool(share["low"] >= even - PLACE and share["high"] <= even + PLACE)
 
 
@@ -175,5 +172,5 @@ def _stays(name: str, block: Block | None, bound: float, text: Callable[[Block],
 def _one_sided(block: Block, bound: float) -> bool:
     """Whether the interval does not hold the bound.  What never changes has none, and is sure."""
     if block["low"] is None or block["high"] is None:
-        return block["mean"] == 0
+        return abs(block["mean"]) < _ROUNDING
     return not block["low"] < bound < block["high"]

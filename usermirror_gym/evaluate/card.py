@@ -31,7 +31,7 @@ from usermirror_gym.evaluate.fidelity_report import FORMAT
 from usermirror_gym.evaluate.order import order_sensitivity, repeat_difference
 from usermirror_gym.evaluate.outside import detection, ladder
 from usermirror_gym.evaluate.probes import Remake, text_probes
-from usermirror_gym.evaluate.slices import slices
+from usermirror_gym.evaluate.slices import exposure, slices
 from usermirror_gym.evaluate.summary import package_versions, to_json_types
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene, swap_histories
@@ -222,7 +222,7 @@ def _scene_facts(
         "users": len(np.unique(truth.users)),
         "seen_users": len(np.unique(truth.users[seen])),
         "hash": scenes_digest(scenes),
-    }
+    } | exposure(data.evaluation, data.split)
 
 
 def _outside(

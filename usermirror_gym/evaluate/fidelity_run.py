@@ -23,14 +23,19 @@ from usermirror_gym.distill.released import PromptFrame, read_released
 from usermirror_gym.distill.released_files import HUB_NAMES
 from usermirror_gym.engines import Engine, load_engine
 from usermirror_gym.engines.checkpoints import cache_folder
-from usermirror_gym.errors import ConfigError, RunError, UserMirrorError
+from usermirror_gym.errors import ConfigError, RunError, UnknownNameError, UserMirrorError
 from usermirror_gym.evaluate.answers import answer, scene_digest, scenes_digest
 from usermirror_gym.evaluate.bars import bars
 from usermirror_gym.evaluate.card import CardSizes, fidelity_card
 from usermirror_gym.evaluate.choice_scores import METRICS, Truth, forced_scores
 from usermirror_gym.evaluate.compare import SCORES, write_scores
 from usermirror_gym.evaluate.fidelity_report import read_card, write_card
-from usermirror_gym.evaluate.fidelity_scenes import CardScenes, find_scenes
+from usermirror_gym.evaluate.fidelity_scenes import (
+    BALANCE_REFUSED,
+    BALANCES,
+    CardScenes,
+    find_scenes,
+)
 from usermirror_gym.evaluate.released_scenes import ReleasedSimulator, released_scenes
 from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.evaluate.verdict import verdict
@@ -56,6 +61,9 @@ class EvaluateConfig:
     """A data set, the folder of a finished build, or the released UserMirrorer-eval set."""
     source: str | None = None
     """Which data set of a build that has several."""
+    balance: str | None = None
+    """In lists drawn for a data set, whether company is as popular as what is chosen
+    (``"popularity"``) or as it comes (``"none"``); by default as the data set's preset says."""
     count: int = 2000
     """Most evaluation scenes with the true item."""
     base: str | None = None
@@ -73,6 +81,8 @@ class EvaluateConfig:
         for name, least in (("count", 1), ("checks", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.balance not in (None, *BALANCES):
+            raise UnknownNameError("balance", str(self.balance), BALANCES)
 
     @property
     def sizes(self) -> CardSizes:
@@ -179,8 +189,9 @@ def _question(config: EvaluateConfig, display: Display) -> _Question:
     if is_released(config.scenes):
         return _released_question(config)
     data = find_scenes(
-        config.scenes, count=config.count, seed=config.seed, source=config.source, display=display
-    )
+        config.scenes, count=config.count, seed=config.seed, source=config.source,
+        balance=config.balance, display=display,
+    )  # fmt: skip
     assert data.split is not None  # only released scenes have none
     simulator = make_simulator(config.simulator, data.split, **config.options)
     settings = shown_settings(config.simulator) | config.options
@@ -220,6 +231,8 @@ def untrained(config: EvaluateConfig) -> str | None:
 
 def _released_question(config: EvaluateConfig) -> _Question:
     """The released prompts, put to weights as they are."""
+    if config.balance is not None:
+        raise ConfigError(BALANCE_REFUSED.format(name=config.scenes))
     if config.simulator in CLASSIC:
         raise ConfigError(
             f"the released scenes are texts: the simulator {config.simulator!r} cannot read them; "

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,11 @@ from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.files import remove_unfinished
 from usermirror_gym.progress import Display
 
+BALANCES = ("popularity", "none")
+BALANCE_REFUSED = (
+    "the lists of {name} are there already: leave balance out, it is for lists that are drawn for "
+    "a data set"
+)
 _SPARE = 1.05
 """More scenes than asked for: how many of them lack the true item is a matter of chance."""
 
@@ -50,7 +56,13 @@ class CardScenes:
 
 
 def find_scenes(
-    name: str, *, count: int, seed: int = 0, source: str | None = None, display: Display
+    name: str,
+    *,
+    count: int,
+    seed: int = 0,
+    source: str | None = None,
+    balance: str | None = None,
+    display: Display,
 ) -> CardScenes:
     """Scenes by name.
 
@@ -62,19 +74,24 @@ def find_scenes(
             the proportion of the source.
         seed: of the drawing; a build has its own.
         source: which data set of a build that has several.
+        balance: ``"popularity"`` or ``"none"``, instead of what the preset of a data set says; see
+            :attr:`usermirror_gym.scenes.ScenePlan.balance`.
         display: says what is going on.
 
     Raises:
         UnknownNameError: no such data set, preset or source; suggests the nearest.
         RunError: a build that is not finished or damaged.
-        ConfigError: a build with several sources and none is named, or without evaluation scenes.
+        ConfigError: a build with several sources and none is named, without evaluation scenes, or
+            whose lists cannot be balanced any more.
     """
     if count < 1:
         raise ConfigError(f"count must be at least 1, got {count}")
     if Path(name).is_dir():
+        if balance is not None:
+            raise ConfigError(BALANCE_REFUSED.format(name=name))
         built = _source_of_build(Path(name), source)
     else:
-        built = _drawn(_config(name, count, seed), display)
+        built = _drawn(_config(name, count, seed, balance), display)
     evaluation = first_scenes(built.scenes("eval"), count)
     if not len(evaluation):
         raise ConfigError(f"{name} has no evaluation scenes: build it with scenes.eval above 0")
@@ -111,7 +128,7 @@ def _source_of_build(folder: Path, wanted: str | None) -> BuiltSource:
     return sources[name]
 
 
-def _config(name: str, count: int, seed: int) -> BuildConfig:
+def _config(name: str, count: int, seed: int, balance: str | None) -> BuildConfig:
     """The settings of the data set's preset, for scenes alone and enough of them."""
     if name in preset_names("data"):
         config = read_config(name, {"seed": seed, "rationales": None})
@@ -127,7 +144,9 @@ def _config(name: str, count: int, seed: int) -> BuildConfig:
     removed = config.scenes_of(config.sources[0]).removed
     share = max(1 - removed, 0.01)
     source = config.sources[0]
-    more = {"eval": math.ceil(count / share * _SPARE) + 10}
+    more: dict[str, Any] = {"eval": math.ceil(count / share * _SPARE) + 10}
+    if balance is not None:
+        more["balance"] = balance
     source = source.model_copy(update={"scenes": {**source.scenes, **more}})
     return config.model_copy(update={"sources": (source,)})
 

@@ -215,6 +215,8 @@ def facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("lists with the true item", scenes["with_target"]),
         ("lists without it", scenes["removed"]),
         ("options in a list", scenes["k"]),
+        ("company drawn by", _shares(scenes["company"])),
+        ("true item is the most popular of its list", _percent(scenes["most_popular"])),
         ("users", scenes["users"]),
         ("of them seen before T0", scenes["seen_users"]),
         ("seed", str(scenes["seed"])),
@@ -278,6 +280,14 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1%} of the lists"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
 def _fact(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,42 @@ def slices(table: pa.Table, split: TimeSplit | None) -> Slices:
         found["activity"] = _thirds(activity[table["user_id"].to_numpy()], held)
         found["popularity"] = _thirds(split.popularity[table["item_id"].to_numpy()], held)
     return found
+
+
+def exposure(table: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
+    """Whose company the true items had.
+
+    Returns:
+        ``company``: share of the other items that each sampler drew, largest first.
+        ``most_popular``: how often the true item is the most popular of its list, ties shared; an
+        even share says that popularity gives nothing away.  ``None`` without a split.
+    """
+    sizes = np.array([len(slate) for slate in table["slate"].to_pylist()], np.int64)
+    targets = table["target"].to_numpy()
+    row, place = np.repeat(np.arange(len(sizes)), sizes), _places(sizes)
+    other = place != targets[row]
+    names, counts = np.unique(_flat(table, "samplers")[other], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shares = {str(names[i]): float(counts[i] / counts.sum()) for i in order}
+    found: dict[str, Any] = {"company": shares, "most_popular": None}
+    held = targets < sizes
+    if split is None or not held.any():
+        return found
+    popular = np.full((len(sizes), int(sizes.max())), -1)
+    popular[row, place] = split.popularity[_flat(table, "slate")]
+    top = popular[held] == popular[held].max(axis=1, keepdims=True)
+    hits = top[np.arange(len(top)), targets[held]] / top.sum(axis=1)
+    return found | {"most_popular": float(hits.mean())}
+
+
+def _flat(table: pa.Table, column: str) -> np.ndarray:
+    """All values of a column of lists, one after the other."""
+    return table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+
+
+def _places(sizes: IntArray) -> IntArray:
+    """``0 .. n - 1`` for every n of the sizes, one after the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _by_name(names: np.ndarray, held: BoolArray) -> dict[str, BoolArray]:

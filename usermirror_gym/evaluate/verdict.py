@@ -122,7 +122,7 @@ def _against(card: Mapping[str, Any], kind: str, words: str) -> str:
 
 def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> str:
     accuracy, loss = standings
-    named = _with_numbers(pairs)
+    named = with_numbers(pairs)
     if accuracy == loss == BETTER:
         return f"beats {_named(pairs)} in accuracy and log-loss{_nearest(pairs)}"
     if accuracy == loss == WORSE:
@@ -137,7 +137,7 @@ def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> 
     return f"{verb} {named} in {which} only ({other} is not told apart)"
 
 
-def _with_numbers(pairs: Sequence[Mapping[str, Any]]) -> str:
+def with_numbers(pairs: Sequence[Mapping[str, Any]]) -> str:
     """One or two with their differences; of more, their names and the farthest in log-loss."""
     if len(pairs) <= 2:
         return listing([_difference(pair) for pair in pairs])
