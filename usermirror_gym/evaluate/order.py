@@ -20,6 +20,8 @@ from usermirror_gym.types import FloatArray
 Order = tuple[int, ...]
 """``order[j]`` is where option j of the new list stood in the old one."""
 _ORDER_STREAM = 0
+_LONGEST = 10_000
+"""No list is longer: what is drawn for one order does not reach into the next."""
 _ARGMAX_TIE = 1e-6
 """Options that differ by less are equally likely: batches differ by rounding."""
 
@@ -122,14 +124,13 @@ def random_orders(scenes: Sequence[Scene], n: int, seed: int) -> list[list[Order
     """``n`` times one order of every list, a function of the seed and the scene alone."""
     digests = np.array([int(scene_digest(scene)[:15], 16) for scene in scenes], np.int64)
     longest = max((len(scene.slate) for scene in scenes), default=0)
-    u = uniforms(keys(seed, digests), _ORDER_STREAM, n=n * longest).reshape(-1, n, longest)
-    return [
-        [
-            tuple(np.argsort(row[: len(s.slate)]).tolist())
-            for s, row in zip(scenes, rows, strict=True)
-        ]
-        for rows in u.transpose(1, 0, 2)
-    ]
+    own = keys(seed, digests)
+    orders = []
+    for number in range(n):
+        u = uniforms(own, _ORDER_STREAM, n=longest, first=number * _LONGEST)
+        rows = zip(scenes, u, strict=True)
+        orders.append([tuple(np.argsort(row[: len(s.slate)]).tolist()) for s, row in rows])
+    return orders
 
 
 def permuted(scene: Scene, order: Order) -> Scene:
