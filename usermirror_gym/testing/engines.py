@@ -120,6 +120,20 @@ class EngineContract:
         assert together == alone
         assert [len(texts) for texts in together] == [2, 2]
 
+    def test_lines_are_read_alone(self, engine: Engine) -> None:
+        """The states of a line are its own, or the engine says that it has none to give."""
+        lines = [f"{title}, {'a film ' * i}\n" for i, title in enumerate(_TITLES)]
+        try:
+            together = engine.line_states(lines, head="Films:\n", parts=((1, "mean"), (0, "last")))
+        except EngineError as error:
+            pytest.skip(str(error))
+        assert together.dtype == np.float32
+        assert together.shape[0] == len(lines)
+        for line, states in zip(lines, together, strict=True):
+            alone = engine.line_states([line], head="Films:\n", parts=((1, "mean"), (0, "last")))
+            size = np.abs(states).max()
+            np.testing.assert_allclose(alone[0], states, atol=self.tolerance * size)
+
     def test_no_prompts_no_answers(self, engine: Engine) -> None:
         """An empty call is not an error."""
         assert engine.choice_logprobs([]) == []
