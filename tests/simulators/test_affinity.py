@@ -33,7 +33,8 @@ WEIGHTS = AffinityWeights(1.5, 0.5, outside=0.25)
 def random_head(seed: int = 0, lines: int = 4, d: int = 3) -> AffinityHead:
     rng = np.random.default_rng(seed)
     parts = ((3, "mean"), (7, "last"))
-    arrays = (rng.normal(size=shape) for shape in ((4,), (4, d), (4, d), (4,), (lines,)))
+    arrays = [rng.normal(size=shape) for shape in ((4,), (4, d), (4, d), (4,), (lines,))]
+    arrays[2] = arrays[1] + 0.5 * arrays[2]  # so that some products are positive
     return AffinityHead(parts, *arrays)
 
 
@@ -62,9 +63,11 @@ def by_hand(simulator: AffinitySimulator, memory: tuple[int, ...], slate: tuple[
     lags = np.exp(head.lags[:n].astype(float))
     taste = np.zeros(head.d)
     for m in range(n):
-        taste += np.sqrt(n) * lags[m] / lags.sum() * (x[m] @ head.history)
+        taste += lags[m] / lags.sum() * (x[m] @ head.history)
     w = simulator.weights
-    utilities = [w.affinity * taste @ (o @ head.option) + w.appeal * o @ head.bias for o in x[n:]]
+    affinities = [np.log(max(taste @ (o @ head.option), 0) + head.floor) * (n > 0) for o in x[n:]]
+    appeals = x[n:] @ head.bias
+    utilities = [w.affinity * a + w.appeal * b for a, b in zip(affinities, appeals, strict=True)]
     utilities.append(-np.inf if w.outside is None else w.outside)
     mass = np.exp(utilities)
     return mass / mass.sum()

@@ -15,13 +15,14 @@ from usermirror_gym.simulators.affinity_head import AffinityHead, read_head, wri
 
 SHAPES = {"mean": (6,), "history": (6, 2), "option": (6, 2), "bias": (6,), "lags": (5,)}
 NAMES = tuple(SHAPES)
+FLOOR = np.array([0.25], np.float32)
 
 
 @pytest.fixture
 def head() -> AffinityHead:
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
-    return AffinityHead(((4, "mean"), (9, "last")), **arrays)
+    return AffinityHead(((4, "mean"), (9, "last")), **arrays, floor=0.25)
 
 
 def test_vectors_by_hand() -> None:
@@ -40,15 +41,20 @@ def test_lag_weights_by_hand(head: AffinityHead) -> None:
     np.testing.assert_allclose(head.lag_weights(3), [
         [0, 0, 0],
         [1, 0, 0],
-        [np.sqrt(2) * 4 / 6, np.sqrt(2) * 2 / 6, 0],
-        [np.sqrt(3) * 4 / 8, np.sqrt(3) * 2 / 8, np.sqrt(3) * 2 / 8],
+        [4 / 6, 2 / 6, 0],
+        [4 / 8, 2 / 8, 2 / 8],
     ], rtol=1e-6)  # fmt: skip
+
+
+def test_affinity_by_hand(head: AffinityHead) -> None:
+    match = np.array([[-3.0, 0.0], [0.75, 1.75]])
+    np.testing.assert_allclose(head.affinity(match), np.log([[0.25, 0.25], [1.0, 2.0]]))
 
 
 def test_lags_far_apart_do_not_overflow(head: AffinityHead) -> None:
     weights = replace(head, lags=np.array([-3e4, 3e4, 0, 0, 0])).lag_weights(5)
     np.testing.assert_allclose(weights[1], [1, 0, 0, 0, 0])
-    np.testing.assert_allclose(weights[3], [0, np.sqrt(3), 0, 0, 0])
+    np.testing.assert_allclose(weights[3], [0, 1, 0, 0, 0])
 
 
 class TestFiles:
@@ -58,6 +64,7 @@ class TestFiles:
         assert path.name == "affinity.safetensors"
         found = read_head(tmp_path / "new")
         assert found.parts == head.parts
+        assert found.floor == head.floor
         for name in NAMES:
             values = getattr(found, name)
             assert values.dtype == np.float32
@@ -73,9 +80,10 @@ class TestFiles:
     def test_digests_tell_apart_what_differs(self, head) -> None:
         others = [replace(head, **{name: getattr(head, name) + 1}) for name in NAMES]
         others.append(replace(head, parts=((4, "mean"), (8, "last"))))
-        assert len({other.digest for other in (head, *others)}) == 7
+        others.append(replace(head, floor=0.5))
+        assert len({other.digest for other in (head, *others)}) == 8
         same = [other.vectors_digest == head.vectors_digest for other in others]
-        assert same == [False, False, False, False, True, False]
+        assert same == [False, False, False, False, True, False, True]
 
     def test_a_failed_write_leaves_the_old_file(self, head, tmp_path: Path) -> None:
         write_head(tmp_path, head)
@@ -90,7 +98,8 @@ class TestFiles:
 
 class TestRefusals:
     def written(self, folder: Path, parts: object = ((4, "mean"), (9, "last")), **arrays) -> Path:
-        whole = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()} | arrays
+        whole = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
+        whole |= {"floor": FLOOR} | arrays
         kept = {name: values for name, values in whole.items() if values is not None}
         metadata = {} if parts is None else {"parts": json.dumps(parts)}
         save_file(kept, folder / "affinity.safetensors", metadata)
@@ -107,7 +116,7 @@ class TestRefusals:
             read_head(tmp_path)
 
     def test_missing_and_foreign_arrays(self, tmp_path: Path) -> None:
-        for arrays in ({"lags": None}, {"weight": np.ones(3)}):
+        for arrays in ({"lags": None}, {"floor": None}, {"weight": np.ones(3)}):
             with pytest.raises(CheckpointError, match=r"holds .* and an affinity head is mean, "):
                 read_head(self.written(tmp_path, **arrays))
 
@@ -136,3 +145,12 @@ class TestRefusals:
     def test_numbers_that_are_not_finite(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"affinity\.safetensors: history .* not finite"):
             read_head(self.written(tmp_path, history=np.full((6, 2), np.nan)))
+
+    @pytest.mark.parametrize("floor", [0.0, -1.0, np.nan, np.inf])
+    def test_a_floor_that_has_no_logarithm(self, tmp_path: Path, floor: float) -> None:
+        with pytest.raises(CheckpointError, match=r"affinity\.safetensors: floor .* above 0"):
+            read_head(self.written(tmp_path, floor=np.array([floor], np.float32)))
+
+    def test_a_floor_that_is_many(self, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"affinity\.safetensors"):
+            read_head(self.written(tmp_path, floor=np.ones(3, np.float32)))

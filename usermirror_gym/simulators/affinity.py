@@ -100,7 +100,9 @@ class AffinitySimulator:
         taste = self._taste(memory)
         # Sums over one axis, not products of matrices: an option's number does not depend on its
         # place or on the batch.
-        affinity = (self._items.option(slates) * taste[:, None, :]).sum(axis=-1)
+        match = (self._items.option(slates) * taste[:, None, :]).sum(axis=-1)
+        known = (memory[:, :1] != PAD) & (slates != PAD)
+        affinity = np.where(known, self.head.affinity(match), 0.0)
         return AffinityScores(affinity, self._items.appeal(slates), slates != PAD), tokens
 
     def _taste(self, memory: IntArray) -> FloatArray:

@@ -1,7 +1,8 @@
 """The trained head of the affinity readout: from hidden states of lines to tastes and offers.
 
 One file, ``affinity.safetensors``: ``mean`` (F,), ``history`` (F, d), ``option`` (F, d), ``bias``
-(F,) and ``lags`` (L,), float16 or float32, and the parts as JSON in its metadata.
+(F,) and ``lags`` (L,), float16 or float32, ``floor`` (1,), float32, and the parts as JSON in its
+metadata.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from usermirror_gym.types import Float32Array, FloatArray
 AFFINITY_WEIGHTS = "affinity.safetensors"
 HeadDtype = Literal["float16", "float32"]
 _ARRAYS = ("mean", "history", "option", "bias", "lags")
+_FLOOR = "floor"
 
 
 class LineVectors(NamedTuple):
@@ -35,16 +37,18 @@ class LineVectors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AffinityHead:
-    """How much an option goes with a memory, as a bilinear form in the states of their lines.
+    """How much an option goes with a memory, by a bilinear form in the states of their lines.
 
     With x the F numbers that an engine gives for a line
     (:meth:`~usermirror_gym.engines.base.Engine.line_states`)::
 
         h = (x - mean) @ history        o = (x - mean) @ option        b = (x - mean) @ bias
-        taste = sqrt(n) * sum over m < n of softmax(lags[:n])[m] * h(m), newest line first
-        affinity = taste . o            appeal = b
+        taste = sum over m < n of softmax(lags[:n])[m] * h(m), newest line first
+        affinity = log(max(taste . o, 0) + floor)            appeal = b
 
     n is the number of lines of the memory, at most ``len(lags)``; without any the affinity is 0.
+    The lines vote: one that goes well with the option outweighs several that say nothing, as in
+    item-item recommenders; the floor is what an option has that no line speaks for.
 
     Attributes:
         parts: which states x is made of, in order.
@@ -53,9 +57,10 @@ class AffinityHead:
         option: ``(F, d)``.
         bias: ``(F,)``.
         lags: ``(L,)`` logit of the newest line's weight, of the one before it, and so on.
+        floor: above 0.
 
     Raises:
-        CheckpointError: shapes that do not fit together, or numbers that are not finite.
+        CheckpointError: shapes that do not fit together, or numbers that cannot be used.
     """
 
     parts: tuple[StatePart, ...]
@@ -64,6 +69,7 @@ class AffinityHead:
     option: Float32Array
     bias: Float32Array
     lags: Float32Array
+    floor: float = 0.5
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -84,15 +90,15 @@ class AffinityHead:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits of everything."""
-        return self._digest(_ARRAYS)
+        return self._digest(_ARRAYS, self.floor)
 
     @property
     def vectors_digest(self) -> str:
-        """Sixteen hexadecimal digits of what :meth:`vectors` depends on: all but the lags."""
+        """Sixteen hexadecimal digits of what :meth:`vectors` depends on: neither lags nor floor."""
         return self._digest(_ARRAYS[:-1])
 
-    def _digest(self, names: tuple[str, ...]) -> str:
-        content = hashlib.sha256(json.dumps(self.parts).encode())
+    def _digest(self, names: tuple[str, ...], *numbers: float) -> str:
+        content = hashlib.sha256(json.dumps([self.parts, *numbers]).encode())
         for name in names:
             content.update(f"{name} {getattr(self, name).shape}".encode())
             content.update(getattr(self, name).tobytes())
@@ -113,7 +119,7 @@ class AffinityHead:
         return LineVectors(centred @ self.history, centred @ self.option, centred @ self.bias)
 
     def lag_weights(self, lines: int) -> FloatArray:
-        """``(lines + 1, lines)``: row n weighs the n newest lines, zeros behind.
+        """``(lines + 1, lines)``: row n weighs the n newest lines, zeros behind; it sums to one.
 
         Args:
             lines: at most ``history_lines``.
@@ -122,8 +128,13 @@ class AffinityHead:
         logits = np.where(seen, self.lags[:lines].astype(np.float64), -np.inf)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-1e300))
         total = np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
-        weights: FloatArray = np.sqrt(np.arange(lines + 1))[:, None] * shares / total
+        weights: FloatArray = shares / total
         return weights
+
+    def affinity(self, match: FloatArray) -> FloatArray:
+        """Of products ``taste . o``, any shape."""
+        affinity: FloatArray = np.log(np.maximum(match, 0.0) + self.floor)
+        return affinity
 
 
 def affinity_files(folder: Path) -> list[Path]:
@@ -149,13 +160,15 @@ def read_head(folder: str | Path) -> AffinityHead:
             f"cannot read {path} as an affinity head ({type(error).__name__}: {error}). Fetch or "
             "save it again."
         ) from error
-    if arrays.keys() != set(_ARRAYS):
+    if arrays.keys() != {*_ARRAYS, _FLOOR}:
         raise CheckpointError(
             f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}, and an affinity head is "
-            f"{', '.join(_ARRAYS)}: take the file that was trained for this readout."
+            f"{', '.join([*_ARRAYS, _FLOOR])}: take the file that was trained for this readout."
         )
+    if arrays[_FLOOR].size != 1:
+        raise CheckpointError(f"{path}: floor has shape {arrays[_FLOOR].shape}, and must be (1,)")
     try:
-        return AffinityHead(parts, **arrays)
+        return AffinityHead(parts, **{**arrays, _FLOOR: arrays[_FLOOR].item()})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -187,6 +200,7 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
             raise CheckpointError(
                 f"{path}: {name} holds numbers beyond the range of {dtype}: write float32."
             )
+    arrays[_FLOOR] = np.array([head.floor], np.float32)
     return write_bytes(path, save(arrays, {"parts": json.dumps(head.parts)}))
 
 
@@ -224,3 +238,8 @@ def _check_arrays(head: AffinityHead) -> None:
             raise CheckpointError(
                 f"{name} of the affinity head holds numbers that are not finite: train it again"
             )
+    if not 0 < head.floor < np.inf:
+        raise CheckpointError(
+            f"floor of the affinity head must be above 0 and finite, got {head.floor}: train it "
+            "again"
+        )
