@@ -74,6 +74,7 @@ class AffinityHead:
     def __post_init__(self) -> None:
         for name in _ARRAYS:
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float32))
+        object.__setattr__(self, "floor", float(np.float32(self.floor)))  # as its file holds it
         object.__setattr__(self, "parts", _checked_parts(self.parts))
         _check_arrays(self)
 
