@@ -181,7 +181,7 @@ def ladder_plot(card: Mapping[str, Any]) -> Plot | None:
             if block["low"] is not None:
                 axes.plot([x, x], [block["low"], block["high"]], color=ACCENT, lw=2)
             axes.plot(x, block["mean"], "o", color=ACCENT, ms=6)
-        axes.set_xticks(at, [fill(_short(s["lists"], 30), 14) for s in steps])
+        axes.set_xticks(at, [fill(_short(s["lists"], 44), 15) for s in steps])
         axes.set_xlim(-0.4, len(steps) - 0.6)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -45,6 +45,14 @@ class Cell:
         """The text with its mark."""
         return f"{self.text} {MARKS[self.mark]}".rstrip()
 
+    @property
+    def parts(self) -> tuple[str, str]:
+        """``12.3 [10.1, 14.6]`` as ``12.3`` and ``10.1 to 14.6``; other text as it is."""
+        value, bracket, ends = self.text.partition(" [")
+        if not bracket or not ends.endswith("]") or "[" in ends:
+            return self.text, ""
+        return value, ends[:-1].replace(", ", " to ")
+
 
 @dataclass(frozen=True)
 class View:
