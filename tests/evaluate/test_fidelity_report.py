@@ -260,7 +260,7 @@ def test_none_of_these_is_judged_against_a_coin(card: Card, auc: float, words: s
 
 
 def test_a_simulator_without_any_order_effect_is_said_to_have_none(card: Card) -> None:
-    card["order"] |= {"mean_change": block(0.0, None), "argmax_flips": block(0.0, None)}
+    card["order"] |= {"mean_change": block(2e-7, 1e-7), "argmax_flips": block(0.0, None)}
     card["choosers"][0]["positions"] = [block(0.2, None)] * 5
     assert "The order of the list changes nothing." in verdict(card)
     assert "It gives all places of the list the same." in verdict(card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +34,8 @@ from usermirror_gym.evaluate.released_scenes import ReleasedSimulator, released_
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene, swap_histories
 from usermirror_gym.scenes.table import scenes_of
-from usermirror_gym.simulators import ChoiceBatch, UniformChooser
+from usermirror_gym.simulators import ChoiceBatch, UniformChooser, registry
+from usermirror_gym.simulators.affinity_head import AffinityHead, write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import Prompt
@@ -148,6 +150,63 @@ def test_settings_of_a_folder_are_shown_without_paths(tmp_path: Path) -> None:
     assert shown_settings(folder) == {"checkpoint": "base"}  # letters is the default
     assert shown_settings("smollm2-likelihood")["readout"] == "likelihood"
     assert shown_settings("uniform") == {}
+
+
+class States:
+    """An engine that reads lines alone: a few numbers that belong to their text."""
+
+    model_id = fingerprint = "states"
+    context_length = 1000
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        return 1
+
+    def line_states(self, lines: Sequence[str], *, parts: Sequence, **_: Any) -> np.ndarray:
+        self.lines += lines
+        digests = [hashlib.sha256(line.encode()).digest() for line in lines]
+        size = 4 * len(parts)
+        return np.array([list(d[:size]) for d in digests], np.float32) / 128 - 1
+
+
+@pytest.fixture
+def affinity(tmp_path: Path) -> str:
+    """The folder of a simulator that reads states, as a training would leave it."""
+    folder, rng = tmp_path / "mine", np.random.default_rng(0)
+    arrays = (rng.normal(size=shape) for shape in ((8,), (8, 3), (8, 3), (8,), (10,)))
+    write_head(folder, AffinityHead(((3, "mean"), (7, "last")), *arrays))
+    settings = {"checkpoint": "smollm2-135m-instruct", "readout": "affinity", "history_lines": 10}
+    write_simulator(folder, settings | {"appeal": 0.5, "outside": 0.25})
+    return str(folder)
+
+
+def test_a_simulator_that_reads_states_gets_every_part_of_a_card(
+    config: EvaluateConfig, affinity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = States()
+    monkeypatch.setattr(registry, "_engine", lambda settings: engine)
+    assert untrained(EvaluateConfig(affinity)) == "smollm2-likelihood"  # of the same weights
+    card = evaluate(replace(config, simulator=affinity, base="none"), tmp_path / "card")
+    assert card["simulator"]["model"].startswith("affinity(")
+    options = card["simulator"]["options"]
+    assert options["readout"] == "affinity"
+    assert options["checkpoint"] == "smollm2-135m-instruct"
+    assert options["states"] == ["layer 3, mean", "layer 7, last"]
+    assert options["head"] == {"dimensions": 3, "lines": 10}
+    assert str(tmp_path) not in json.dumps(card)
+    # Its lists have no order, and it asks about edited titles anew.
+    assert card["order"]["mean_change"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert card["order"]["duplicates_max_difference"] < 1e-9
+    assert any("choose me" in line for line in engine.lines)
+    changes = {probe["name"]: probe["change"]["mean"] for probe in card["probes"]}
+    assert abs(changes["praise in the title"]) > 1e-6
+    assert card["history"]["accuracy"]["mean"] is not None
+    assert len(card["outside"]["ladder"]) == 4
+    asked = len(engine.lines)
+    evaluate(replace(config, simulator=affinity, base="none"), tmp_path / "card")
+    assert len(engine.lines) == asked
 
 
 def test_the_same_settings_give_the_same_card(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from usermirror_gym.files import read_json, remove_unfinished, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
+from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.registry import CLASSIC
 
@@ -68,7 +69,7 @@ class EvaluateConfig:
     """Most evaluation scenes with the true item."""
     base: str | None = None
     """The simulator before it was trained, whose scores stand beside it.  By default the preset
-    of its base weights, if it has an adapter to such; ``"none"`` leaves it out."""
+    of its base weights, if it has an adapter or a head to such; ``"none"`` leaves it out."""
     checks: int = 150
     """Scenes of each further check: order, ladder of lists (twice as many), edited texts."""
     classic: bool = True
@@ -207,8 +208,14 @@ def shown_settings(name: str) -> dict[str, Any]:
     if name in CLASSIC or (folder := find_simulator(name)) is None:
         return {}
     settings = read_simulator(folder)
-    settings["checkpoint"] = Path(settings["checkpoint"]).name
-    return {key: value for key, value in settings.items() if key not in ("adapter", "head")}
+    # What follows from the folder's files is its path, whatever the setting is called.
+    shown = {key: value for key, value in settings.items() if value != str(folder)}
+    shown["checkpoint"] = Path(settings["checkpoint"]).name
+    if settings.get("readout") == "affinity" and (folder / AFFINITY_WEIGHTS).is_file():
+        head = read_head(folder)
+        shown["states"] = [f"layer {layer}, {pool}" for layer, pool in head.parts]
+        shown["head"] = {"dimensions": head.d, "lines": head.history_lines}
+    return shown
 
 
 def untrained(config: EvaluateConfig) -> str | None:
@@ -219,7 +226,7 @@ def untrained(config: EvaluateConfig) -> str | None:
         return None
     folder = find_simulator(config.simulator)
     trained = {} if folder is None else read_simulator(folder)
-    if "adapter" not in trained:
+    if not {"adapter", "head"} & trained.keys():
         return None
     presets = {name: read_preset("simulators", name) for name in preset_names("simulators")}
     found = [n for n, preset in presets.items() if preset["checkpoint"] == trained["checkpoint"]]

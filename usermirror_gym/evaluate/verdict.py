@@ -18,6 +18,8 @@ Block = Mapping[str, Any]
 BETTER, WORSE, OPEN = "better", "worse", ""
 NO_CHANGE = 5e-4
 """A smaller change of a probability would be printed as zero."""
+_ROUNDING = 1e-5
+"""A mean change of a probability that batches and single precision explain."""
 _RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
 _GROUPS = (
     ("base", "the untrained model"), ("control", "the controls"),
@@ -265,7 +267,7 @@ def _order(card: Mapping[str, Any]) -> str:
     if not order or order["mean_change"]["mean"] is None:
         return ""
     change, flips = order["mean_change"], order["argmax_flips"]
-    if not change["mean"] and not flips["mean"]:
+    if change["mean"] < _ROUNDING and not flips["mean"]:
         return "The order of the list changes nothing."
     small = change["mean"] < NO_CHANGE
     shown = f"{change['mean']:.0e}" if small else interval(change, ".3f")
