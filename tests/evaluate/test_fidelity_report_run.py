@@ -306,6 +306,16 @@ def test_mistakes_leave_no_folder(
     assert not (tmp_path / "card").exists()
 
 
+@pytest.mark.parametrize("wrong", [{"simulator": "uniformm"}, {"base": "uniformm"}])
+def test_a_mistaken_name_is_found_before_scenes_are_drawn(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict
+) -> None:
+    monkeypatch.setenv("USERMIRROR_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UnknownNameError, match="Did you mean 'uniform'"):
+        evaluate(replace(config, **wrong), tmp_path / "card")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_counts_are_checked(config: EvaluateConfig) -> None:
     with pytest.raises(ConfigError, match="count must be at least 1, got 0"):
         replace(config, count=0)

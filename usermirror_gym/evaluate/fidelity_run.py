@@ -45,7 +45,7 @@ from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
-from usermirror_gym.simulators.registry import CLASSIC
+from usermirror_gym.simulators.registry import CLASSIC, available_simulators
 
 RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
 
@@ -82,6 +82,9 @@ class EvaluateConfig:
         for name, least in (("count", 1), ("checks", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("simulator", "scenes"):
+            if not getattr(self, name).strip():
+                raise ConfigError(f"{name} is empty: name one")
         if self.balance not in (None, *BALANCES):
             raise UnknownNameError("balance", str(self.balance), BALANCES)
 
@@ -189,6 +192,9 @@ class _Question:
 def _question(config: EvaluateConfig, display: Display) -> _Question:
     if is_released(config.scenes):
         return _released_question(config)
+    name = untrained(config)
+    for asked in (config.simulator, name):
+        _check_name(asked)
     data = find_scenes(
         config.scenes, count=config.count, seed=config.seed, source=config.source,
         balance=config.balance, display=display,
@@ -196,9 +202,15 @@ def _question(config: EvaluateConfig, display: Display) -> _Question:
     assert data.split is not None  # only released scenes have none
     simulator = make_simulator(config.simulator, data.split, **config.options)
     settings = shown_settings(config.simulator) | config.options
-    name = untrained(config)
     base = None if name is None else make_simulator(name, data.split)
     return _Question(data, simulator, settings, base, name)
+
+
+def _check_name(name: str | None) -> None:
+    """Find a mistaken name before scenes are drawn for it, which may take minutes."""
+    known = available_simulators()
+    if name is not None and name not in known and "/" not in name and not Path(name).exists():
+        raise UnknownNameError("simulator", name, known)
 
 
 def shown_settings(name: str) -> dict[str, Any]:

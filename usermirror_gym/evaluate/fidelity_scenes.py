@@ -24,9 +24,10 @@ from usermirror_gym.distill.built import BuiltSource, read_build
 from usermirror_gym.distill.config import BuildConfig, SourceSettings, read_config
 from usermirror_gym.distill.scene_stage import SceneStage
 from usermirror_gym.engines.checkpoints import cache_folder
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
 from usermirror_gym.files import remove_unfinished
 from usermirror_gym.progress import Display
+from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID
 
 BALANCES = ("popularity", "none")
 BALANCE_REFUSED = (
@@ -80,7 +81,8 @@ def find_scenes(
 
     Raises:
         UnknownNameError: no such data set, preset or source; suggests the nearest.
-        RunError: a build that is not finished or damaged.
+        RunError: a build that is not finished or damaged, or whose scenes are on the wrong side of
+            T0 or name users and items that its data do not have.
         ConfigError: a build with several sources and none is named, without evaluation scenes, or
             whose lists cannot be balanced any more.
     """
@@ -95,6 +97,9 @@ def find_scenes(
     evaluation = first_scenes(built.scenes("eval"), count)
     if not len(evaluation):
         raise ConfigError(f"{name} has no evaluation scenes: build it with scenes.eval above 0")
+    for table, after in ((built.scenes("train"), False), (built.scenes("validation"), False),
+                         (evaluation, True)):  # fmt: skip
+        _check_scenes(table, built.split, after=after, where=name)
     held = int(has_true_item(evaluation).sum())
     if held < count:
         display.say(f"{name}: {held:,} evaluation scenes with the true item, not {count:,}")
@@ -113,6 +118,52 @@ def first_scenes(table: pa.Table, count: int) -> pa.Table:
     """The scenes up to the ``count``-th that holds its true item."""
     held = np.cumsum(has_true_item(table))
     return table.slice(0, int(np.searchsorted(held, count)) + 1)
+
+
+def _check_scenes(table: pa.Table, split: TimeSplit, *, after: bool, where: str) -> None:
+    """Raise RunError for scenes that the data cannot be the source of."""
+    if not len(table):
+        return
+    users, items = split.dataset.n_users, split.dataset.n_items
+    times = table[TIMESTAMP].to_numpy()
+    late = times >= split.t0
+    wrong = {
+        f"not {'at or after' if after else 'before'} T0 = {split.t0}": late != after,
+        f"about a user who is not one of {users:,}": _unknown(table, USER_ID, users),
+        f"about an item that is not one of {items:,}": _unknown(table, ITEM_ID, items, least=0)
+        | _unknown(table, "slate", items)
+        | _unknown(table, "history", items),
+        "with an item twice in the list": _repeats(table["slate"]),
+    }
+    for what, rows in wrong.items():
+        if rows.any():
+            first = table["scene_id"][int(rows.argmax())].as_py()
+            raise RunError(
+                f"{where}: {int(rows.sum()):,} scenes are {what}, the first is {first}; "
+                "build the data again"
+            )
+
+
+def _unknown(table: pa.Table, name: str, most: int, *, least: int = 1) -> np.ndarray:
+    """``(S,)`` bool: whether a column, of numbers or of lists, holds an id that does not exist."""
+    column = table[name].combine_chunks()
+    if not pa.types.is_list(column.type):
+        ids = column.to_numpy()
+        return np.asarray((ids < least) | (ids > most))
+    ids = column.flatten().to_numpy(zero_copy_only=False)
+    rows = column.value_parent_indices().to_numpy()[(ids < least) | (ids > most)]
+    return np.bincount(rows, minlength=len(table)) > 0
+
+
+def _repeats(lists: pa.ChunkedArray) -> np.ndarray:
+    """``(S,)`` bool: which lists hold a value twice."""
+    lists = lists.combine_chunks()
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    rows = lists.value_parent_indices().to_numpy()
+    order = np.lexsort((values, rows))
+    rows, values = rows[order], values[order]
+    twice = (rows[1:] == rows[:-1]) & (values[1:] == values[:-1])
+    return np.bincount(rows[1:][twice], minlength=len(lists)) > 0
 
 
 def _source_of_build(folder: Path, wanted: str | None) -> BuiltSource:
