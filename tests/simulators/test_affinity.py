@@ -55,7 +55,7 @@ def make(arithmetic, builder) -> Callable[..., AffinitySimulator]:
 
 def by_hand(simulator: AffinitySimulator, memory: tuple[int, ...], slate: tuple[int, ...]):
     """Probabilities by the formulas; ``memory`` newest first."""
-    head, prompt = simulator.head, simulator.builder.unconditional((*memory, *slate))
+    head, prompt = simulator.head, simulator.builder.item_lines((*memory, *slate))
     assert prompt.answer_prefix == "Films watched, in order:\n"
     x = simulator.engine.line_states(prompt.options, head=prompt.answer_prefix, parts=head.parts)
     x = x.astype(float) - head.mean
@@ -202,7 +202,7 @@ class TestReading:
         simulator = make()
 
         def cost(*items: int) -> int:
-            asked = simulator.builder.unconditional(items)
+            asked = simulator.builder.item_lines(items)
             return sum(len(asked.answer_prefix) + len(line) for line in asked.options)
 
         batch = simulator.choose([SHORT, SCENE, SCENE])

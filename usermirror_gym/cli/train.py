@@ -14,7 +14,11 @@ from usermirror_gym.cli.plain_errors import plain_errors
 @plain_errors
 def train(
     config: Annotated[
-        str, typer.Option(help="A YAML file, or a preset: smollm2-ml100k, llama3.2-3b-usermirrorer.")
+        str,
+        typer.Option(
+            help="A YAML file, or a preset: smollm2-ml100k, smollm2-ml100k-next-item, "
+            "llama3.2-3b-usermirrorer."
+        ),
     ],
     out: Annotated[
         Path | None,

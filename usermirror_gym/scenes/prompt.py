@@ -138,6 +138,11 @@ class PromptBuilder:
         options = tuple(f"{self.text.title(item)}\n" for item in items)
         return Prompt((), self._likelihood_head(""), options, "items without context")
 
+    def item_lines(self, items: tuple[int, ...]) -> Prompt:
+        """Items one by one: each is an option, worded as a list shows it, with its line break."""
+        options = tuple(f"{text}\n" for text in self._options(items, ()))
+        return Prompt((), self._likelihood_head(""), options, "items one by one")
+
     def history_lines_shown(self, scene: Scene) -> int:
         """How many history lines the prompt of ``scene`` has (those that ``skip`` can drop)."""
         return len(self._memory(scene)[0])

@@ -31,7 +31,7 @@ class AffinityScores(NamedTuple):
 class AffinitySimulator:
     """Compares the options with the lines of the memory in the LLM's own space.
 
-    The LLM reads the title of each item once, alone; :class:`AffinityHead` says how much an option
+    The LLM reads each item's line, as lists show it, once and alone; :class:`AffinityHead` says how much an option
     goes with a memory.  A list is never read as a whole: its order does not matter, nor do ratings,
     behaviours, notes and the profile.  The memory is the history and what was chosen in the
     session, the newest lines of both together; the prompt's form, its blocks of lines and its

@@ -34,7 +34,7 @@ class ItemVectors:
 
     Args:
         engine: reads the lines.
-        builder: words them, as the likelihood readout does about nobody.
+        builder: words them, as lists show them.
         head: makes vectors of what the engine read.
         cache: folder of the files that keep them; ``None`` keeps nothing.
     """
@@ -77,7 +77,7 @@ class ItemVectors:
         Returns:
             ``(n,)`` tokens that were computed for each; 0 if its line was known.
         """
-        asked = self._builder.unconditional(tuple(items.tolist()))
+        asked = self._builder.item_lines(tuple(items.tolist()))
         if self._store is None:
             self._store = VectorStore(2 * self._head.d + 1, self._file(asked.answer_prefix))
         unknown = self._store.unknown(asked.options)

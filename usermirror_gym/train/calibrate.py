@@ -12,11 +12,15 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.simulators.affinity import AffinitySimulator
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.utility import (
+    AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
+    affinity_logprobs,
     choice_logprobs,
+    fit_affinity,
     fit_choice,
     fit_likelihood,
     likelihood_logprobs,
@@ -27,7 +31,7 @@ from usermirror_gym.train.letters import answer_of, answerable
 from usermirror_gym.train.permute import name_keys
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
-Weights = LikelihoodWeights | ChoiceWeights
+Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights
 MakeSimulator = Callable[[TimeSplit], Any]
 _CHUNK = 64
 """Scenes of one question to the engine."""
@@ -39,6 +43,7 @@ class Asked:
 
     Attributes:
         values: likelihood: conditional, unconditional and number of tokens, each ``(S, K)``;
+            affinity: affinity and appeal, each ``(S, K)``;
             letters and options: log-probabilities ``(S, K + 1)``, *none of these* last.
         mask: ``(S, K)``.
         targets: ``(S,)``; the length of the list is *none of these*.
@@ -78,6 +83,8 @@ class Asked:
         """The weights under which these choices are most likely."""
         if len(self.values) == 3:
             return fit_likelihood(*self.values, self.mask, self.targets, outside=self.outside)
+        if len(self.values) == 2:
+            return fit_affinity(*self.values, self.mask, self.targets, outside=self.outside)
         (logprobs,) = self.values
         return fit_choice(logprobs, self.mask, self.targets, position_bias=settings.position_bias)
 
@@ -86,6 +93,9 @@ class Asked:
         if isinstance(weights, LikelihoodWeights):
             cond, uncond, n_tokens = self.values
             return likelihood_logprobs(weights, cond, uncond, n_tokens, self.mask)
+        if isinstance(weights, AffinityWeights):
+            affinity, appeal = self.values
+            return affinity_logprobs(weights, affinity, appeal, self.mask)
         return choice_logprobs(weights, self.values[0])
 
 
@@ -185,7 +195,7 @@ def scores_of(asked: Asked, logprobs: FloatArray, names: Sequence[str]) -> dict[
 def fitted_settings(weights: Weights) -> Mapping[str, Any]:
     """The weights as settings of a simulator."""
     fields = asdict(weights)
-    if isinstance(weights, LikelihoodWeights) and weights.outside is None:
+    if not isinstance(weights, ChoiceWeights) and weights.outside is None:
         del fields["outside"]
         fields["outside_option"] = False
     return fields
@@ -196,6 +206,9 @@ def _values(simulator: Any, scenes: Sequence[Scene], width: int) -> list[FloatAr
     if isinstance(simulator, LikelihoodSimulator):
         cond, uncond, n_tokens, _ = simulator.scores(scenes)
         return [_padded(values, width, 0.0) for values in (cond, uncond, n_tokens)]
+    if isinstance(simulator, AffinitySimulator):
+        affinity, appeal, _ = simulator.scores(scenes)
+        return [_padded(values, width, 0.0) for values in (affinity, appeal)]
     logprobs = simulator.logprobs(scenes)
     return [np.column_stack([_padded(logprobs[:, :-1], width, -np.inf), logprobs[:, -1]])]
 

@@ -19,7 +19,7 @@ from usermirror_gym.distill.card_markdown import escape, markdown_table
 from usermirror_gym.distill.card_text import cell
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
-from usermirror_gym.train.config import TrainConfig
+from usermirror_gym.train.config import Affinity, TrainConfig
 
 Facts = Mapping[str, Any]
 _PACKAGES = ("accelerate", "numpy", "peft", "torch", "transformers", "trl")
@@ -117,6 +117,7 @@ def _view(
         "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
         "recipe": [(label, cell(value)) for label, value in _recipe(config)],
         "curve_rows": _curve_rows(stages),
+        "affinity": config.affinity,
         "data_rows": [_data_row(name, source) for name, source in sources.items()],
         "sources": [{"name": name, **source} for name, source in sources.items()],
         "sampled": any(not source.get("impressions") for source in sources.values()),
@@ -125,14 +126,19 @@ def _view(
 
 def _header(config: TrainConfig, terms: str) -> Markup:
     """What the hub reads."""
-    kept = config.lora is not None and not config.merge
     fields = {
         "base_model": config.checkpoint,
-        "library_name": "peft" if kept else "transformers",
+        "library_name": _library(config),
         "license": terms,
         "tags": ["usermirror-gym", "recommender-systems", "user-simulation"],
     }
     return Markup(yaml.safe_dump(fields, sort_keys=False).strip())
+
+
+def _library(config: TrainConfig) -> str:
+    if config.writes_adapter:
+        return "peft"
+    return "transformers" if config.stages else "usermirror-gym"
 
 
 def _score_rows(scores: Facts, about: Facts) -> list[dict[str, Any]]:
@@ -168,7 +174,9 @@ def _stage_row(config: TrainConfig, index: int, facts: Facts) -> dict[str, Any]:
 def _recipe(config: TrainConfig) -> list[tuple[str, Any]]:
     lora = config.lora
     adapter = (
-        "none, all weights"
+        "none, the weights are the base's"
+        if not config.stages
+        else "none, all weights"
         if lora is None
         else f"rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {cell(lora.targets)}"
         + ("" if lora.layers is None else f", blocks {lora.layers[0]} to {lora.layers[1]}")
@@ -178,11 +186,22 @@ def _recipe(config: TrainConfig) -> list[tuple[str, Any]]:
         ("Base weights", config.checkpoint),
         ("LoRA", adapter),
         ("Readout", config.readout),
+        *([] if config.affinity is None else [("Affinity head", _affinity(config.affinity))]),
         ("Prompt", config.prompt or "default"),
         ("Seed", config.seed),
         ("Precision", f"{config.precision}, stored as {config.store}"),
         ("Made with", ", ".join(f"{name} {number}" for name, number in versions().items())),
     ]
+
+
+def _affinity(head: Affinity) -> str:
+    parts = ", ".join(f"{pool} of layer {layer}" for layer, pool in head.parts)
+    return (
+        f"rank {head.rank} on states {parts}; ridge {head.ridge:g}; choices up to {head.window} "
+        f"apart, distance^-{head.decay:g}, backwards {head.backwards:g}, "
+        f"counts^-{head.norm_power:g}; memory lines m^-{head.lag_decay:g}; floor {head.floor:g}; "
+        f"stored as {head.store}"
+    )
 
 
 def _curve_rows(stages: Sequence[Facts]) -> list[dict[str, Any]]:
@@ -214,7 +233,8 @@ def _date(seconds: int) -> str:
 
 
 def _licence_note(config: TrainConfig, terms: str) -> str:
-    what = "An adapter to" if config.lora is not None and not config.merge else "Derived from"
+    what = "Made for" if not config.stages else "Derived from"
+    what = "An adapter to" if config.writes_adapter else what
     known = "whose licence its own card names" if terms == "other" else f"which is licensed {terms}"
     return cell(
         f"{what} {config.checkpoint}, {known}. Weights that were taught on data carry the terms "

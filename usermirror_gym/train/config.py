@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from usermirror_gym.configs.settings import read_settings, validated
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
+from usermirror_gym.engines.base import StatePart
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptConfig
 
 Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
-Readout = Literal["likelihood", "letters", "options"]
+Readout = Literal["likelihood", "letters", "options", "affinity"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 Positive = Annotated[int, Field(ge=1)]
@@ -97,6 +98,35 @@ class Stage(_Settings):
         return self
 
 
+class Affinity(_Settings):
+    """The head of the readout ``affinity``; see :mod:`usermirror_gym.train.affinity`."""
+
+    parts: Annotated[tuple[StatePart, ...], Field(min_length=1)]
+    """Hidden states that a line is known by: ``[[8, mean], [22, last]]``; layer 0 is the
+    embeddings, ``last`` the token of the line break."""
+    rank: Positive = 64
+    """Numbers of a taste."""
+    ridge: Annotated[float, Field(ge=0)] = 3e-5
+    """Penalty, against the largest squared singular value of the states: less remembers the items
+    of training better, more says more about others."""
+    window: Positive = 40
+    """Two choices of a user belong together if at most so many lie between them and one less."""
+    decay: Annotated[float, Field(ge=0)] = 0.5
+    """The further apart, the less: ``distance ** -decay``."""
+    backwards: Annotated[float, Field(ge=0)] = 0.2
+    """What came before counts so much against what came after."""
+    norm_power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Counts are divided by ``(n_i n_j) ** norm_power``."""
+    lag_decay: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the m-th newest line of the memory: ``m ** -lag_decay``."""
+    floor: Annotated[float, Field(gt=0)] = 0.5
+    """What an option has that no line speaks for; a chance meeting has 1."""
+    refit: bool = True
+    """After calibration on the validation scenes, fit the head again on all choices before T0."""
+    store: Literal["float16", "float32"] = "float16"
+    """Format of the written head."""
+
+
 class DataSettings(_Settings):
     """What is trained on: a finished build, or the settings of one that the run makes itself."""
 
@@ -143,7 +173,10 @@ class TrainConfig(_Settings):
     """letters, options: orders of the list that the simulator averages over."""
     lora: LoRA | None = LoRA()
     """``null``: all weights are trained."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    stages: tuple[Stage, ...] = ()
+    """Trainings of the weights, one after another; none only with ``affinity``."""
+    affinity: Affinity | None = None
+    """readout affinity: its head, fitted when all stages are done."""
     precision: Precision = "auto"
     """``auto``: bfloat16 on a GPU that has it, else float32."""
     gradient_checkpointing: bool = False
@@ -171,7 +204,13 @@ class TrainConfig(_Settings):
     def _fits_together(self) -> TrainConfig:
         if self.merge and self.lora is None:
             raise ValueError("without an adapter (lora: null) there is nothing to merge")
-        last = self.stages[-1].objective
+        if (self.readout == "affinity") != (self.affinity is not None):
+            raise ValueError("the readout 'affinity' and the settings 'affinity' need each other")
+        if not self.stages and self.affinity is None:
+            raise ValueError("stages is empty, and without 'affinity' there is nothing to train")
+        if self.merge and not self.stages:
+            raise ValueError("without stages there is nothing to merge")
+        last = self.stages[-1].objective if self.stages else None
         if self.readout == "options" and last != "options":
             # A later stage would change the hidden states that the head has learned to read.
             raise ValueError(
@@ -180,6 +219,16 @@ class TrainConfig(_Settings):
         if self.data.sources:
             self.build_config()
         return self
+
+    @property
+    def keeps_base(self) -> bool:
+        """Whether the simulator stands on the base weights as they are, with or without adapter."""
+        return not self.stages or self.writes_adapter
+
+    @property
+    def writes_adapter(self) -> bool:
+        """Whether a LoRA adapter is part of the simulator."""
+        return bool(self.stages) and self.lora is not None and not self.merge
 
     @property
     def prompt_config(self) -> PromptConfig:

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from usermirror_gym.engines import load_engine
 from usermirror_gym.progress import Display
-from usermirror_gym.train.config import Objective, Stage, TrainConfig
+from usermirror_gym.train.config import Affinity, Objective, Stage, TrainConfig
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.folder import own_folder
 from usermirror_gym.train.run import prepare_data, stage_seed
 
 _TRIAL_STEPS = 3
 _TRIAL_SCENES = 20
+_TRIAL_LINES = 64
 _COUNTED = 100
 """Examples whose tokens are counted; the rest is taken to be like them."""
 
@@ -57,9 +59,26 @@ class StageEstimate:
         )
 
 
+@dataclass(frozen=True)
+class HeadEstimate:
+    """What reading the items for an affinity head will take; the fit itself is short.
+
+    Attributes:
+        items: lines to be read.
+        seconds: at the pace of a trial.
+    """
+
+    items: int
+    seconds: float
+
+    def __str__(self) -> str:
+        spent = timedelta(seconds=math.ceil(self.seconds))
+        return f"affinity: {self.items:,} items are read; {spent} on this machine"
+
+
 def estimate_training(
     config: TrainConfig, folder: str | Path, *, display: Display
-) -> list[StageEstimate]:
+) -> list[StageEstimate | HeadEstimate]:
     """Build the data, which the run then need not do, and estimate each stage.
 
     Nothing else is left in the folder.
@@ -74,18 +93,34 @@ def estimate_training(
     with own_folder(config, folder):
         data = prepare_data(config, folder, display=display)
         tokenizer = load_tokenizer_of(config)
-        return [
+        estimates: list[StageEstimate | HeadEstimate] = [
             # A model of its own for each: a trial trains.
             _estimate(config, index, load_trainable(config), tokenizer, data, display)
             for index in range(len(config.stages))
         ]
+        if config.affinity is not None:
+            estimates.append(_head_estimate(config, config.affinity, data))
+        return estimates
+
+
+def _head_estimate(config: TrainConfig, settings: Affinity, data: TrainData) -> HeadEstimate:
+    n_items = data.split.dataset.n_items
+    trial = np.unique(np.linspace(1, n_items, _TRIAL_LINES).astype(np.int64))
+    asked = data.builder.item_lines(tuple(trial.tolist()))
+    engine = load_engine(config.checkpoint)
+    for lines in (asked.options[:1], asked.options):  # the first call is slower than the others
+        begin = time.monotonic()
+        engine.line_states(lines, head=asked.answer_prefix, parts=settings.parts)
+    pace = (time.monotonic() - begin) / len(asked.options)
+    # Read once for the fit and once, from the file of the simulator, for the calibration.
+    return HeadEstimate(n_items, 2 * pace * n_items)
 
 
 def _estimate(
     config: TrainConfig, index: int, model: Any, tokenizer: Any, data: TrainData, display: Display
 ) -> StageEstimate:
-    from usermirror_gym.train.sequences import Order
     from usermirror_gym.train.plans import plan_stage
+    from usermirror_gym.train.sequences import Order
 
     stage, seed = config.stages[index], stage_seed(config, index)
     examples = plan_stage(stage, tokenizer, data, seed=seed, display=display).examples

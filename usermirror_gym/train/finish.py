@@ -1,4 +1,4 @@
-"""The end of a run: weights, calibrated settings and card become a simulator's folder."""
+"""The end of a run: weights, head, calibrated settings and card become a simulator's folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.distill.built import read_build
+from usermirror_gym.engines import load_engine
 from usermirror_gym.files import sha256
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import UserSimulator, make_simulator
+from usermirror_gym.simulators.affinity_head import write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
+from usermirror_gym.train.affinity import fit_head, read_states
 from usermirror_gym.train.calibrate import ask, cross_fitted, fitted_settings, scores_of
 from usermirror_gym.train.card import write_card
 from usermirror_gym.train.config import TrainConfig
@@ -37,20 +42,57 @@ def write_checkpoint(
         folder: of the run, whose stages are finished.
         stages: what each of them did.
     """
-    last = stage_folder(folder, config, len(config.stages) - 1)
     staging, checkpoint = folder / ".checkpoint.tmp", folder / "checkpoint"
     shutil.rmtree(staging, ignore_errors=True)
     display.say("writing the checkpoint")
-    write_weights(config, last / TRAINED_FILE, staging)
-    if config.readout == "options":
-        shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
+    staging.mkdir()
+    if config.stages:
+        last = stage_folder(folder, config, len(config.stages) - 1)
+        write_weights(config, last / TRAINED_FILE, staging)
+        if config.readout == "options":
+            shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
+    heads = None if config.affinity is None else Heads(config, folder, staging, data, display)
+    if heads is not None:
+        heads.write(data.split.before)
     scores = _calibrate(config, staging, data, display)
+    if heads is not None and heads.settings.refit:
+        heads.write(data.split.dataset.interactions)
     build = read_build(data_folder(config, folder))
     checksum = sha256(build.folder / "manifest.json")
     write_card(config, staging, stages, scores, build.manifest, checksum)
     shutil.rmtree(checkpoint, ignore_errors=True)
     staging.rename(checkpoint)
     return checkpoint
+
+
+class Heads:
+    """Affinity heads of a run, fitted on more or fewer choices.
+
+    Args:
+        staging: the simulator's folder, with its adapter or weights if they were trained.
+
+    Raises:
+        ConfigError: data of more than one source.
+        EngineError: the model has no such layer.
+    """
+
+    def __init__(
+        self, config: TrainConfig, folder: Path, staging: Path, data: TrainData, display: Display
+    ) -> None:
+        assert config.affinity is not None
+        self.settings, self._folder = config.affinity, staging
+        self._lines = config.prompt_config.history_lines
+        checkpoint = config.checkpoint if config.keeps_base else str(staging)
+        adapter = {"adapter": str(staging)} if config.writes_adapter else {}
+        self._states = read_states(
+            load_engine(checkpoint, **adapter), data.builder, data.split.dataset.n_items,
+            self.settings, folder / "states", display=display,
+        )  # fmt: skip
+
+    def write(self, events: pd.DataFrame) -> None:
+        """Fit a head on these choices and put it into the simulator's folder."""
+        head = fit_head(self._states, events, self.settings, self._lines)
+        write_head(self._folder, head, self.settings.store)
 
 
 def _calibrate(
@@ -62,7 +104,7 @@ def _calibrate(
         **asdict(config.prompt_config),
         "permutations": config.permutations,
     }
-    if config.lora is not None and not config.merge:
+    if config.keeps_base:
         settings["checkpoint"] = config.checkpoint
     write_simulator(staging, settings)
 

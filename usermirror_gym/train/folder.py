@@ -5,8 +5,8 @@ data/                         the build that the run made for itself, if it did
 data.json                     what was trained on, by checksum
 stages/0-next_item/           checkpoints while the stage runs; then trained.safetensors,
                               head.safetensors (options) and, written last, done.json
+states/                       what the LLM says of the items (affinity)
 tensorboard/                  curves of all stages
-calibration/                  what the readout was fitted on
 checkpoint/                   the simulator; it appears when it is whole
 """
 

@@ -27,6 +27,7 @@ from usermirror_gym.engines.self_check import tree_is_exact
 from usermirror_gym.engines.tree_scorer import TreeScorer
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.simulators.llm import padded
 from usermirror_gym.simulators.utility import fit_likelihood, likelihood_logprobs
 from usermirror_gym.train.letters import Answered, answer_of, answerable
 from usermirror_gym.train.options import LinesCollator, inner_model, whole_length
@@ -214,13 +215,12 @@ class _Asked:
 def _fitted_loss(
     rows: Sequence[tuple[FloatArray, FloatArray, FloatArray, int]], *, outside: bool
 ) -> float:
-    width = max(len(row[0]) for row in rows)
-    cond, uncond, lengths = (
-        np.array([np.pad(row[i], (0, width - len(row[i]))) for row in rows]) for i in range(3)
-    )
-    counts = np.array([len(row[0]) for row in rows])
+    *columns, chosen = zip(*rows, strict=True)
+    counts = np.array([len(values) for values in columns[0]])
+    width = int(counts.max())
     mask = np.arange(width) < counts[:, None]
-    targets = np.array([row[3] for row in rows], np.int64)
+    cond, uncond, lengths = (padded(column, mask) for column in columns)
+    targets = np.array(chosen, np.int64)
     weights = fit_likelihood(cond, uncond, lengths, mask, targets, outside=outside)
     logprobs = likelihood_logprobs(weights, cond, uncond, lengths, mask)
     places = np.where(targets == counts, width, targets)

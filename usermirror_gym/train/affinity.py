@@ -1,0 +1,154 @@
+"""The affinity head, in closed form: least squares from the LLM's line states to real choices.
+
+The LLM stays as it is; what is learned is where in its space lies what is chosen after what.
+Gradient descent on next choices, with hard or soft targets, came out worse and took longer; see
+docs/training-log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.files import write_bytes
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.prompt import PromptBuilder
+from usermirror_gym.simulators.affinity_head import AffinityHead
+from usermirror_gym.train.config import Affinity
+from usermirror_gym.train.follows import choice_counts, follow_matrix
+from usermirror_gym.types import Float32Array, FloatArray
+
+_NOTHING = 1e-7
+"""Directions of the states this much smaller than the largest are rounding."""
+_BLOCK = 1024
+"""Lines between two saves."""
+
+
+def read_states(
+    engine: Engine,
+    builder: PromptBuilder,
+    n_items: int,
+    settings: Affinity,
+    folder: Path,
+    *,
+    display: Display,
+) -> Float32Array:
+    """``(n_items + 1, F)`` states of the items' lines; row 0, of padding, is zeros.
+
+    Args:
+        engine: reads the lines.
+        builder: words them.
+        folder: keeps what was read, block by block, for a run that is killed and started again.
+        display: shows how far it is.
+    """
+    asked = builder.item_lines(tuple(range(1, n_items + 1)))
+    blocks = []
+    with display.phase("reading items", n_items, "item") as advance:
+        for start in range(0, n_items, _BLOCK):
+            lines = asked.options[start : start + _BLOCK]
+            blocks.append(_block(engine, lines, asked.answer_prefix, settings, folder, start))
+            advance(len(lines))
+    states = np.concatenate(blocks)
+    return np.concatenate([np.zeros((1, states.shape[1]), np.float32), states])
+
+
+def fit_head(
+    states: Float32Array, events: pd.DataFrame, settings: Affinity, history_lines: int
+) -> AffinityHead:
+    """The head whose ``h(i) . o(j)`` is nearest to how often j was chosen after i.
+
+    With X = U diag(s) V' the states of the chosen items, centred and of equal mean square per part,
+    and S of :func:`~usermirror_gym.train.follows.follow_matrix`, S is projected on the states from
+    both sides by ridge regression, ``M = F U' S U F`` with ``F = diag(s^2 / (s^2 + ridge s_1^2))``,
+    and cut to its largest ``rank`` singular values, M ~ A diag(g) B' (as Cremonesi et al.,
+    Performance of recommender algorithms on top-N recommendation tasks, RecSys 2010, cut a rating
+    matrix).  Then ``history = V diag(1/s) A diag(sqrt g)`` and ``option`` likewise with B.
+    ``bias`` is the ridge regression of the logarithm of one plus the count.
+
+    Args:
+        states: ``(n_items + 1, F)``; row 0 is not read.
+        events: the choices to learn from, all before the cut.
+        settings: of the recipe.
+        history_lines: lines of the memory that shall count.
+
+    Raises:
+        ConfigError: see ``follow_matrix``; or all items read alike.
+    """
+    n_items = len(states) - 1
+    follows = follow_matrix(
+        events, n_items, window=settings.window, decay=settings.decay,
+        backwards=settings.backwards, norm_power=settings.norm_power,
+    )  # fmt: skip
+    counts = choice_counts(events, n_items)
+    known = np.flatnonzero(counts)
+    space = _Space.of(states[known].astype(np.float64), len(settings.parts), settings.ridge)
+    kept = space.shrink[:, None] * (space.left.T @ follows @ space.left) * space.shrink
+    ahead, size, behind = np.linalg.svd(kept)
+    root = np.sqrt(size[: settings.rank])
+    lags = -settings.lag_decay * np.log(np.arange(1, history_lines + 1))
+    popularity = np.log1p(counts[known])
+    appeal = space.shrink * (space.left.T @ (popularity - popularity.mean()))
+    return AffinityHead(
+        parts=settings.parts,
+        mean=space.mean.astype(np.float32),
+        history=(space.back @ (ahead[:, : settings.rank] * root)).astype(np.float32),
+        option=(space.back @ (behind[: settings.rank].T * root)).astype(np.float32),
+        bias=(space.back @ appeal).astype(np.float32),
+        lags=lags.astype(np.float32),
+        floor=settings.floor,
+    )
+
+
+class _Space(NamedTuple):
+    """States of n lines as orthogonal directions."""
+
+    mean: FloatArray  # (F,)
+    left: FloatArray  # (n, r) orthonormal columns
+    back: FloatArray  # (F, r) from centred states to the columns of left
+    shrink: FloatArray  # (r,) what ridge regression leaves of each
+
+    @classmethod
+    def of(cls, states: FloatArray, parts: int, ridge: float) -> _Space:
+        mean = states.mean(axis=0)
+        centred = states - mean
+        blocks = centred.reshape(len(states), parts, -1)
+        scale = np.sqrt((blocks**2).sum(axis=2).mean(axis=0))  # (parts,)
+        if not scale.all():
+            raise ConfigError("all items read alike: the affinity head has nothing to tell them by")
+        per_number = np.repeat(scale, blocks.shape[2])
+        left, size, right = np.linalg.svd(centred / per_number, full_matrices=False)
+        real = size > _NOTHING * size[0]
+        left, size, right = left[:, real], size[real], right[real]
+        shrink = size**2 / (size**2 + ridge * size[0] ** 2)
+        return cls(mean, left, right.T / size / per_number[:, None], shrink)
+
+
+def _block(
+    engine: Engine,
+    lines: Sequence[str],
+    first_words: str,
+    settings: Affinity,
+    folder: Path,
+    start: int,
+) -> Float32Array:
+    path = folder / f"states-{start}.npy"
+    if path.is_file():
+        kept: Float32Array = np.load(path)
+        return kept
+    states = engine.line_states(lines, head=first_words, parts=settings.parts)
+    write_bytes(path, _npy(states))
+    return states
+
+
+def _npy(array: Float32Array) -> bytes:
+    from io import BytesIO
+
+    out = BytesIO()
+    np.save(out, array)
+    return out.getvalue()
