@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def read_settings(
     """
     content = _read(kind, name_or_path)
     for dotted, value in (overrides or {}).items():
-        _override(content, dotted, value)
+        # A copy: a later override may change what an earlier one brought.
+        _override(content, dotted, deepcopy(value))
     return content
 
 

@@ -37,8 +37,8 @@ def run(*words: str) -> Any:
 
 def test_settings_and_folder_reach_the_run(called: dict[str, Any], tmp_path: Path) -> None:
     result = run(
-        "--config", "smollm2-ml100k", "--set", "stages.0.epochs=0.5", "--set", "lora=null",
-        "--out", str(tmp_path),
+        "--config", "smollm2-ml100k-next-item", "--set", "stages.0.epochs=0.5",
+        "--set", "lora=null", "--out", str(tmp_path),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert called["what"] == "train"
@@ -63,9 +63,12 @@ def test_a_dry_run_says_what_it_takes(called: dict[str, Any]) -> None:
     ("words", "message"),
     [
         (["--config", "smollm-ml100k"], "Did you mean 'smollm2-ml100k'"),
-        (["--config", "smollm2-ml100k", "--set", "stages.0.epoch=1"], "'stages.0.epochs'"),
+        (
+            ["--config", "smollm2-ml100k-next-item", "--set", "stages.0.epoch=1"],
+            "'stages.0.epochs'",
+        ),
         (["--config", "nowhere.yaml"], "there is no file nowhere.yaml"),
-        (["--config", "smollm2-ml100k", "--set", "seed"], "--set takes name=value"),
+        (["--config", "smollm2-ml100k-next-item", "--set", "seed"], "--set takes name=value"),
     ],
 )
 def test_mistakes_end_with_one_message(

@@ -33,7 +33,7 @@ TRUE = LikelihoodWeights(0.4, -0.2, 3.0, -1.0, 0.1, outside=-4.0)
 
 
 def config(**overrides: Any) -> TrainConfig:
-    return read_config("smollm2-ml100k", overrides)
+    return read_config("smollm2-ml100k-next-item", overrides)
 
 
 def likelihoods(count: int = 3000, seed: int = 0) -> Asked:

@@ -32,7 +32,7 @@ SOURCE = {
 
 
 def written(folder: Path, **changes: Any) -> str:
-    config = read_config("smollm2-ml100k", changes.pop("config", {}))
+    config = read_config("smollm2-ml100k-next-item", changes.pop("config", {}))
     stages, scores = changes.get("stages", [STAGE]), SCORES | changes.get("scores", {})
     sources = changes.get("sources", {"ml-100k": SOURCE})
     write_card(config, folder, stages, scores, {"sources": sources}, "c0ffee" * 10 + "dead")
@@ -61,7 +61,7 @@ def test_recipe_data_scores_and_limits_are_said(tmp_path: Path) -> None:
 def test_facts_for_programs(tmp_path: Path) -> None:
     written(tmp_path)
     facts = read_json(tmp_path / "training.json")
-    assert facts["recipe"] == read_config("smollm2-ml100k").model_dump(mode="json")
+    assert facts["recipe"] == read_config("smollm2-ml100k-next-item").model_dump(mode="json")
     assert facts["stages"] == [STAGE]
     assert facts["scores"]["all"] == SCORES["all"]
     assert facts["data"]["sources"]["ml-100k"]["files"] == {"u.data": "ab12"}

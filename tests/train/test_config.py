@@ -14,7 +14,7 @@ from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptConfig
 from usermirror_gym.train.config import TrainConfig, read_config
 
-DEFAULT = "smollm2-ml100k"
+DEFAULT = "smollm2-ml100k-next-item"
 
 
 def test_every_preset_reads_and_is_named_like_its_file() -> None:
@@ -102,3 +102,11 @@ def test_a_build_of_its_own_takes_name_seed_and_scenes() -> None:
     build = read_config(DEFAULT, {"seed": 5, "data.scenes.train": 7}).build_config()
     assert (build.name, build.seed, build.rationales) == (DEFAULT, 5, None)
     assert build.scenes_of(build.sources[0]).train == 7
+
+
+def test_the_callers_settings_stay_as_they_are() -> None:
+    own = {"parts": [[1, "mean"]]}
+    config = read_config("smollm2-ml100k", {"affinity": own, "affinity.rank": 3})
+    assert config.affinity is not None
+    assert config.affinity.rank == 3
+    assert own == {"parts": [[1, "mean"]]}

@@ -70,7 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def build(tmp_path_factory: pytest.TempPathFactory, base: Path, source: dict[str, str]) -> Path:
     """A finished build."""
     config = read_config(
-        "smollm2-ml100k",
+        "smollm2-ml100k-next-item",
         {"name": "tiny", "checkpoint": str(base), "data": {"sources": [source], "scenes": SCENES}},
     )
     return build_data(config.build_config(), tmp_path_factory.mktemp("build"), display=QUIET)
@@ -83,7 +83,7 @@ def recipe(base: Path, build: Path) -> Callable[..., TrainConfig]:
             "name": "tiny", "checkpoint": str(base), "data": {"build": str(build)},
             "stages": [NEXT_ITEM, LETTERS], "lora.r": 4, "prompt.history_lines": 6,
         }  # fmt: skip
-        return read_config("smollm2-ml100k", values | overrides)
+        return read_config("smollm2-ml100k-next-item", values | overrides)
 
     return make
 
@@ -93,7 +93,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, base: Path, build: Path) 
     """The folder of a run of two stages."""
     folder = tmp_path_factory.mktemp("finished")
     config = read_config(
-        "smollm2-ml100k",
+        "smollm2-ml100k-next-item",
         {
             "name": "tiny", "checkpoint": str(base), "data": {"build": str(build)},
             "stages": [NEXT_ITEM, LETTERS], "lora.r": 4, "prompt.history_lines": 6,
@@ -111,7 +111,7 @@ def results(folder: Path) -> dict[str, str]:
 
 
 def test_a_run_leaves_a_simulator_that_chooses(finished: Path, build: Path) -> None:
-    data = read_train_data(build, read_config("smollm2-ml100k").prompt_config)
+    data = read_train_data(build, read_config("smollm2-ml100k-next-item").prompt_config)
     simulator = make_simulator(str(finished / "checkpoint"), data.split)
     probs = simulator.choose(data.scenes_validation[:4]).probs
     np.testing.assert_allclose(probs.sum(axis=1), 1)
@@ -252,7 +252,7 @@ def test_data_that_changed_meanwhile_are_noticed(
 def test_nothing_from_t0_on_reaches_a_run(build: Path) -> None:
     from usermirror_gym.distill.built import read_build
 
-    data = read_train_data(build, read_config("smollm2-ml100k").prompt_config)
+    data = read_train_data(build, read_config("smollm2-ml100k-next-item").prompt_config)
     (whole,) = read_build(build).sources
     times = data.split.dataset.interactions[TIMESTAMP]
     assert whole.dataset.interactions[TIMESTAMP].max() >= whole.t0
@@ -355,7 +355,7 @@ def test_a_run_from_raw_data_builds_them_itself(
     tmp_path: Path, base: Path, source: dict[str, str], build: Path
 ) -> None:
     config = read_config(
-        "smollm2-ml100k",
+        "smollm2-ml100k-next-item",
         {"name": "tiny", "checkpoint": str(base), "data": {"sources": [source], "scenes": SCENES}},
     )
     data = run_module.prepare_data(config, tmp_path, display=QUIET)

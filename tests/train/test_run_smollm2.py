@@ -41,7 +41,7 @@ LAST = "stages/1-letters/trained.safetensors"
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = read_config("smollm2-ml100k", SCENES).build_config()
+    config = read_config("smollm2-ml100k-next-item", SCENES).build_config()
     return build_data(config, tmp_path_factory.mktemp("build"), display=Display(quiet=True))
 
 
@@ -50,7 +50,7 @@ def command(build: Path, out: Path, *launcher: str, stages: int = 2) -> list[str
     settings = SETTINGS | chosen
     return [
         *(launcher or (sys.executable, "-m", "usermirror_gym.cli")),
-        "train", "--config", "smollm2-ml100k", "--out", str(out),
+        "train", "--config", "smollm2-ml100k-next-item", "--out", str(out),
         *(f"--set={name}={json.dumps(value)}" for name, value in settings.items()),
     ]  # fmt: skip
 

@@ -126,7 +126,7 @@ def test_dpo_begins_at_log_2_and_falls(train, tiny_model, duels, kind):
 def test_whole_models_are_trained_too(train, tiny_model, duels, objective):
     model = tiny_model(lora=False)
     before = weights_of(model)
-    result = train(model, objective, data=duels, epochs=16, batch_size=2, learning_rate=3e-3)
+    result = train(model, objective, data=duels, epochs=9, batch_size=2, learning_rate=5e-3)
     losses = train_losses(result)
     assert np.mean(losses[-3:]) < losses[0] - 0.02
     after = weights_of(model)
@@ -256,11 +256,18 @@ def test_one_row_in_twenty_is_held_out():
 # Killed and gone on
 
 
+def first_scenes(data: TrainData, n: int) -> TrainData:
+    (source,) = data.sources
+    source = replace(source, scenes_train=source.scenes_train[:n],
+                     scenes_validation=source.scenes_validation[:4])  # fmt: skip
+    return TrainData((source,))
+
+
 @pytest.mark.parametrize("objective", ["next_item", "letters", "dpo", "options"])
 def test_a_killed_stage_ends_with_the_same_bits(train, tiny_model, data, tmp_path, objective):
     settings = {
-        "epochs": 2, "max_steps": 6, "save_every": 2, "eval_every": 0.5, "batch_size": 3,
-        "scheduler": "linear", "warmup": 0.2, "data": data,
+        "max_steps": 4, "save_every": 2, "eval_every": 0.5, "batch_size": 2, "warmup": 0.2,
+        "scheduler": "linear", "data": first_scenes(data, 8),
     }  # fmt: skip
     make = partial(tiny_model, dropout=0.1)
     whole = make()
@@ -330,7 +337,7 @@ def test_a_stage_that_only_gets_worse_stops_and_keeps_the_best_weights(train, ti
 
 
 def test_without_patience_the_last_weights_stay(train, tiny_model, data, tmp_path):
-    settings = {"epochs": 1, "learning_rate": 1.0}
+    settings = {"max_steps": 2, "learning_rate": 1.0}
     validated, silent = tiny_model(), tiny_model()
     watched = train(validated, "letters", data=data, eval_every=0.5, **settings)
     bare = TrainData((replace(data.sources[0], scenes_validation=[]),))
@@ -434,8 +441,10 @@ def test_several_data_sets_are_trained_together(train, tiny_model, data):
     (source,) = data.sources
     other = TrainSource("other", source.split, source.builder, source.scenes_train[:6],
                         source.scenes_validation[:2])  # fmt: skip
-    result = train(tiny_model(), "letters", data=TrainData((source, other)), epochs=1)
-    assert result.samples == len(source.scenes_train) + 6
+    result = train(
+        tiny_model(), "letters", data=TrainData((source, other)), epochs=0.5, eval_every=0
+    )
+    assert result.samples == (len(source.scenes_train) + 6) / 2
     assert result.best is not None
 
 

@@ -31,11 +31,11 @@ class AffinityScores(NamedTuple):
 class AffinitySimulator:
     """Compares the options with the lines of the memory in the LLM's own space.
 
-    The LLM reads each item's line, as lists show it, once and alone; :class:`AffinityHead` says how much an option
-    goes with a memory.  A list is never read as a whole: its order does not matter, nor do ratings,
-    behaviours, notes and the profile.  The memory is the history and what was chosen in the
-    session, the newest lines of both together; the prompt's form, its blocks of lines and its
-    turns play no part.
+    The LLM reads each item's line, as lists show it, once and alone; :class:`AffinityHead` says how
+    much an option goes with a memory.  A list is never read as a whole: its order does not matter,
+    nor do ratings, behaviours, notes and the profile.  The memory is the history and what was
+    chosen in the session, the newest lines of both together; the prompt's form, its blocks of lines
+    and its turns play no part.
 
     ``prompt_tokens`` of an answer are the tokens that were computed for it: those of lines that
     were never read before, counted in the first scene of the batch that shows them.
