@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, UnknownNameError
@@ -16,6 +17,7 @@ from usermirror_gym.evaluate.choosers import CHOOSERS, KINDS, classic_choosers, 
 from usermirror_gym.evaluate.choosers.past import Choices, Stages
 from usermirror_gym.evaluate.choosers.recipes import RECIPES, Recommender, _saved
 from usermirror_gym.evaluate.summary import package_versions
+from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Rankers, Scene, SceneBatch, ScenePlan, domain_text, draw_scenes
 from usermirror_gym.scenes.render import scene_table
 from usermirror_gym.scenes.table import SCHEMA, scenes_of
@@ -219,6 +221,26 @@ def test_other_versions_of_packages_have_a_folder_of_their_own(
         monkeypatch.setattr(fitting, "package_versions", lambda n=name: {**now, n: "0"})
         classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_two_processes_take_turns_and_the_second_says_that_it_waits(
+    split, train, none_yet, tmp_path
+):
+    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
+    (lock,) = tmp_path.rglob(".lock")
+    said: list[str] = []
+
+    class Telling(Display):
+        def say(self, message: str) -> None:
+            said.append(message)
+            if "waiting" in message:
+                other.release()  # the other process ends
+
+    other = FileLock(lock)
+    other.acquire()
+    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path, display=Telling())
+    assert [message for message in said if "another process fits in" in message]
+    FileLock(lock).acquire(timeout=0)  # it was given back
 
 
 def test_every_recipe_says_what_it_tries():

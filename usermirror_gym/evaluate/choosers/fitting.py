@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
@@ -123,9 +123,17 @@ class _Fitting:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.display.say(f"another process fits in {self.folder}: waiting for it")
+            lock.acquire()
+        try:
             remove_unfinished(self.folder)
             yield
+        finally:
+            lock.release()
 
     def chooser(self, name: str) -> ScoredChooser:
         """One that is no stack."""
