@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def test_settings_and_folder_reach_the_run(called: dict[str, Any], tmp_path: Pat
     assert called["config"].stages[0].epochs == 0.5
     assert called["config"].lora is None
     assert f"usermirror benchmark --simulator {tmp_path / 'checkpoint'}" in result.output
+
+
+def test_the_next_command_can_be_pasted_as_it_is(called: dict[str, Any], tmp_path: Path) -> None:
+    result = run("--config", "smollm2-ml100k", "--out", str(tmp_path / "my runs"))
+    line = next(line for line in result.output.splitlines() if line.startswith("usermirror "))
+    words = ["usermirror", "benchmark", "--simulator", str(tmp_path / "my runs" / "checkpoint")]
+    assert shlex.split(line) == words
 
 
 def test_the_folder_is_named_after_the_recipe(called: dict[str, Any]) -> None:

@@ -142,7 +142,7 @@ def test_the_base_is_the_preset_of_the_base_weights(
     assert untrained(replace(config, base="uniform")) == "uniform"
     assert untrained(replace(config, base="none")) is None
     assert untrained(EvaluateConfig("popularity")) is None
-    assert untrained(EvaluateConfig()) is None
+    assert untrained(EvaluateConfig()) == "smollm2-likelihood"
 
 
 def test_settings_of_a_folder_are_shown_without_paths(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from usermirror_gym.scenes import (
     swap_histories,
 )
 from usermirror_gym.simulators import (
-    DEFAULT_SIMULATOR,
     AffinityHead,
     AffinitySimulator,
     LikelihoodSimulator,
@@ -38,7 +37,7 @@ def ml100k() -> TimeSplit:
 
 @pytest.fixture(scope="module")
 def simulator(ml100k: TimeSplit) -> LikelihoodSimulator:
-    made = make_simulator(DEFAULT_SIMULATOR, ml100k)
+    made = make_simulator("smollm2-likelihood", ml100k)
     assert isinstance(made, LikelihoodSimulator)
     return made
 
@@ -58,7 +57,7 @@ def test_one_scene_at_a_time_gives_the_same_answer(
     ml100k: TimeSplit, simulator: LikelihoodSimulator
 ) -> None:
     scenes = build_scenes(ml100k, ScenePlan(count=6, seed=5))
-    fresh = make_simulator(DEFAULT_SIMULATOR, ml100k, engine={"reuse_prefix": False})
+    fresh = make_simulator("smollm2-likelihood", ml100k, engine={"reuse_prefix": False})
     together = simulator.choose(scenes).probs
     alone = np.concatenate([fresh.choose([scene]).probs for scene in scenes])
     np.testing.assert_allclose(together, alone, atol=1e-4)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from usermirror_gym.distill.build import build_data
+from usermirror_gym.engines import load_engine
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import read_json, sha256, write_jsonl
 from usermirror_gym.progress import Display
@@ -24,8 +25,9 @@ from usermirror_gym.train import run as run_module
 from usermirror_gym.train.config import TrainConfig, read_config
 from usermirror_gym.train.data import read_train_data
 from usermirror_gym.train.estimate import estimate_training
+from usermirror_gym.train.model import write_weights
 from usermirror_gym.train.run import train
-from usermirror_gym.types import TIMESTAMP
+from usermirror_gym.types import TIMESTAMP, Prompt
 
 QUIET = Display(quiet=True)
 NEXT_ITEM = {"objective": "next_item", "max_steps": 4, "batch_size": 4, "max_length": 400,
@@ -150,6 +152,25 @@ def test_adapters_come_back_in_peft_and_differ_from_their_beginning(
     assert all(p.abs().max() > 0 for p in trained)
     config = read_json(finished / "checkpoint" / "adapter_config.json")
     assert config["base_model_name_or_path"] == str(base)  # the name that the recipe gave
+
+
+def test_merged_weights_answer_like_base_and_adapter(
+    finished: Path, base: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(**read_json(finished / "config.json"))
+    trained = finished / "stages" / "1-letters" / "trained.safetensors"
+    write_weights(config.model_copy(update={"merge": True}), trained, tmp_path)
+    prompt = Prompt((), "Films I watched:\n", ("Heat\n", "Alien 3\n"))
+    base_alone, merged, adapted = (
+        engine.text_logprobs([prompt])[0].logprobs
+        for engine in (
+            load_engine(str(base)),
+            load_engine(str(tmp_path)),
+            load_engine(str(base), adapter=str(finished / "checkpoint")),
+        )
+    )
+    np.testing.assert_allclose(merged, adapted, atol=1e-4)
+    assert np.abs(np.subtract(merged, base_alone)).max() > 1e-2
 
 
 def test_curves_are_written_for_tensorboard(finished: Path) -> None:

@@ -34,9 +34,9 @@ objective, folder = sys.argv[1], Path(sys.argv[2])
 torch.set_num_threads(1)
 split = tiny_split()
 builder = PromptBuilder(domain_text(split.dataset), PromptConfig(history_lines=3, drop_lines=1))
-plan = ScenePlan(count=6, slate_size=3, history=3)
+plan = ScenePlan(count=2, slate_size=3, history=3)
 scenes = build_scenes(split, plan, after_t0=False)
-data = TrainData((TrainSource("tiny", split, builder, scenes, scenes[:2]),))
+data = TrainData((TrainSource("tiny", split, builder, scenes, scenes),))
 path = resolve_checkpoint(DEFAULT_CHECKPOINT)
 torch.manual_seed(0)
 model = get_peft_model(
@@ -44,8 +44,9 @@ model = get_peft_model(
     LoraConfig(r=4, lora_dropout=0.05, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
 )
 stage = Stage(
-    objective=objective, epochs=4, max_steps=6, batch_size=2, learning_rate=2e-3, save_every=1,
-    eval_every=1.0, max_length=400, history=(2, 4) if objective == "next_item" else None,
+    objective=objective, epochs=8, max_steps=8 if objective == "next_item" else 4, batch_size=2,
+    learning_rate=5e-3, warmup=0, scheduler="constant", save_every=1, eval_every=2.0,
+    max_length=400, history=(2, 4) if objective == "next_item" else None,
 )
 result = run_stage(
     stage, model, load_tokenizer(path), data, folder, seed=0, precision="float32",
@@ -75,8 +76,11 @@ def finish(process: subprocess.Popen) -> list[float]:
 def test_a_stage_survives_kill_9_with_the_same_weights(objective, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     losses = finish(start(objective, whole))
-    assert len(losses) == 6
-    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+    assert np.isfinite(losses).all()
+    if objective == "next_item":  # every step sees all there is, so steps can be compared
+        assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    if objective == "dpo":
+        assert losses[0] == pytest.approx(np.log(2), abs=1e-3)
     process = start(objective, killed)
     deadline = time.monotonic() + 300
     while not list(killed.glob("checkpoint-2")) and time.monotonic() < deadline:
@@ -91,4 +95,4 @@ def test_a_stage_survives_kill_9_with_the_same_weights(objective, tmp_path):
     for name, weights in one.items():
         assert weights.equal(other[name]), name
     left = sorted(path.name for path in killed.glob("*checkpoint*"))
-    assert left == ["checkpoint-5", "checkpoint-6"]
+    assert left == [f"checkpoint-{len(losses) - 1}", f"checkpoint-{len(losses)}"]

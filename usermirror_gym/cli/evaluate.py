@@ -21,7 +21,7 @@ def evaluate(
     ] = None,
     simulator: Annotated[
         str, typer.Option(help="Preset, checkpoint folder, hub name, or a classic chooser.")
-    ] = "smollm2-likelihood",
+    ] = "smollm2-ml100k",
     scenes: Annotated[
         str,
         typer.Option(

@@ -32,6 +32,7 @@ def train(
 ) -> None:
     """Train a simulated user on real choices; on several GPUs through 'accelerate launch'."""
     import os
+    import shlex
 
     # Trainers build their tables and word their prompts in one process each.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -51,4 +52,4 @@ def train(
     checkpoint = run(settings, folder, display=Display())
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
         print(checkpoint / "README.md")
-        print(f"usermirror benchmark --simulator {checkpoint}")
+        print(f"usermirror benchmark --simulator {shlex.quote(str(checkpoint))}")

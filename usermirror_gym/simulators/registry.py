@@ -28,7 +28,7 @@ from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulato
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
 from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
-DEFAULT_SIMULATOR = "smollm2-likelihood"
+DEFAULT_SIMULATOR = "smollm2-ml100k"
 CLASSIC = ("popularity", "uniform")
 
 
