@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,23 +14,30 @@ from usermirror_gym.files import read_json, read_jsonl
 pytestmark = pytest.mark.slow
 
 
-def test_benchmark_with_the_default_user(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    result = CliRunner().invoke(
-        app,
-        ["benchmark", "--agents", "Random,Pop,EASE", "--users", "3", "--steps", "3",
-         "--fidelity-scenes", "12", "--out", str(out)],
-    )  # fmt: skip
+SMALL = ["--agents", "Random,Pop,EASE", "--users", "3", "--steps", "3", "--fidelity-scenes", "12"]
+
+
+def benchmark(out: Path, *options: str) -> list[dict]:
+    result = CliRunner().invoke(app, ["benchmark", *SMALL, "--out", str(out), *options])
     assert result.exit_code == 0, result.output
     assert "EASE" in result.output
     assert "Fidelity (12 real choices)" in " ".join(result.output.split())
-    steps = read_jsonl(out / "episodes.jsonl")
-    assert all("smollm2" in step["simulator"] for step in steps)
+    assert "smollm2" in (out / "report.html").read_text().lower()
+    return read_jsonl(out / "episodes.jsonl")
+
+
+def test_benchmark_with_the_default_user(tmp_path: Path) -> None:
+    steps = benchmark(tmp_path / "run")
+    assert all(step["simulator"].startswith("affinity(smollm2") for step in steps)
+    # Every film is read once, whoever shows it and however often.
+    tokens = [step["prompt_tokens"] for step in steps]
+    assert sum(tokens) < 20 * len({item for step in steps for item in step["slate"]} | {0}) + 500
+    assert np.std([step["probabilities"][0] for step in steps]) > 0.01
+
+
+def test_benchmark_by_likelihood_reuses_what_was_computed(tmp_path: Path) -> None:
+    steps = benchmark(tmp_path / "run", "--simulator", "smollm2-likelihood")
     later = [step for step in steps if step["step"] > 0]
     assert all(step["cached_tokens"] > 0 for step in later)
-    timing = read_json(out / "results.json")["timing"]
+    timing = read_json(tmp_path / "run" / "results.json")["timing"]
     assert timing["engine_seconds"] > 0.5 * timing["env_step_seconds"]
-    assert (
-        "SmolLM2" in (out / "report.html").read_text()
-        or "smollm2" in (out / "report.html").read_text()
-    )

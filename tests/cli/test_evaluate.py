@@ -119,6 +119,7 @@ def test_the_language_model_gets_a_card(
     assert result.exit_code == 0, result.output
     card = json.loads((here / "card" / "card.json").read_text())
     assert "smollm2" in card["simulator"]["model"]
-    assert card["simulator"]["options"]["readout"] == "likelihood"
+    assert card["simulator"]["options"]["readout"] == "affinity"
+    assert card["base"] == "smollm2-likelihood (base)"
     assert card["order"]["duplicates_max_difference"] < 1e-3
     assert {probe["n"] for probe in card["probes"]} == {1}

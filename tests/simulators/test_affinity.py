@@ -297,6 +297,18 @@ class TestReading:
         assert len(engine.lines) <= 4
         np.testing.assert_array_equal(probs, make().choose([SCENE]).probs)
 
+    def test_states_that_were_read_before_are_not_read_again(self, make, arithmetic) -> None:
+        simulator, engine = make(), arithmetic()
+        items = np.array([11, 10, 3, 2, 1])
+        asked = simulator.builder.item_lines(tuple(items.tolist()))
+        states = engine.line_states(
+            asked.options, head=asked.answer_prefix, parts=simulator.head.parts
+        )
+        simulator.take_states(items, states)
+        batch = simulator.choose([SCENE])
+        assert simulator.engine.lines == list(simulator.builder.item_lines((12,)).options)
+        np.testing.assert_array_equal(batch.probs, make().choose([SCENE]).probs)
+
     def test_the_head_of_another_model_is_refused(self, make) -> None:
         rng = np.random.default_rng(0)
         shapes = ((6,), (6, 3), (6, 3), (6,), (4,))

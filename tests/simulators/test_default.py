@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.fidelity import score, swap_histories
 from usermirror_gym.files import read_json
 from usermirror_gym.scenes import ScenePlan, build_scenes
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, AffinitySimulator, make_simulator
 from usermirror_gym.simulators.affinity_head import read_head
 from usermirror_gym.simulators.checkpoint import read_simulator
+from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import TrainConfig, read_config
 
 
@@ -37,6 +41,16 @@ def test_it_is_what_its_recipe_makes() -> None:
     assert head.parts == recipe.affinity.parts
     assert head.d == recipe.affinity.rank
     assert read_simulator(DEFAULT_SIMULATOR)["readout"] == "affinity"
+
+
+def test_it_speaks_of_films_alone() -> None:
+    split = tiny_split()
+    songs = replace(split, dataset=replace(split.dataset, domain="music"))
+    with pytest.raises(ConfigError, match=r"'movie'.*has 'music'.*smollm2-likelihood.*domain=null"):
+        make_simulator(DEFAULT_SIMULATOR, songs)
+    for films, options in ((split, {}), (songs, {"domain": None})):
+        made = make_simulator(DEFAULT_SIMULATOR, films, **options)
+        assert isinstance(made, AffinitySimulator)
 
 
 @pytest.fixture(scope="module")

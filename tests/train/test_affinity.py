@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from usermirror_gym.distill.build import build_data
+from usermirror_gym.engines.transformers_engine import TransformersEngine
 from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.files import read_json, sha256
 from usermirror_gym.progress import Display
@@ -251,6 +252,23 @@ class TestRuns:
         before = kept.stat().st_mtime_ns
         train(recipe(), tmp_path / "run", display=QUIET)
         assert kept.stat().st_mtime_ns == before
+
+    def test_every_item_is_read_once_up_to_the_first_answers(
+        self, recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[str] = []
+        plain = TransformersEngine.line_states
+
+        def counted(engine: TransformersEngine, lines: Sequence[str], **settings: Any) -> Any:
+            read.extend(lines)
+            return plain(engine, lines, **settings)
+
+        monkeypatch.setattr(TransformersEngine, "line_states", counted)
+        config = recipe(**{"affinity.ridge": 0.02})  # a head that no other test has left vectors of
+        train(config, tmp_path, display=QUIET)
+        data = data_of(config)
+        make_simulator(str(tmp_path / "checkpoint"), data.split).choose(data.scenes_validation)
+        assert len(read) == len(set(read)) == 60
 
     def test_an_adapter_comes_first_and_is_read_with(self, recipe, tmp_path: Path) -> None:
         stage = {

@@ -17,7 +17,7 @@ from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.simulators.item_vectors import ItemVectors
 from usermirror_gym.simulators.llm import simulator_name
 from usermirror_gym.simulators.utility import AffinityWeights, affinity_logprobs
-from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
+from usermirror_gym.types import PAD, BoolArray, Float32Array, FloatArray, IntArray
 
 
 class AffinityScores(NamedTuple):
@@ -89,6 +89,19 @@ class AffinitySimulator:
     def scores(self, scenes: Sequence[Scene]) -> AffinityScores:
         """What the weights are fitted on."""
         return self._ask(scenes)[0]
+
+    def take_states(self, items: IntArray, states: Float32Array) -> None:
+        """Use what the engine said of items before, instead of reading their lines again.
+
+        Args:
+            items: ``(n,)`` different ones.
+            states: ``(n, F)`` of :meth:`~usermirror_gym.engines.base.Engine.line_states`, with the
+                parts of the head.
+
+        Raises:
+            CheckpointError: the states are those of another model.
+        """
+        self._items.take(items, states)
 
     def _ask(self, scenes: Sequence[Scene]) -> tuple[AffinityScores, IntArray]:
         batch = SceneBatch.of(scenes)

@@ -20,7 +20,7 @@ from usermirror_gym.progress import Display, in_phase
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity_head import AffinityHead
 from usermirror_gym.simulators.vector_store import VectorStore
-from usermirror_gym.types import PAD, FloatArray, IntArray, Prompt
+from usermirror_gym.types import PAD, Float32Array, FloatArray, IntArray, Prompt
 
 _FORMAT = 1
 _BLOCK = 128
@@ -77,27 +77,40 @@ class ItemVectors:
         Returns:
             ``(n,)`` tokens that were computed for each; 0 if its line was known.
         """
-        asked = self._builder.item_lines(tuple(items.tolist()))
-        if self._store is None:
-            self._store = VectorStore(2 * self._head.d + 1, self._file(asked.answer_prefix))
-        unknown = self._store.unknown(asked.options)
+        store, asked = self._known(items)
+        unknown = store.unknown(asked.options)
         with _progress(len(unknown)) as told:
             for start in range(0, len(unknown), _BLOCK):
-                self._learn(self._store, asked, unknown[start : start + _BLOCK], told)
-        self._row_of[items] = self._store.rows(asked.options)
+                lines, began = unknown[start : start + _BLOCK], time.perf_counter()
+                states = self._engine.line_states(
+                    lines, head=asked.answer_prefix, parts=self._head.parts, progress=told
+                )
+                store.add(lines, self._table(states), time.perf_counter() - began)
+        self._row_of[items] = store.rows(asked.options)
         costs = {line: self._cost(asked, line) for line in unknown}
         return np.array([costs.pop(line, 0) for line in asked.options], np.int64)
 
-    def _learn(
-        self, store: VectorStore, asked: Prompt, lines: list[str], told: Callable[[int], None]
-    ) -> None:
-        began = time.perf_counter()
-        states = self._engine.line_states(
-            lines, head=asked.answer_prefix, parts=self._head.parts, progress=told
-        )
+    def take(self, items: IntArray, states: Float32Array) -> None:
+        """Make the vectors of items whose lines this engine has read before.
+
+        Args:
+            items: ``(n,)`` different ones.
+            states: ``(n, F)`` what it said of them.
+        """
+        store, asked = self._known(items)
+        first = {line: row for row, line in reversed(list(enumerate(asked.options)))}
+        if unknown := store.unknown(asked.options):
+            store.add(unknown, self._table(states[[first[line] for line in unknown]]), 0.0)
+
+    def _known(self, items: IntArray) -> tuple[VectorStore, Prompt]:
+        asked = self._builder.item_lines(tuple(items.tolist()))
+        if self._store is None:
+            self._store = VectorStore(2 * self._head.d + 1, self._file(asked.answer_prefix))
+        return self._store, asked
+
+    def _table(self, states: Float32Array) -> FloatArray:
         vectors = self._head.vectors(states)
-        table = np.concatenate([vectors.history, vectors.option, vectors.appeal[:, None]], axis=1)
-        store.add(lines, table, time.perf_counter() - began)
+        return np.concatenate([vectors.history, vectors.option, vectors.appeal[:, None]], axis=1)
 
     def _cost(self, asked: Prompt, line: str) -> int:
         return self._engine.count_tokens(Prompt((), asked.answer_prefix, (line,)))

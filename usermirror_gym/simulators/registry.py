@@ -69,7 +69,12 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
 
 
 def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
-    """The simulator that the settings describe; its weights are loaded at the first question."""
+    """The simulator that the settings describe; its weights are loaded at the first question.
+
+    Raises:
+        ConfigError: settings that do not go together, or not with these data.
+    """
+    _check_domain(settings, split)
     builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
     folder = _head_folder(settings)
     engine = _engine(settings)
@@ -88,6 +93,17 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
         permutations=settings.permutations,
         weights=_of_settings(ChoiceWeights, settings),
     )
+
+
+def _check_domain(settings: LLMSettings, split: TimeSplit) -> None:
+    domain = split.dataset.domain
+    if settings.domain not in (None, domain):
+        raise ConfigError(
+            f"this simulator was trained on items of the domain {settings.domain!r}, and "
+            f"{split.dataset.name!r} has {domain!r}: what it says of them would mean nothing. Take "
+            f"an untrained one ({', '.join(preset_names('simulators'))}), or train one on these "
+            "data (usermirror train). The option domain=null asks it all the same."
+        )
 
 
 def _head_folder(settings: LLMSettings) -> Path | None:

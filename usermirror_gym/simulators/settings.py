@@ -50,6 +50,8 @@ class LLMSettings(BaseModel):
     appeal: float = AffinityWeights.appeal
     outside: float | None = LikelihoodWeights.outside
     """likelihood, affinity: utility of *none of these*."""
+    domain: str | None = None
+    """What its items were in training, ``"movie"`` say; data of another domain are refused."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the engine: dtype, device ..."""
 

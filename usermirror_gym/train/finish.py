@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from usermirror_gym.data import TimeSplit
@@ -15,7 +16,7 @@ from usermirror_gym.distill.built import read_build
 from usermirror_gym.engines import load_engine
 from usermirror_gym.files import sha256
 from usermirror_gym.progress import Display
-from usermirror_gym.simulators import UserSimulator, make_simulator
+from usermirror_gym.simulators import AffinitySimulator, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity_head import write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
 from usermirror_gym.train.affinity import fit_head, read_states
@@ -54,9 +55,10 @@ def write_checkpoint(
     heads = None if config.affinity is None else Heads(config, folder, staging, data, display)
     if heads is not None:
         heads.write(data.split.before)
-    scores = _calibrate(config, staging, data, display)
+    scores = _calibrate(config, staging, data, heads, display)
     if heads is not None and heads.settings.refit:
         heads.write(data.split.dataset.interactions)
+        heads.simulator(data.split)  # its first answers need not wait for the items
     build = read_build(data_folder(config, folder))
     checksum = sha256(build.folder / "manifest.json")
     write_card(config, staging, stages, scores, build.manifest, checksum)
@@ -94,9 +96,16 @@ class Heads:
         head = fit_head(self._states, events, self.settings, self._lines)
         write_head(self._folder, head, self.settings.store)
 
+    def simulator(self, split: TimeSplit) -> UserSimulator:
+        """The one in the folder, which knows what was read of the items already."""
+        made = make_simulator(str(self._folder), split)
+        assert isinstance(made, AffinitySimulator)
+        made.take_states(np.arange(1, len(self._states)), self._states[1:])
+        return made
+
 
 def _calibrate(
-    config: TrainConfig, staging: Path, data: TrainData, display: Display
+    config: TrainConfig, staging: Path, data: TrainData, heads: Heads | None, display: Display
 ) -> dict[str, Any]:
     """Write ``simulator.yaml`` with fitted weights; the scores of the simulator."""
     settings: dict[str, Any] = {
@@ -106,10 +115,12 @@ def _calibrate(
     }
     if config.keeps_base:
         settings["checkpoint"] = config.checkpoint
+    if heads is not None:  # without the words of an LLM, nothing but the head knows what is liked
+        settings["domain"] = data.split.dataset.domain
     write_simulator(staging, settings)
 
     def uncorrected(split: TimeSplit) -> UserSimulator:
-        return make_simulator(str(staging), split)
+        return make_simulator(str(staging), split) if heads is None else heads.simulator(split)
 
     asked = ask(config, uncorrected, data, display=display)
     write_simulator(staging, settings | dict(fitted_settings(asked.fit(config.calibration))))
