@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-slow check lint-fix clean
+.PHONY: help install benchmark test test-slow card check lint-fix clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,11 @@ test: install  ## the fast tests
 
 test-slow: install  ## the tests with the real language model and real trainings
 	$(BIN)/python -m pytest -m slow --durations 10 $(PYTEST_ARGS)
+
+card: install  ## judge the default user anew: docs/fidelity-card
+	$(BIN)/usermirror evaluate --out runs/fidelity-card
+	mkdir -p docs/fidelity-card
+	cp runs/fidelity-card/card.html runs/fidelity-card/card.md runs/fidelity-card/card.json docs/fidelity-card/
 
 check: install  ## ruff, formatting and types
 	@failed=; for tool in "ruff check ." "ruff format --check ." mypy; do \

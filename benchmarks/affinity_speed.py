@@ -6,8 +6,7 @@
 Timed are (a) reading the line of every item, which happens once per data set, (b) choices a second
 about the same lists (ml-100k, K = 5, drawn for its users after T0) by either readout, for affinity
 with all items read, and (c) user-steps a second of the native vector environment with affinity and
-random slates.  Without ``--simulator`` the head has random numbers of the usual sizes: what it says
-is worthless, what it costs is the same.
+random slates.
 """
 
 from __future__ import annotations
@@ -28,19 +27,10 @@ from rich.table import Table
 
 import usermirror_gym
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine
-from usermirror_gym.scenes import (
-    PromptBuilder,
-    PromptConfig,
-    Scene,
-    ScenePlan,
-    build_scenes,
-    domain_text,
-)
+from usermirror_gym.scenes import Scene, ScenePlan, build_scenes
 from usermirror_gym.simulators import (
-    AffinityHead,
+    DEFAULT_SIMULATOR,
     AffinitySimulator,
-    AffinityWeights,
     UserSimulator,
     make_simulator,
 )
@@ -49,27 +39,12 @@ SLATES = 64
 """Different slates that the environment is stepped with."""
 
 
-def random_head(width: int, d: int, lines: int) -> AffinityHead:
-    """A head for three parts of a model of that width."""
-    rng = np.random.default_rng(0)
-    parts = ((8, "mean"), (16, "mean"), (24, "last"))
-    f = len(parts) * width
-    shapes = ((f,), (f, d), (f, d), (f,), (lines,))
-    return AffinityHead(parts, *(rng.normal(0, f**-0.5, shape) for shape in shapes))
-
-
-def affinity_simulator(args: argparse.Namespace, split: TimeSplit) -> AffinitySimulator:
-    """The one that was named, or one with random numbers; in either case nothing is kept on disk,
-    so that every run reads the lines anew."""
-    if args.simulator is not None:
-        found = make_simulator(args.simulator, split)
-        if not isinstance(found, AffinitySimulator):
-            raise SystemExit(f"{args.simulator} is read by another readout than affinity")
-        return AffinitySimulator(found.engine, found.builder, found.head, found.weights)
-    config = PromptConfig(history_lines=args.history_lines)
-    head = random_head(576, args.numbers, args.history_lines)
-    builder = PromptBuilder(domain_text(split.dataset), config)
-    return AffinitySimulator(load_engine(DEFAULT_CHECKPOINT), builder, head, AffinityWeights())
+def affinity_simulator(name: str, split: TimeSplit) -> AffinitySimulator:
+    """Nothing is kept on disk, so that every run reads the lines anew."""
+    found = make_simulator(name, split)
+    if not isinstance(found, AffinitySimulator):
+        raise SystemExit(f"{name} is read by another readout than affinity")
+    return AffinitySimulator(found.engine, found.builder, found.head, found.weights)
 
 
 def reading(simulator: AffinitySimulator, n_items: int) -> float:
@@ -118,7 +93,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All rates, the settings, the machine and the versions."""
     split = time_cut(load_dataset("ml-100k"))
     scenes = build_scenes(split, ScenePlan(count=args.scenes))
-    simulator = affinity_simulator(args, split)
+    simulator = affinity_simulator(args.simulator, split)
     rates = {"lines read": reading(simulator, split.dataset.n_items)}
     rates["choices, affinity"] = choices(simulator, scenes, repetitions=6)
     likelihood = make_simulator("smollm2-likelihood", split)
@@ -145,9 +120,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulator", help="name or folder; default: a random head")
-    parser.add_argument("--numbers", type=int, default=128, help="of a taste, random head")
-    parser.add_argument("--history-lines", type=int, default=50, help="random head")
+    parser.add_argument("--simulator", default=DEFAULT_SIMULATOR, help="name or folder")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--likelihood-scenes", type=int, default=40)
     parser.add_argument("--users", type=int, nargs="*", default=[1, 64])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,14 @@ class TestFit:
     def test_items_that_read_alike_are_refused(self) -> None:
         with pytest.raises(ConfigError, match="all items read alike"):
             fit_head(np.ones((N + 1, 8), np.float32), events(), SETTINGS, 4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Vectors of heads that nobody will use again do not stay behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("USERMIRROR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,48 @@ def fit_linear(
     return LinearUtility(slopes, float(found[-1] + slopes @ mean) if fits_outside else None)
 
 
+def linear_worth(features: FloatArray, slopes: FloatArray, mask: BoolArray) -> FloatArray:
+    """``(S,)`` what each list is worth: the logarithm of the sum of exponential utilities.
+
+    Args:
+        features: ``(S, K, F)``, finite also where ``mask`` is false.
+        slopes: ``(F,)``.
+        mask: ``(S, K)``; a list without any item is worth minus infinity.
+    """
+    utilities = np.where(mask, (features * slopes).sum(axis=-1), -np.inf)
+    worth: FloatArray = np.logaddexp.reduce(utilities, axis=1)
+    return worth
+
+
+def fit_worth(features: FloatArray, mask: BoolArray, none: BoolArray) -> LinearUtility:
+    """Weights of largest posterior probability given whether anything was taken.
+
+    ``P(none) = 1 / (1 + exp(worth - outside))``.
+
+    Args:
+        features: ``(S, K, F)``, finite also where ``mask`` is false.
+        mask: ``(S, K)``.
+        none: ``(S,)`` *none of these* was taken, at least once and not always.
+    """
+    mean, scale = _mean_and_scale(features[mask])
+    design = np.where(mask[..., None], (features - mean) / scale, 0.0)
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        *slopes, level = parameters
+        utilities = np.where(mask, design @ np.array(slopes), -np.inf)
+        logs = log_softmax(with_outside(utilities, level, mask))
+        residual = np.exp(logs[:, -1]) - none
+        share = np.exp(log_softmax(utilities))  # of each item in the worth of its list
+        gradient = -np.einsum("s,sk,skf->f", residual, share, design)
+        gradient = np.append(gradient, residual.sum())
+        steps = np.column_stack([np.logaddexp.reduce(logs[:, :-1], axis=1), logs[:, -1]])
+        return posterior(steps, none.astype(np.int64), gradient, parameters)
+
+    found = minimum(loss, np.zeros(len(mean) + 1))
+    slopes = found[:-1] / scale
+    return LinearUtility(slopes, float(found[-1] + slopes @ mean))
+
+
 def with_outside(utilities: FloatArray, outside: float, mask: BoolArray) -> FloatArray:
     """``(S, K + 1)``: minus infinity where there is no item, *none of these* last."""
     items = np.where(mask, utilities, -np.inf)

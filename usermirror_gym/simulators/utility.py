@@ -22,7 +22,9 @@ from usermirror_gym.simulators.logit import (
     check_choices,
     check_finite,
     fit_linear,
+    fit_worth,
     linear_logprobs,
+    linear_worth,
     log_softmax,
     minimum,
     posterior,
@@ -63,17 +65,41 @@ class LikelihoodWeights:
 
 @dataclass(frozen=True)
 class AffinityWeights:
-    """How much taste and appeal count: ``utility = affinity * affinity_i + appeal * appeal_i``."""
+    """How much taste and appeal count, in two steps.
+
+    Which item, if any, is a conditional logit of ``affinity * affinity_i + appeal * appeal_i``.
+    Whether any is taken depends on what the list is worth::
+
+        worth = log sum_i exp(worth_affinity * affinity_i + worth_appeal * appeal_i)
+        P(none of these) = 1 / (1 + exp(worth - outside))
+
+    With the same numbers in both steps this is one conditional logit.  Own ones, as in a nested
+    logit (Ben-Akiva & Lerman, Discrete Choice Analysis, 1985, ch. 10), are there because lists in
+    which the items are alike popular teach which of them is taken, and not what a list of unknown
+    items is worth.
+    """
 
     affinity: float = 1.0
     appeal: float = 1.0
     outside: float | None = 0.0
     """Utility of *none of these*; ``None``: the choice is forced."""
+    worth_affinity: float | None = None
+    """``None``: as ``affinity``."""
+    worth_appeal: float | None = None
+    """``None``: as ``appeal``."""
 
     @property
     def coefficients(self) -> FloatArray:
-        """``(2,)``."""
+        """``(2,)`` of which item."""
         return np.array([self.affinity, self.appeal])
+
+    @property
+    def worth_coefficients(self) -> FloatArray:
+        """``(2,)`` of whether any."""
+        own = (self.worth_affinity, self.worth_appeal)
+        return np.array(
+            [c if w is None else w for w, c in zip(own, self.coefficients, strict=True)]
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +178,12 @@ def affinity_logprobs(
         mask: ``(S, K)``.
     """
     features = np.stack(_held(mask, affinity, appeal), axis=-1)
-    return linear_logprobs(features, weights.coefficients, weights.outside, mask)
+    which = linear_logprobs(features, weights.coefficients, None, mask)
+    if weights.outside is None:
+        return which
+    gain = linear_worth(features, weights.worth_coefficients, mask) - weights.outside
+    taken = -np.logaddexp(0.0, -gain)
+    return np.column_stack([which[:, :-1] + taken[:, None], -np.logaddexp(0.0, gain)])
 
 
 def choice_logprobs(weights: ChoiceWeights, logprobs: FloatArray) -> FloatArray:
@@ -201,7 +232,7 @@ def fit_affinity(
     *,
     outside: bool = True,
 ) -> AffinityWeights:
-    """As :func:`fit_likelihood`, for the two numbers of the affinity readout.
+    """As :func:`fit_likelihood`, for the two numbers of the affinity readout and their two steps.
 
     Args:
         affinity, appeal: ``(S, K)``, see :func:`affinity_logprobs`.
@@ -216,9 +247,17 @@ def fit_affinity(
     for name, values in (("affinity", affinity), ("appeal", appeal)):
         check_finite(name, values, mask)
     features = np.stack(_held(mask, affinity, appeal), axis=-1)
-    found = fit_linear(features, mask, targets, outside=outside)
-    taste, general = found.slopes.tolist()
-    return AffinityWeights(taste, general, found.outside)
+    none = targets == mask.sum(axis=1)
+    if none.all():
+        raise DataError(
+            "nobody took an item in these scenes: nothing says which one is liked. Give more scenes"
+        )
+    took = ~none
+    which = fit_linear(features[took], mask[took], targets[took], outside=False).slopes.tolist()
+    if not (outside and none.any()):
+        return AffinityWeights(*which, outside=None)
+    worth = fit_worth(features, mask, none)
+    return AffinityWeights(*which, worth.outside, *worth.slopes.tolist())
 
 
 def fit_choice(
