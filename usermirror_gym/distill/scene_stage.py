@@ -116,12 +116,14 @@ class SceneStage:
         }
         counts, dropped = {}, {}
         for name, drawn in self._draw(rankers, windows):
-            columns = distinct_options(drawn, text, getattr(settings, name))
+            wanted = getattr(settings, name)
+            columns = distinct_options(drawn, text, wanted)
             table = scene_table(columns, rankers, text, name)
             write_parquet(self._scenes_path(name), table)
             counts[name] = len(table)
             dropped[name] = dict(sorted(columns.dropped.items()))
-            self.display.say(f"{self.source.name}: {len(table):,} {name} scenes")
+            fewer = f", not {wanted:,}: the log has no more" if len(table) < wanted else ""
+            self.display.say(f"{self.source.name}: {len(table):,} {name} scenes{fewer}")
         self._save_rankers(rankers)
         made = {"t0": split.t0, "t_validation": t_validation, "scenes": counts, "dropped": dropped}
         return made | self._facts_of_data() | self._facts_of_source()
