@@ -180,6 +180,12 @@ def test_a_data_set_of_ones_own(
     assert "eval scenes, not 3,000: the log has no more" in " ".join((said.out + said.err).split())
 
 
+def test_a_split_without_usable_events_is_named(tmp_path: Path) -> None:
+    config = small(**{"scenes.min_history": 9999, "scenes.samplers": {"uniform": 1}})
+    with pytest.raises(ConfigError, match="ml-100k, train scenes: no"):
+        build_data(config, tmp_path, display=QUIET)
+
+
 def test_command_line(tmp_path: Path) -> None:
     folder = tmp_path / "build"
     settings = [f"--set={k}={json.dumps(v)}" for k, v in {**SMALL, "rationales": None}.items()]

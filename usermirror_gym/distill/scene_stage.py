@@ -19,6 +19,7 @@ from usermirror_gym.data.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.distill.built import read_rankers
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
@@ -167,7 +168,11 @@ class SceneStage:
                 removed=settings.removed,
                 seed=self.config.seed,
             )
-            yield name, (draw_impressions if real else draw_scenes)(rankers, plan, window)
+            try:
+                drawn = (draw_impressions if real else draw_scenes)(rankers, plan, window)
+            except ConfigError as error:
+                raise ConfigError(f"{self.source.name}, {name} scenes: {error}") from error
+            yield name, drawn
 
     def _rankers(self, split: TimeSplit) -> Rankers:
         settings = self.settings
