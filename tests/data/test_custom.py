@@ -277,7 +277,7 @@ def test_a_missing_mapping_is_named() -> None:
 def test_a_missing_column_is_named_with_the_nearest(make: Make, kind: str) -> None:
     goods = [{k: str(v) for k, v in row.items()} for row in GOODS]
     path = make(goods=goods, items={"file": "goods" + kind, "texts": {"category": "kinds"}})
-    message = rf"goods{re.escape(kind)}.*\['kinds'\]\. Is 'kind' 'kinds'\?"
+    message = rf"goods{re.escape(kind)}.*\['kinds'\]\. Did you mean 'kind'\?"
     with pytest.raises(DataError, match=message):
         load_dataset(path)
 

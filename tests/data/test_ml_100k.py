@@ -85,7 +85,7 @@ def test_loading_twice_gives_the_same_ids(data: RecDataset) -> None:
 
 
 def test_folder_without_the_files_is_an_error_with_the_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=re.escape(str(tmp_path / "ml-100k.user"))):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "u.data"))):
         load_dataset("ml-100k", tmp_path)
 
 

@@ -358,7 +358,7 @@ def test_rows_with_header_give_the_columns_in_the_order_asked(save: Save) -> Non
 def test_missing_columns_are_named_with_the_nearest(save: Save) -> None:
     path = save("userID,artist\n1,2\n", "log.csv")
     wanted = ["user_id", "artist"]
-    message = r"log\.csv, line 1: missing column\(s\) \['user_id'\]\. Is 'userID' 'user_id'\?"
+    message = r"log\.csv, line 1: missing column\(s\) \['user_id'\]\. Did you mean 'userID'\?"
     with pytest.raises(DataError, match=message):
         list(read_rows(path, ReadLog(), sep=",", columns=wanted, header=True))
     with pytest.raises(DataError, match=message):

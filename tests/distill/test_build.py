@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock" and "cache" not in path.parts
+        if path.is_file() and not path.name.endswith(".lock") and "cache" not in path.parts
     }
 
 
@@ -59,6 +59,7 @@ def test_a_build_is_whole_and_passes_its_own_audit(built: Path) -> None:
     (source,) = read_build(built).sources
     sizes = {split: source.scenes(split).num_rows for split in ("train", "validation", "eval")}
     assert sizes == {"train": 300, "validation": 40, "eval": 100}
+    assert not any(name.endswith(".lock") for name in read_build(built).manifest["outputs"])
     names = {"card.md", "card.html", "manifest.json", "shortcuts.json", "train/direct.jsonl"}
     assert names <= contents(built).keys()
 
@@ -142,6 +143,13 @@ def test_settings_are_checked_before_anything_is_done(
         read_config("ml-100k", {setting: value})
 
 
+def test_t0_may_be_a_date_with_or_without_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for written in ("1998-03-01", "'1998-03-01'"):
+        path.write_text(f"{{name: mine, sources: [{{name: a}}], scenes: {{t0: {written}}}}}")
+        assert read_config(path).scenes.t0 == "1998-03-01"
+
+
 def test_every_preset_is_valid_and_names_known_sources() -> None:
     from usermirror_gym.configs import preset_names
     from usermirror_gym.data import SOURCES
@@ -155,17 +163,27 @@ def test_every_preset_is_valid_and_names_known_sources() -> None:
     assert len(recipe.sources) == 11
 
 
-def test_a_data_set_of_ones_own(tmp_path: Path, tiny_tables: Path) -> None:
+def test_a_data_set_of_ones_own(
+    tmp_path: Path, tiny_tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = BuildConfig.model_validate(
         {
             "name": "mine",
             "sources": [{"name": str(tiny_tables)}],
-            "scenes": {"train": 60, "validation": 5, "eval": 30, "train_slate": [2, 5],
+            "scenes": {"train": 60, "validation": 5, "eval": 3000, "train_slate": [2, 5],
                        "validation_fraction": 0.2},
         }
     )  # fmt: skip
-    folder = build_data(config, tmp_path / "out", display=QUIET)
+    folder = build_data(config, tmp_path / "out", display=Display())
     assert audit_build(folder).passed
+    said = capsys.readouterr()
+    assert "eval scenes, not 3,000: the log has no more" in " ".join((said.out + said.err).split())
+
+
+def test_a_split_without_usable_events_is_named(tmp_path: Path) -> None:
+    config = small(**{"scenes.min_history": 9999, "scenes.samplers": {"uniform": 1}})
+    with pytest.raises(ConfigError, match="ml-100k, train scenes: no"):
+        build_data(config, tmp_path, display=QUIET)
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -272,6 +272,23 @@ def test_long_tables_are_folded(train, tmp_path) -> None:
         assert f"c{number - 1}" in page.text
 
 
+def test_shortcuts_on_all_lists_stay_open_beside_many_mixes(train, tmp_path) -> None:
+    row = {"name": "position", "accuracy": 0.2, "chance": 0.2}
+    rows = [row | {"lists": "mixed lists"}]
+    rows += [row | {"lists": f"mix {i}"} for i in range(41)]
+    facts = card_facts({"train": train}, title="t", shortcuts=rows)
+    markdown, page, _ = written(tmp_path, facts)
+    assert page.text.index("mixed lists") < page.text.index("41 rows") < page.text.index("mix 0")
+    assert all(f"mix {i} " in markdown for i in range(41))
+
+
+def test_single_values_of_the_manifest_share_a_heading(train, tmp_path) -> None:
+    manifest = {"format": 1, "name": "n", "config": {"k": 2}}
+    facts = card_facts({"train": train}, title="t", manifest=manifest)
+    markdown, _, _ = written(tmp_path, facts)
+    assert "## Build\n\n- format: 1\n- name: n\n\n## Config\n\n- k: 2\n" in markdown
+
+
 @pytest.mark.parametrize("scenes", [{}, {"train": []}, {"train": [scene(0)]}])
 def test_hardly_anything_still_makes_a_card(scenes, tmp_path) -> None:
     facts = card_facts({s: table(rows) for s, rows in scenes.items()}, title="")
@@ -375,10 +392,13 @@ def test_values_as_text() -> None:
 
 
 def test_settings_keep_their_numbers_as_they_are() -> None:
-    nested = {"seed": 20261122, "scenes": {"k": [2, 12], "none": None, "empty": {}}, "on": False}
+    nested = {
+        "seed": 20261122, "scenes": {"k": [2, 12], "none": None, "empty": {}}, "on": False,
+        "sources": [{"name": "a", "n": 1}, {}],
+    }  # fmt: skip
     assert flatten(nested) == [
         ("seed", "20261122"), ("scenes.k", "2, 12"), ("scenes.none", "–"), ("scenes.empty", "–"),
-        ("on", "no"),
+        ("on", "no"), ("sources.0.name", "a"), ("sources.0.n", "1"), ("sources.1", "–"),
     ]  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def test_count_limits_the_scenes() -> None:
 def test_nothing_usable_is_an_error_that_says_why() -> None:
     with pytest.raises(ConfigError, match="shorter or longer than wanted"):
         draw(slate_size=20)
-    with pytest.raises(ConfigError, match="none was shown in this time"):
+    with pytest.raises(ConfigError, match=r"none was shown in this time\..*impressions: false"):
         draw_impressions(Rankers(split([("nobody", 9, ["n1"], [True])])), ScenePlan(), (5, None))
     no_lists = split()
     bare = TimeSplit(RecDataset(**{**vars(no_lists.dataset), "impressions": None}), 5)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from usermirror_gym.cli.options import Setting, parse_settings
+from usermirror_gym.cli.options import parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 app = typer.Typer(
@@ -65,12 +65,17 @@ def sources() -> None:
 @app.command()
 @plain_errors
 def build(
-    config: Annotated[str, typer.Option(help="A YAML file, or a preset: ml-100k, usermirrorer.")],
+    config: Annotated[
+        str, typer.Option(help="A YAML file, or a preset: ml-100k, ml-1m, lastfm, usermirrorer.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="The build's folder; an unfinished build in it goes on. runs/<name>."),
     ] = None,
-    setting: Setting = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a setting: --set scenes.train=500 (repeatable)."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only build the scenes and say what the rest will take."),

@@ -284,6 +284,6 @@ def _pick(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int
     missing = [name for name in columns if name not in names]
     if missing:
         near = difflib.get_close_matches(missing[0], names, n=1)
-        hint = f" Is {near[0]!r} {missing[0]!r}?" if near else ""
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DataError(f"{path}, line 1: missing column(s) {missing}.{hint} It has {names}.")
     return [names.index(name) for name in columns]

@@ -246,7 +246,7 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.suffix != ".lock"
+        and not path.name.endswith(".lock")
         and path.relative_to(folder).parts[0] not in _UNLISTED
     }
     write_json(

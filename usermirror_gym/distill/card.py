@@ -22,7 +22,7 @@ from usermirror_gym.distill.card_facts import CardFacts, Rows, card_facts
 from usermirror_gym.distill.card_markdown import code_block, escape, markdown_table
 from usermirror_gym.distill.card_text import cell, columns, flatten, heading, is_numeric, table_cell
 from usermirror_gym.distill.histogram import Histogram
-from usermirror_gym.distill.shortcuts import LIMIT
+from usermirror_gym.distill.shortcuts import LIMIT, MIXED, REAL, SAMPLED
 from usermirror_gym.files import write_text
 
 __all__ = ["CardFacts", "card_facts", "write_card"]
@@ -116,8 +116,8 @@ def sections(facts: CardFacts) -> list[Section]:
         f"{test['chi_square']:.1f} with {test['df']} degrees of freedom, p = {test['p']:.3g}. "
     )
     settings = [
-        Section(cell(name).capitalize(), settings=tuple(_settings(name, value)), folded=True)
-        for name, value in facts.manifest.items()
+        Section(cell(name).capitalize(), settings=tuple(flatten(values)), folded=True)
+        for name, values in _groups(facts.manifest).items()
     ]
     return [
         Section(
@@ -136,8 +136,9 @@ def sections(facts: CardFacts) -> list[Section]:
         Section(
             "Shortcuts",
             "Accuracy of choosers on the evaluation lists, beside that of guessing. Whoever does "
-            "not read the history should not be far above it.",
-            (facts.shortcuts,),
+            "not read the history should not be far above it. Rows of single mixes of samplers "
+            "stand apart.",
+            _by_kind_of_lists(facts.shortcuts),
         ),
         Section("Leakage audit", _verdicts(facts.leaks), (facts.leaks,)),
         Section(
@@ -160,8 +161,17 @@ def _verdicts(leaks: Rows) -> str:
     return f"What was compared, and what came of it: {found}."
 
 
-def _settings(name: str, value: Any) -> list[tuple[str, str]]:
-    return flatten(value if isinstance(value, Mapping) else {name: value})
+def _by_kind_of_lists(rows: Rows) -> tuple[Rows, Rows]:
+    """Shortcuts on all lists, which a reader must see, and those on single mixes of samplers."""
+    wide = [row for row in rows if row.get("lists") in (SAMPLED, MIXED, REAL)]
+    return wide, [row for row in rows if row not in wide]
+
+
+def _groups(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The manifest by headings; single values share one."""
+    single = {k: v for k, v in manifest.items() if not isinstance(v, Mapping)}
+    groups = {k: v for k, v in manifest.items() if isinstance(v, Mapping)}
+    return ({"build": single} if single else {}) | groups
 
 
 def _is_shortcut(row: dict[str, Any]) -> bool:

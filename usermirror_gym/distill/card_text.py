@@ -60,10 +60,15 @@ def is_numeric(rows: Rows, column: str) -> bool:
 
 
 def flatten(settings: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as ``("a.b", "value")``; numbers as they are, for seeds and times."""
+    """Nested settings as ``("a.b", "value")``, places in lists of groups as ``("a.0.b", "value")``.
+
+    Numbers stay as they are, for seeds and times.
+    """
     rows: list[tuple[str, str]] = []
     for key, value in settings.items():
         name = f"{prefix}{cell(str(key))}"
+        if isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping) and value:
             rows += flatten(value, f"{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):

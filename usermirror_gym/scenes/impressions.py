@@ -42,7 +42,8 @@ def draw_impressions(rankers: Rankers, plan: ScenePlan, window: Window) -> Scene
     if not len(rows):
         raise ConfigError(
             f"no list of {rankers.split.dataset.name!r} can be used: "
-            f"{dict(dropped) or 'none was shown in this time'}"
+            f"{dict(dropped) or 'none was shown in this time'}. Ask for no scenes here, or set "
+            "'impressions: false' for lists around the logged choices"
         )
     own = keys(plan.seed, shown.user_ids[rows], shown.timestamps[rows], rows)
     rows = rows[np.argsort(uniforms(own, PRIORITY_STREAM)[:, 0], kind="stable")][: plan.count]

@@ -201,7 +201,7 @@ def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     text = VIEWS.replace("watch_ratio", "watchratio")
     with pytest.raises(
-        DataError, match=r"big_matrix\.csv, line 1: .*\['watch_ratio'\]\. Is 'watchr"
+        DataError, match=r"big_matrix\.csv, line 1: .*\['watch_ratio'\]\. Did you mean 'watchr"
     ):
         load_dataset("kuairec", write(tmp_path, {"big_matrix.csv": text}))
 

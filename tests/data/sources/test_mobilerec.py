@@ -108,7 +108,7 @@ def test_a_rating_that_cannot_be_is_empty_and_counted(load: Load) -> None:
 def test_missing_columns_are_named(load: Load) -> None:
     with pytest.raises(DataError, match=r"mobilerec_final\.csv, line 1: missing .*'uid'"):
         load(headers=(REVIEW_HEADER.replace("uid", "user"), APP_HEADER))
-    with pytest.raises(DataError, match=r"app_meta\.csv, line 1: missing .*Is 'app_nam' 'app_name"):
+    with pytest.raises(DataError, match=r"app_meta\.csv, line 1: missing .*Did you mean 'app_nam'"):
         load(headers=(REVIEW_HEADER, APP_HEADER.replace("app_name", "app_nam")))
 
 

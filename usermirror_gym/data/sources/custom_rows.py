@@ -83,7 +83,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row
 def _missing(path: Path, missing: Sequence[str], names: Iterable[str]) -> DataError:
     have = sorted(names)
     near = difflib.get_close_matches(missing[0], have, n=1)
-    hint = f" Is {near[0]!r} {missing[0]!r}?" if near else ""
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     return DataError(f"{path}: missing column(s) {list(missing)}.{hint} It has {have}.")
 
 

@@ -58,14 +58,14 @@ class ML100K(Source):
             md5="0e33842e24a9c977be4e0107933c0723",
         ),
     )
-    how_to_get = "Nothing to do: RecBole's wheel carries it."
+    how_to_get = "RecBole's wheel carries it: no files are needed."
     included = True
 
     def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`; without a folder, RecBole's files."""
         folder = folder or _recbole_folder()
-        read = _read_published if has_file(folder, "u.data") else _read_atomic
-        tables = read(folder, log)
+        atomic = has_file(folder, "ml-100k.inter") and not has_file(folder, "u.data")
+        tables = (_read_atomic if atomic else _read_published)(folder, log)
         ages = pd.to_numeric(tables.users["age"], errors="coerce")
         items = tables.items
         return Tables(
