@@ -103,6 +103,20 @@ class TestChoice:
         assert np.abs(own - other).max() > 0.01
         assert np.abs(own - turned).max() > 0.01
 
+    def test_what_was_chosen_before_does_not_speak_for_itself(self, make) -> None:
+        simulator = make(replace(random_head(), lags=np.zeros(4)))  # each line has a third
+        slate = (2, 10, 11)
+        lines = simulator.builder.item_lines((*SCENE.history, *slate))
+        states = simulator.engine.line_states(
+            lines.options, head=lines.answer_prefix, parts=simulator.head.parts
+        )
+        vectors = simulator.head.vectors(states)
+        products = vectors.history[:3] @ vectors.option[3:].T
+        assert products[1, 0] != 0
+        products[1, 0] = 0
+        found = simulator.scores([replace(SCENE, slate=slate)]).affinity[0]
+        np.testing.assert_allclose(found, simulator.head.affinity(products.mean(axis=0)), rtol=1e-5)
+
     def test_a_permuted_list_has_permuted_probabilities(self, make) -> None:
         rng = np.random.default_rng(5)
         scene = replace(SCENE, slate=tuple(range(10, 40)))

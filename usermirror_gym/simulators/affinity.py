@@ -114,15 +114,29 @@ class AffinitySimulator:
         # Sums over one axis, not products of matrices: an option's number does not depend on its
         # place or on the batch.
         match = (self._items.option(slates) * taste[:, None, :]).sum(axis=-1)
+        match -= self._for_itself(slates, memory)
         known = (memory[:, :1] != PAD) & (slates != PAD)
         affinity = np.where(known, self.head.affinity(match), 0.0)
         return AffinityScores(affinity, self._items.appeal(slates), slates != PAD), tokens
 
     def _taste(self, memory: IntArray) -> FloatArray:
         """``(B, d)``: weighted sum over the lines of the memory, newest first."""
-        weights = self._lag_weights[(memory != PAD).sum(axis=1)]
+        weights = self._weights(memory)
         taste: FloatArray = np.matmul(weights[:, None, :], self._items.history(memory))[:, 0]
         return taste
+
+    def _for_itself(self, slates: IntArray, memory: IntArray) -> FloatArray:
+        """``(B, K)`` what each option's own line in the memory adds to its match."""
+        again = (slates[:, :, None] == memory[:, None, :]) & (memory != PAD)[:, None, :]
+        if not again.any():
+            return np.zeros(slates.shape)
+        alone = (self._items.history(memory) * self._items.option(memory)).sum(axis=-1)
+        share: FloatArray = (again * (self._weights(memory) * alone)[:, None, :]).sum(axis=-1)
+        return share
+
+    def _weights(self, memory: IntArray) -> FloatArray:
+        """``(B, L)`` of the lines of the memory."""
+        return self._lag_weights[(memory != PAD).sum(axis=1)]
 
     def _read(self, shown: IntArray) -> IntArray:
         """Make sure that all items are known; ``(B,)`` tokens that were computed."""

@@ -48,7 +48,8 @@ class AffinityHead:
 
     n is the number of lines of the memory, at most ``len(lags)``; without any the affinity is 0.
     The lines vote: one that goes well with the option outweighs several that say nothing, as in
-    item-item recommenders; the floor is what an option has that no line speaks for.
+    item-item recommenders; the floor is what an option has that no line speaks for.  No line speaks
+    for itself: of an option that is in the memory already, ``taste`` leaves that line out.
 
     Attributes:
         parts: which states x is made of, in order.
