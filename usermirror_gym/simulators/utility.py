@@ -253,11 +253,12 @@ def fit_affinity(
             "nobody took an item in these scenes: nothing says which one is liked. Give more scenes"
         )
     took = ~none
-    which = fit_linear(features[took], mask[took], targets[took], outside=False).slopes.tolist()
+    which = fit_linear(features[took], mask[took], targets[took], outside=False)
+    taste, general = which.slopes.tolist()
     if not (outside and none.any()):
-        return AffinityWeights(*which, outside=None)
+        return AffinityWeights(taste, general, None)
     worth = fit_worth(features, mask, none)
-    return AffinityWeights(*which, worth.outside, *worth.slopes.tolist())
+    return AffinityWeights(taste, general, worth.outside, *worth.slopes.tolist())
 
 
 def fit_choice(
