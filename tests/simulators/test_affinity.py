@@ -22,6 +22,7 @@ from usermirror_gym.simulators import (
 )
 from usermirror_gym.simulators.affinity import newest_lines
 from usermirror_gym.simulators.affinity_head import AffinityHead
+from usermirror_gym.simulators.line_memory import LineMemory
 
 SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12))
 SHORT = replace(SCENE, slate=(20, 3), history=(5,), ratings=(1.0,), ages=(9,))
@@ -110,12 +111,24 @@ class TestChoice:
         states = simulator.engine.line_states(
             lines.options, head=lines.answer_prefix, parts=simulator.head.parts
         )
-        vectors = simulator.head.vectors(states)
+        vectors = simulator.head.vectors(states, lines.options)
         products = vectors.history[:3] @ vectors.option[3:].T
         assert products[1, 0] != 0
         products[1, 0] = 0
         found = simulator.scores([replace(SCENE, slate=slate)]).affinity[0]
         np.testing.assert_allclose(found, simulator.head.affinity(products.mean(axis=0)), rtol=1e-5)
+
+    def test_what_is_remembered_counts_where_the_line_is_known(self, make) -> None:
+        simulator = make()
+        known = simulator.builder.item_lines((2, 11)).options
+        memory = LineMemory.of(known, np.ones((2, 2)), np.full((2, 2), 9.0), np.array([0.0, 3.0]))
+        remembering = make(replace(random_head(), memory=memory))
+        plain, more = (s.scores([SCENE, NOBODY]) for s in (simulator, remembering))
+        # Item 11 is in both lists; of the histories only the first has a line that is known.
+        same = np.isclose(plain.affinity, more.affinity, rtol=1e-9)
+        assert same.tolist() == [[True, False, True], [True] * 3]
+        assert more.affinity[0, 1] > plain.affinity[0, 1]
+        np.testing.assert_allclose(more.appeal - plain.appeal, [[0, 3, 0]] * 2, atol=1e-6)
 
     def test_a_permuted_list_has_permuted_probabilities(self, make) -> None:
         rng = np.random.default_rng(5)

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from usermirror_gym.errors import CheckpointError, UnknownNameError
 from usermirror_gym.simulators.affinity_head import AffinityHead, read_head, write_head
+from usermirror_gym.simulators.line_memory import LineMemory
 
 SHAPES = {"mean": (6,), "history": (6, 2), "option": (6, 2), "bias": (6,), "lags": (5,)}
 NAMES = tuple(SHAPES)
@@ -30,10 +31,61 @@ def test_vectors_by_hand() -> None:
         ((0, "mean"),), mean=[1.0, 2.0], history=[[1.0, 0.0], [0.0, 2.0]],
         option=[[0.5, 0.0], [0.0, -1.0]], bias=[3.0, -1.0], lags=[0.0],
     )  # fmt: skip
-    vectors = head.vectors(np.array([[3.0, 5.0], [1.0, 2.0]], np.float32))
+    vectors = head.vectors(np.array([[3.0, 5.0], [1.0, 2.0]], np.float32), ["a", "b"])
     assert vectors.history.tolist() == [[2.0, 6.0], [0.0, 0.0]]
     assert vectors.option.tolist() == [[1.0, -3.0], [0.0, 0.0]]
     assert vectors.appeal.tolist() == [3.0, 0.0]
+
+
+def test_what_is_remembered_by_hand(head: AffinityHead) -> None:
+    memory = LineMemory.of(
+        ["b", "a", "b"], np.array([[1.0], [2.0], [8.0]]), np.array([[3.0], [4.0], [8.0]]),
+        np.array([5.0, 6.0, 8.0]),
+    )  # fmt: skip
+    states = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+    told = head.vectors(states, ["a", "c", "b"])
+    both = replace(head, memory=memory).vectors(states, ["a", "c", "b"])
+    np.testing.assert_array_equal(both.history, np.c_[told.history, [2.0, 0.0, 1.0]])
+    np.testing.assert_array_equal(both.option, np.c_[told.option, [4.0, 0.0, 3.0]])
+    np.testing.assert_array_equal(both.appeal, told.appeal + np.array([6.0, 0.0, 5.0]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_remembered_comes_back_from_the_file(
+    head: AffinityHead, tmp_path: Path, dtype: str
+) -> None:
+    values = np.array([[0.5, -2.0], [1.5, 4.0]])
+    memory = LineMemory.of(["Heat\n", "Alien 3\n"], values, 2 * values, values[:, 0])
+    whole = replace(head, memory=memory)
+    write_head(tmp_path, whole, dtype)
+    found = read_head(tmp_path)
+    assert found.d == 4
+    for one, other in zip(
+        memory.recall(["Alien 3\n", "Heat\n"]), found.memory.recall(["Alien 3\n", "Heat\n"]),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(one, other)
+    if dtype == "float32":
+        assert found.digest == whole.digest
+    other = replace(memory, appeal=memory.appeal + 1)
+    names = {h.vectors_digest for h in (head, whole, replace(head, memory=other))}
+    assert len(names) == 3
+
+
+def test_a_memory_that_cannot_be_used_is_refused(head: AffinityHead, tmp_path: Path) -> None:
+    memory = LineMemory.of(["a", "b"], np.ones((2, 3)), np.ones((2, 3)), np.ones(2))
+    with pytest.raises(CheckpointError, match="must be ascending uint64 digests"):
+        replace(memory, digests=memory.digests[::-1])
+    with pytest.raises(CheckpointError, match=r"must be \(n,\), \(n, e\)"):
+        replace(memory, option=np.ones((2, 4)))
+    with pytest.raises(CheckpointError, match=r"memory\.appeal .*not finite"):
+        replace(head, memory=replace(memory, appeal=np.array([1.0, np.nan])))
+    path = write_head(tmp_path, replace(head, memory=memory))
+    arrays = load_file(path)
+    del arrays["known_appeal"]
+    save_file(arrays, path, {"parts": json.dumps(head.parts)})
+    with pytest.raises(CheckpointError, match=r"affinity\.safetensors holds .*known"):
+        read_head(tmp_path)
 
 
 def test_lag_weights_by_hand(head: AffinityHead) -> None:

@@ -20,7 +20,7 @@ from usermirror_gym.simulators import make_simulator
 from usermirror_gym.simulators.affinity_head import read_head
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train import finish as finish_module
-from usermirror_gym.train.affinity import fit_head
+from usermirror_gym.train.affinity import _largest, fit_head
 from usermirror_gym.train.config import Affinity, TrainConfig, read_config
 from usermirror_gym.train.data import TrainData, read_train_data
 from usermirror_gym.train.estimate import estimate_training
@@ -30,6 +30,7 @@ from usermirror_gym.types import TIMESTAMP
 
 QUIET = Display(quiet=True)
 N, WIDTH = 12, 10
+LINES = tuple(f"film {item}\n" for item in range(1, N + 1))
 SETTINGS = Affinity(parts=((0, "mean"), (1, "last")), rank=N, ridge=0.0, window=5)
 
 
@@ -59,7 +60,7 @@ def wanted(settings: Affinity = SETTINGS) -> np.ndarray:
 
 
 def product(head, x: np.ndarray) -> np.ndarray:
-    vectors = head.vectors(x[1 : N - 1])
+    vectors = head.vectors(x[1 : N - 1], LINES[: N - 2])
     return vectors.history @ vectors.option.T
 
 
@@ -71,18 +72,18 @@ def centred(matrix: np.ndarray) -> np.ndarray:
 
 class TestFit:
     def test_rich_states_and_full_rank_reproduce_the_counts(self) -> None:
-        head = fit_head(states(), events(), SETTINGS, 4)
+        head = fit_head(states(), events(), SETTINGS, 4, LINES)
         np.testing.assert_allclose(product(head, states()), centred(wanted()), atol=1e-3)
 
     def test_rank_cuts_to_the_nearest_matrix(self) -> None:
-        head = fit_head(states(), events(), SETTINGS.model_copy(update={"rank": 2}), 4)
+        head = fit_head(states(), events(), SETTINGS.model_copy(update={"rank": 2}), 4, LINES)
         u, s, v = np.linalg.svd(centred(wanted()))
         np.testing.assert_allclose(product(head, states()), (u[:, :2] * s[:2]) @ v[:2], atol=1e-3)
         assert head.history.shape == (2 * WIDTH, 2)
 
     def test_ridge_is_ridge_regression_from_both_sides(self) -> None:
         ridge = 0.05
-        head = fit_head(states(3), events(), SETTINGS.model_copy(update={"ridge": ridge}), 4)
+        head = fit_head(states(3), events(), SETTINGS.model_copy(update={"ridge": ridge}), 4, LINES)
         x = states(3)[1 : N - 1].astype(float)
         x -= x.mean(axis=0)
         for part in (slice(0, 3), slice(3, 6)):
@@ -92,12 +93,39 @@ class TestFit:
         hat = x @ np.linalg.solve(gram + penalty, x.T)
         np.testing.assert_allclose(product(head, states(3)), hat @ wanted() @ hat, atol=1e-4)
         counts = np.log1p(events().item_id.value_counts().sort_index().to_numpy())
-        appeal = head.vectors(states(3)[1 : N - 1]).appeal
+        appeal = head.vectors(states(3)[1 : N - 1], LINES[: N - 2]).appeal
         np.testing.assert_allclose(appeal, hat @ (counts - counts.mean()), atol=1e-4)
+
+    @pytest.mark.parametrize("count", [2, N])
+    def test_what_the_words_leave_open_is_remembered(self, count: int) -> None:
+        """As near to the counts as that many numbers more allow, and the popularity exactly."""
+        blurred = SETTINGS.model_copy(update={"ridge": 0.5})
+        told = fit_head(states(), events(), blurred, 4, LINES)
+        both = fit_head(states(), events(), blurred.model_copy(update={"memory": count}), 4, LINES)
+        assert both.d == told.d + min(count, N - 2)
+        u, s, v = np.linalg.svd(centred(wanted()) - product(told, states()))
+        nearest = product(told, states()) + (u[:, :count] * s[:count]) @ v[:count]
+        np.testing.assert_allclose(product(both, states()), nearest, atol=1e-4)
+        counts = np.log1p(events().item_id.value_counts().sort_index().to_numpy())
+        appeal = both.vectors(states()[1 : N - 1], LINES[: N - 2]).appeal
+        np.testing.assert_allclose(appeal, counts - counts.mean(), atol=1e-5)
+        strangers = [f"other {line}" for line in LINES]
+        for of_both, of_told in zip(
+            both.vectors(states()[1:], strangers), told.vectors(states()[1:], LINES), strict=True
+        ):
+            np.testing.assert_array_equal(of_both[..., : of_told.shape[-1]], of_told)
+            assert not of_both[:, told.d :].any() if of_both.ndim == 2 else True
+
+    def test_a_few_of_many_numbers_are_found_as_by_the_whole_decomposition(self) -> None:
+        matrix = np.random.default_rng(3).normal(size=(40, 40))
+        left, size, right = _largest(matrix, 5)
+        u, s, v = np.linalg.svd(matrix)
+        np.testing.assert_allclose(size, s[:5])
+        np.testing.assert_allclose((left * size) @ right, (u[:, :5] * s[:5]) @ v[:5], atol=1e-9)
 
     def test_lags_and_floor(self) -> None:
         settings = SETTINGS.model_copy(update={"lag_decay": 1.0, "floor": 0.125})
-        head = fit_head(states(), events(), settings, 3)
+        head = fit_head(states(), events(), settings, 3, LINES)
         np.testing.assert_allclose(np.exp(head.lags), [1, 1 / 2, 1 / 3], rtol=1e-6)
         assert head.floor == 0.125
 
@@ -105,13 +133,13 @@ class TestFit:
         other = states()
         other[[0, N - 1, N]] = 1e3
         assert (
-            fit_head(other, events(), SETTINGS, 4).digest
-            == fit_head(states(), events(), SETTINGS, 4).digest
+            fit_head(other, events(), SETTINGS, 4, LINES).digest
+            == fit_head(states(), events(), SETTINGS, 4, LINES).digest
         )
 
     def test_items_that_read_alike_are_refused(self) -> None:
         with pytest.raises(ConfigError, match="all items read alike"):
-            fit_head(np.ones((N + 1, 8), np.float32), events(), SETTINGS, 4)
+            fit_head(np.ones((N + 1, 8), np.float32), events(), SETTINGS, 4, LINES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -214,12 +242,13 @@ class TestRuns:
         config, data = recipe(), data_of(recipe())
         state = np.concatenate([np.load(p) for p in (finished / "states").iterdir()])
         state = np.concatenate([np.zeros_like(state[:1]), state])
+        lines = data.builder.item_lines(tuple(range(1, len(state)))).options
         shipped = read_head(finished / "checkpoint")
-        whole = fit_head(state, data.split.dataset.interactions, config.affinity, 6)
+        whole = fit_head(state, data.split.dataset.interactions, config.affinity, 6, lines)
         np.testing.assert_allclose(shipped.history, whole.history, rtol=1e-2, atol=1e-3)
         train(recipe(**{"affinity.refit": False}), tmp_path / "run", display=QUIET)
         early = read_head(tmp_path / "run" / "checkpoint")
-        before = fit_head(state, data.split.before, config.affinity, 6)
+        before = fit_head(state, data.split.before, config.affinity, 6, lines)
         np.testing.assert_allclose(early.history, before.history, rtol=1e-2, atol=1e-3)
         assert early.digest != shipped.digest
         fitted = [

@@ -2,16 +2,18 @@
 
 One file, ``affinity.safetensors``: ``mean`` (F,), ``history`` (F, d), ``option`` (F, d), ``bias``
 (F,) and ``lags`` (L,), float16 or float32, ``floor`` (1,), float32, and the parts as JSON in its
-metadata.
+metadata.  If the head remembers single lines: ``known`` (n,), uint64, ``known_history`` (n, e),
+``known_option`` (n, e) and ``known_appeal`` (n,), like the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -19,20 +21,14 @@ from usermirror_gym.engines.adapters import find_files
 from usermirror_gym.engines.base import Pool, StatePart
 from usermirror_gym.errors import CheckpointError, UnknownNameError
 from usermirror_gym.files import write_bytes
+from usermirror_gym.simulators.line_memory import LineMemory, LineVectors
 from usermirror_gym.types import Float32Array, FloatArray
 
 AFFINITY_WEIGHTS = "affinity.safetensors"
 HeadDtype = Literal["float16", "float32"]
 _ARRAYS = ("mean", "history", "option", "bias", "lags")
 _FLOOR = "floor"
-
-
-class LineVectors(NamedTuple):
-    """What the head makes of n lines."""
-
-    history: FloatArray  # (n, d) as a line of the memory
-    option: FloatArray  # (n, d) as an option
-    appeal: FloatArray  # (n,) as an option, whoever looks at it
+_KNOWN, _REMEMBERED = "known", ("known_history", "known_option", "known_appeal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +42,11 @@ class AffinityHead:
         taste = sum over m < n of softmax(lags[:n])[m] * h(m), newest line first
         affinity = log(max(taste . o, 0) + floor)            appeal = b
 
-    n is the number of lines of the memory, at most ``len(lags)``; without any the affinity is 0.
-    The lines vote: one that goes well with the option outweighs several that say nothing, as in
-    item-item recommenders; the floor is what an option has that no line speaks for.  No line speaks
-    for itself: of an option that is in the memory already, ``taste`` leaves that line out.
+    What is remembered of a line gives h and o more numbers, and is added to b.  n is the number of
+    lines of the memory, at most ``len(lags)``; without any the affinity is 0.  The lines vote: one
+    that goes well with the option outweighs several that say nothing, as in item-item recommenders;
+    the floor is what an option has that no line speaks for.  No line speaks for itself: of an
+    option that is in the memory already, ``taste`` leaves that line out.
 
     Attributes:
         parts: which states x is made of, in order.
@@ -59,6 +56,7 @@ class AffinityHead:
         bias: ``(F,)``.
         lags: ``(L,)`` logit of the newest line's weight, of the one before it, and so on.
         floor: above 0.
+        memory: of single lines, those of training; without it the words alone count.
 
     Raises:
         CheckpointError: shapes that do not fit together, or numbers that cannot be used.
@@ -71,6 +69,7 @@ class AffinityHead:
     bias: Float32Array
     lags: Float32Array
     floor: float = 0.5
+    memory: LineMemory | None = None
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -82,7 +81,7 @@ class AffinityHead:
     @property
     def d(self) -> int:
         """Numbers of a taste."""
-        return self.history.shape[1]
+        return self.history.shape[1] + (0 if self.memory is None else self.memory.e)
 
     @property
     def history_lines(self) -> int:
@@ -104,10 +103,17 @@ class AffinityHead:
         for name in names:
             content.update(f"{name} {getattr(self, name).shape}".encode())
             content.update(getattr(self, name).tobytes())
+        if self.memory is not None:
+            for values in vars(self.memory).values():
+                content.update(str(values.shape).encode() + values.tobytes())
         return content.hexdigest()[:16]
 
-    def vectors(self, states: Float32Array) -> LineVectors:
-        """What the head makes of the states ``(n, F)`` of n lines.
+    def vectors(self, states: Float32Array, lines: Sequence[str]) -> LineVectors:
+        """What the head makes of n lines.
+
+        Args:
+            states: ``(n, F)``, what the engine says of them.
+            lines: their texts.
 
         Raises:
             CheckpointError: the states are those of another model.
@@ -118,7 +124,15 @@ class AffinityHead:
                 f"{states.shape[1]}: use it with the weights that it was trained on."
             )
         centred = states.astype(np.float64) - self.mean
-        return LineVectors(centred @ self.history, centred @ self.option, centred @ self.bias)
+        told = LineVectors(centred @ self.history, centred @ self.option, centred @ self.bias)
+        if self.memory is None:
+            return told
+        known = self.memory.recall(lines)
+        return LineVectors(
+            np.concatenate([told.history, known.history], axis=1),
+            np.concatenate([told.option, known.option], axis=1),
+            told.appeal + known.appeal,
+        )
 
     def lag_weights(self, lines: int) -> FloatArray:
         """``(lines + 1, lines)``: row n weighs the n newest lines, zeros behind; it sums to one.
@@ -162,7 +176,9 @@ def read_head(folder: str | Path) -> AffinityHead:
             f"cannot read {path} as an affinity head ({type(error).__name__}: {error}). Fetch or "
             "save it again."
         ) from error
-    if arrays.keys() != {*_ARRAYS, _FLOOR}:
+    known = {name: arrays.pop(name) for name in (_KNOWN, *_REMEMBERED) if name in arrays}
+    if arrays.keys() != {*_ARRAYS, _FLOOR} or len(known) not in (0, 1 + len(_REMEMBERED)):
+        arrays |= known
         raise CheckpointError(
             f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}, and an affinity head is "
             f"{', '.join([*_ARRAYS, _FLOOR])}: take the file that was trained for this readout."
@@ -170,7 +186,8 @@ def read_head(folder: str | Path) -> AffinityHead:
     if arrays[_FLOOR].size != 1:
         raise CheckpointError(f"{path}: floor has shape {arrays[_FLOOR].shape}, and must be (1,)")
     try:
-        return AffinityHead(parts, **{**arrays, _FLOOR: arrays[_FLOOR].item()})
+        memory = LineMemory(*known.values()) if known else None
+        return AffinityHead(parts, **{**arrays, _FLOOR: arrays[_FLOOR].item()}, memory=memory)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -196,6 +213,9 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
         raise UnknownNameError("dtype of an affinity head", dtype, get_args(HeadDtype))
     with np.errstate(over="ignore"):
         arrays = {name: getattr(head, name).astype(dtype) for name in _ARRAYS}
+        if head.memory is not None:
+            of = (head.memory.history, head.memory.option, head.memory.appeal)
+            arrays |= {n: a.astype(dtype) for n, a in zip(_REMEMBERED, of, strict=True)}
     path = Path(folder) / AFFINITY_WEIGHTS
     for name, values in arrays.items():
         if not np.isfinite(values).all():
@@ -203,6 +223,8 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
                 f"{path}: {name} holds numbers beyond the range of {dtype}: write float32."
             )
     arrays[_FLOOR] = np.array([head.floor], np.float32)
+    if head.memory is not None:
+        arrays[_KNOWN] = head.memory.digests
     return write_bytes(path, save(arrays, {"parts": json.dumps(head.parts)}))
 
 
@@ -235,8 +257,11 @@ def _check_arrays(head: AffinityHead) -> None:
             f"the affinity head reads {len(head.mean)} numbers of {len(head.parts)} parts, which "
             "cannot be of equal width"
         )
-    for name in _ARRAYS:
-        if not np.isfinite(getattr(head, name)).all():
+    numbers = {name: getattr(head, name) for name in _ARRAYS}
+    if head.memory is not None:
+        numbers |= {f"memory.{name}": v for name, v in vars(head.memory).items()}
+    for name, values in numbers.items():
+        if not np.isfinite(values).all():
             raise CheckpointError(
                 f"{name} of the affinity head holds numbers that are not finite: train it again"
             )

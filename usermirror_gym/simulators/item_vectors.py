@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class ItemVectors:
                 states = self._engine.line_states(
                     lines, head=asked.answer_prefix, parts=self._head.parts, progress=told
                 )
-                store.add(lines, self._table(states), time.perf_counter() - began)
+                store.add(lines, self._table(states, lines), time.perf_counter() - began)
         self._row_of[items] = store.rows(asked.options)
         costs = {line: self._cost(asked, line) for line in unknown}
         return np.array([costs.pop(line, 0) for line in asked.options], np.int64)
@@ -100,7 +100,8 @@ class ItemVectors:
         store, asked = self._known(items)
         first = {line: row for row, line in reversed(list(enumerate(asked.options)))}
         if unknown := store.unknown(asked.options):
-            store.add(unknown, self._table(states[[first[line] for line in unknown]]), 0.0)
+            rows = [first[line] for line in unknown]
+            store.add(unknown, self._table(states[rows], unknown), 0.0)
 
     def _known(self, items: IntArray) -> tuple[VectorStore, Prompt]:
         asked = self._builder.item_lines(tuple(items.tolist()))
@@ -108,8 +109,8 @@ class ItemVectors:
             self._store = VectorStore(2 * self._head.d + 1, self._file(asked.answer_prefix))
         return self._store, asked
 
-    def _table(self, states: Float32Array) -> FloatArray:
-        vectors = self._head.vectors(states)
+    def _table(self, states: Float32Array, lines: Sequence[str]) -> FloatArray:
+        vectors = self._head.vectors(states, lines)
         return np.concatenate([vectors.history, vectors.option, vectors.appeal[:, None]], axis=1)
 
     def _cost(self, asked: Prompt, line: str) -> int:

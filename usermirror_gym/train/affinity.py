@@ -1,6 +1,7 @@
 """The affinity head, in closed form: least squares from the LLM's line states to real choices.
 
-The LLM stays as it is; what is learned is where in its space lies what is chosen after what.
+The LLM stays as it is; what is learned is where in its space lies what is chosen after what, and
+what of the choices among items of training cannot be told from their words.
 Gradient descent on next choices, with hard or soft targets, came out worse and took longer; see
 docs/training-log.md.
 """
@@ -8,11 +9,13 @@ docs/training-log.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.sparse.linalg import svds
 
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
@@ -20,6 +23,7 @@ from usermirror_gym.files import write_bytes
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity_head import AffinityHead
+from usermirror_gym.simulators.line_memory import LineMemory
 from usermirror_gym.train.config import Affinity
 from usermirror_gym.train.follows import choice_counts, follow_matrix
 from usermirror_gym.types import Float32Array, FloatArray
@@ -59,7 +63,11 @@ def read_states(
 
 
 def fit_head(
-    states: Float32Array, events: pd.DataFrame, settings: Affinity, history_lines: int
+    states: Float32Array,
+    events: pd.DataFrame,
+    settings: Affinity,
+    history_lines: int,
+    lines: Sequence[str],
 ) -> AffinityHead:
     """The head whose ``h(i) . o(j)`` is nearest to how often j was chosen after i.
 
@@ -69,13 +77,16 @@ def fit_head(
     and cut to its largest ``rank`` singular values, M ~ A diag(g) B' (as Cremonesi et al.,
     Performance of recommender algorithms on top-N recommendation tasks, RecSys 2010, cut a rating
     matrix).  Then ``history = V diag(1/s) A diag(sqrt g)`` and ``option`` likewise with B.
-    ``bias`` is the ridge regression of the logarithm of one plus the count.
+    ``bias`` is the ridge regression of the logarithm of one plus the count.  With ``memory`` e > 0,
+    what this leaves of S and of the logarithms is remembered by item: of S, both means taken off,
+    the e largest singular values.
 
     Args:
         states: ``(n_items + 1, F)``; row 0 is not read.
         events: the choices to learn from, all before the cut.
         settings: of the recipe.
         history_lines: lines of the memory that shall count.
+        lines: ``n_items`` texts that the states are of.
 
     Raises:
         ConfigError: see ``follow_matrix``; or all items read alike.
@@ -93,16 +104,40 @@ def fit_head(
     root = np.sqrt(size[: settings.rank])
     lags = -settings.lag_decay * np.log(np.arange(1, history_lines + 1))
     popularity = np.log1p(counts[known])
-    appeal = space.shrink * (space.left.T @ (popularity - popularity.mean()))
-    return AffinityHead(
+    popularity = popularity - popularity.mean()
+    head = AffinityHead(
         parts=settings.parts,
         mean=space.mean.astype(np.float32),
         history=(space.back @ (ahead[:, : settings.rank] * root)).astype(np.float32),
         option=(space.back @ (behind[: settings.rank].T * root)).astype(np.float32),
-        bias=(space.back @ appeal).astype(np.float32),
+        bias=(space.back @ (space.shrink * (space.left.T @ popularity))).astype(np.float32),
         lags=lags.astype(np.float32),
         floor=settings.floor,
     )
+    if not settings.memory:
+        return head
+    own = [lines[item - 1] for item in known]
+    told = head.vectors(states[known], own)
+    follows -= follows.mean(axis=0)
+    follows -= follows.mean(axis=1, keepdims=True)
+    ahead, size, behind = _largest(follows - told.history @ told.option.T, settings.memory)
+    root = np.sqrt(size)
+    memory = LineMemory.of(own, ahead * root, behind.T * root, popularity - told.appeal)
+    return replace(head, memory=memory)
+
+
+def _largest(matrix: FloatArray, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The largest ``count`` singular values, descending, with their vectors; at most all of them.
+
+    ARPACK finds a few of a large matrix, and cannot find all.
+    """
+    if count >= len(matrix) // 2:
+        left, size, right = np.linalg.svd(matrix)
+        return left[:, :count], size[:count], right[:count]
+    start = np.random.default_rng(0).normal(size=len(matrix))
+    left, size, right = svds(matrix, k=count, v0=start)
+    order = np.argsort(-size)
+    return left[:, order], size[order], right[order]
 
 
 class _Space(NamedTuple):

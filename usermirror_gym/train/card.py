@@ -197,7 +197,8 @@ def _recipe(config: TrainConfig) -> list[tuple[str, Any]]:
 def _affinity(head: Affinity) -> str:
     parts = ", ".join(f"{pool} of layer {layer}" for layer, pool in head.parts)
     return (
-        f"rank {head.rank} on states {parts}; ridge {head.ridge:g}; choices up to {head.window} "
+        f"rank {head.rank} on states {parts}; ridge {head.ridge:g}; {head.memory} numbers "
+        f"remembered of each item; choices up to {head.window} "
         f"apart, distance^-{head.decay:g}, backwards {head.backwards:g}, "
         f"counts^-{head.norm_power:g}; memory lines m^-{head.lag_decay:g}; floor {head.floor:g}; "
         f"stored as {head.store}"

@@ -105,10 +105,12 @@ class Affinity(_Settings):
     """Hidden states that a line is known by: ``[[8, mean], [22, last]]``; layer 0 is the
     embeddings, ``last`` the token of the line break."""
     rank: Positive = 64
-    """Numbers of a taste."""
-    ridge: Annotated[float, Field(ge=0)] = 3e-5
-    """Penalty, against the largest squared singular value of the states: less remembers the items
-    of training better, more says more about others."""
+    """Numbers of a taste that come from the words."""
+    ridge: Annotated[float, Field(ge=0)] = 3e-3
+    """Penalty, against the largest squared singular value of the states.  Less learns the items of
+    training by heart, by whatever tells them apart, and says nonsense of others."""
+    memory: Annotated[int, Field(ge=0)] = 0
+    """Numbers more that are remembered of each item of training; 0: nothing is."""
     window: Positive = 40
     """Two choices of a user belong together if at most so many lie between them and one less."""
     decay: Annotated[float, Field(ge=0)] = 0.5

@@ -83,17 +83,19 @@ class Heads:
     ) -> None:
         assert config.affinity is not None
         self.settings, self._folder = config.affinity, staging
-        self._lines = config.prompt_config.history_lines
+        self._history_lines = config.prompt_config.history_lines
+        n_items = data.split.dataset.n_items
+        self._lines = data.builder.item_lines(tuple(range(1, n_items + 1))).options
         checkpoint = config.checkpoint if config.keeps_base else str(staging)
         adapter = {"adapter": str(staging)} if config.writes_adapter else {}
         self._states = read_states(
-            load_engine(checkpoint, **adapter), data.builder, data.split.dataset.n_items,
-            self.settings, folder / "states", display=display,
+            load_engine(checkpoint, **adapter), data.builder, n_items, self.settings,
+            folder / "states", display=display,
         )  # fmt: skip
 
     def write(self, events: pd.DataFrame) -> None:
         """Fit a head on these choices and put it into the simulator's folder."""
-        head = fit_head(self._states, events, self.settings, self._lines)
+        head = fit_head(self._states, events, self.settings, self._history_lines, self._lines)
         write_head(self._folder, head, self.settings.store)
 
     def simulator(self, split: TimeSplit) -> UserSimulator:
