@@ -39,7 +39,7 @@ def test_it_is_what_its_recipe_makes() -> None:
     assert recipe.affinity is not None
     head = read_head(folder)
     assert head.parts == recipe.affinity.parts
-    assert head.d == recipe.affinity.rank
+    assert head.d == recipe.affinity.rank + recipe.affinity.memory
     assert read_simulator(DEFAULT_SIMULATOR)["readout"] == "affinity"
 
 
