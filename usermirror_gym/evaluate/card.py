@@ -86,10 +86,11 @@ class _Asker:
         store = self.store / part if self.store is not None and keep else None
         shown = what if len(what) <= _PHASE else f"{what[: _PHASE - 1]}…"
         with self.display.phase(shown, len(scenes), "choices") as progress:
+            # The settings are those of the simulator that is judged, not of its base.
+            settings = None if part == BASE else self.settings
             return timed_answer(
-                simulator, scenes, store=store, settings=self.settings, progress=progress,
-                chunk=chunk,
-            )  # fmt: skip
+                simulator, scenes, store=store, settings=settings, progress=progress, chunk=chunk
+            )
 
     def __call__(self, simulator: UserSimulator, scenes: Sequence[Scene], what: str) -> FloatArray:
         return self.timed(simulator, scenes, what)[0]
@@ -195,7 +196,7 @@ def _answers(
 
     add(simulator.name, "simulator", simulator)
     if base is not None:
-        add(f"base: {base.name}", BASE, base, part="base")
+        add(f"base: {base.name}", BASE, base, part=BASE)
     add(SWAPPED, "swapped", simulator, where=swap_histories(scenes, seed))
     add(LIST_ONLY, "control", HistoryHidden(simulator))
     for name, control in list_controls(data.split, scenes_of(data.train)).items():

@@ -46,10 +46,9 @@ class LLMSettings(BaseModel):
     unconditional_per_token: float = LikelihoodWeights.unconditional_per_token
     tokens: float = LikelihoodWeights.tokens
     affinity: float = AffinityWeights.affinity
-    """affinity: see AffinityWeights, for the next three and ``outside`` too."""
+    """affinity: see AffinityWeights, for the next two and ``outside`` too."""
     appeal: float = AffinityWeights.appeal
-    worth_affinity: float | None = AffinityWeights.worth_affinity
-    worth_appeal: float | None = AffinityWeights.worth_appeal
+    worth: float | None = AffinityWeights.worth
     outside: float | None = LikelihoodWeights.outside
     """likelihood, affinity: utility of *none of these*."""
     domain: str | None = None

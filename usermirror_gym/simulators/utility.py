@@ -70,23 +70,20 @@ class AffinityWeights:
     Which item, if any, is a conditional logit of ``affinity * affinity_i + appeal * appeal_i``.
     Whether any is taken depends on what the list is worth::
 
-        worth = log sum_i exp(worth_affinity * affinity_i + worth_appeal * appeal_i)
-        P(none of these) = 1 / (1 + exp(worth - outside))
+        value = log sum_i exp(worth * affinity_i)
+        P(none of these) = 1 / (1 + exp(value - outside))
 
-    With the same numbers in both steps this is one conditional logit.  Own ones, as in a nested
-    logit (Ben-Akiva & Lerman, Discrete Choice Analysis, 1985, ch. 10), are there because lists in
-    which the items are alike popular teach which of them is taken, and not what a list of unknown
-    items is worth.
+    as in a nested logit (Ben-Akiva & Lerman, Discrete Choice Analysis, 1985, ch. 10).  Appeal plays
+    no part in it: in lists of items that are alike popular it tells which of them is taken, and
+    nothing of what a list of unknown items is worth.
     """
 
     affinity: float = 1.0
     appeal: float = 1.0
     outside: float | None = 0.0
     """Utility of *none of these*; ``None``: the choice is forced."""
-    worth_affinity: float | None = None
-    """``None``: as ``affinity``."""
-    worth_appeal: float | None = None
-    """``None``: as ``appeal``."""
+    worth: float | None = None
+    """``None``: both steps are one conditional logit."""
 
     @property
     def coefficients(self) -> FloatArray:
@@ -96,10 +93,7 @@ class AffinityWeights:
     @property
     def worth_coefficients(self) -> FloatArray:
         """``(2,)`` of whether any."""
-        own = (self.worth_affinity, self.worth_appeal)
-        return np.array(
-            [c if w is None else w for w, c in zip(own, self.coefficients, strict=True)]
-        )
+        return self.coefficients if self.worth is None else np.array([self.worth, 0.0])
 
 
 @dataclass(frozen=True)
@@ -257,8 +251,8 @@ def fit_affinity(
     taste, general = which.slopes.tolist()
     if not (outside and none.any()):
         return AffinityWeights(taste, general, None)
-    worth = fit_worth(features, mask, none)
-    return AffinityWeights(taste, general, worth.outside, *worth.slopes.tolist())
+    value = fit_worth(features[..., :1], mask, none)
+    return AffinityWeights(taste, general, value.outside, float(value.slopes[0]))
 
 
 def fit_choice(
