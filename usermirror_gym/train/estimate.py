@@ -112,8 +112,7 @@ def _head_estimate(config: TrainConfig, settings: Affinity, data: TrainData) -> 
         begin = time.monotonic()
         engine.line_states(lines, head=asked.answer_prefix, parts=settings.parts)
     pace = (time.monotonic() - begin) / len(asked.options)
-    # Read once for the fit and once, from the file of the simulator, for the calibration.
-    return HeadEstimate(n_items, 2 * pace * n_items)
+    return HeadEstimate(n_items, pace * n_items)
 
 
 def _estimate(
