@@ -33,6 +33,9 @@ Dataset = Annotated[
 DataFolder = Annotated[
     Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
 ]
+_SHOWN = 10
+"""Differences that a replay prints."""
+
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 
 
@@ -126,6 +129,26 @@ def episode(
         print(text if sys.stdout.isatty() else Text.from_ansi(text).plain)
         if left:
             break
+
+
+@app.command()
+@plain_errors
+def replay(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
+) -> None:
+    """Play a logged benchmark once more, without its LLM, and compare every step."""
+    from usermirror_gym.evaluate.replay import replay as play
+    from usermirror_gym.progress import Display
+
+    found = play(folder, display=Display())
+    for difference in found.differences[:_SHOWN]:
+        print(difference)
+    if len(found.differences) > _SHOWN:
+        print(f"... and {len(found.differences) - _SHOWN:,} more")
+    what = f"{found.steps:,} steps of {found.episodes:,} episodes, {found.agents} agents"
+    print(f"{what}: {'all as logged' if not found.differences else 'NOT as logged'}")
+    if found.differences:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -120,6 +120,32 @@ def run_benchmark(
     return results
 
 
+def benchmark_env(config: BenchmarkConfig, world: World, rows: int) -> SlateVectorEnv:
+    """The environment in which ``rows`` episodes of a benchmark are played side by side."""
+    return SlateVectorEnv(
+        rows, world, max_episode_steps=config.steps, slate_size=config.slate_size,
+        session=config.patience, reward=config.reward, autoreset_mode=AutoresetMode.DISABLED,
+    )  # fmt: skip
+
+
+def read_run(folder: Path) -> BenchmarkConfig:
+    """The settings of the run in a folder.
+
+    Raises:
+        RunError: it holds no benchmark.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise RunError(f"{folder} has no run.json: name the folder of a benchmark")
+    settings = read_json(path)
+    try:
+        return BenchmarkConfig(**settings | {"agents": tuple(settings["agents"])})
+    except (TypeError, KeyError) as error:
+        raise RunError(
+            f"{path} does not hold the settings of a benchmark ({error}): name the folder of one"
+        ) from error
+
+
 def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:
     """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run of ``config``."""
     number, folder = 1, base
@@ -255,11 +281,7 @@ def _play(
     if not missing.any():
         return
     todo = part.part(missing)
-    env = SlateVectorEnv(
-        len(todo), world, max_episode_steps=config.steps, slate_size=config.slate_size,
-        session=config.patience, reward=config.reward, autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
-    log = roll_out(env, agent, todo, clock, progress)
+    log = roll_out(benchmark_env(config, world, len(todo)), agent, todo, clock, progress)
     steps_of = {n: [step for step in log if step["episode"] == n] for n in todo.numbers.tolist()}
     for number, file in zip(part.numbers.tolist(), files, strict=True):
         if number in steps_of:
