@@ -108,6 +108,12 @@ def test_cut_and_foreign_logs_are_refused(run: Path, tmp_path: Path) -> None:
     write_jsonl(run / "episodes.jsonl", [{"agent": "Pop"}])
     with pytest.raises(RunError, match="line 1: a step without user_id"):
         replay(run)
+    write_jsonl(run / "episodes.jsonl", [7])
+    with pytest.raises(RunError, match="line 1: a step without user_id"):
+        replay(run)
+    write_jsonl(run / "episodes.jsonl", [rows[0] | {"slate": [1, 2]}])
+    with pytest.raises(RunError, match=r"line 1: slate is \[1, 2\], and must be 5 numbers"):
+        replay(run)
     with pytest.raises(RunError, match=r"no run\.json: name the folder"):
         replay(tmp_path)
     (run / "run.json").write_text(json.dumps({"agents": [], "colour": "red"}))

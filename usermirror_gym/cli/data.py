@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from usermirror_gym.cli.options import parse_settings
+from usermirror_gym.cli.options import RecipeSetting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 app = typer.Typer(
@@ -72,10 +72,7 @@ def build(
         Path | None,
         typer.Option(help="The build's folder; an unfinished build in it goes on. runs/<name>."),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a setting: --set scenes.train=500 (repeatable)."),
-    ] = None,
+    setting: RecipeSetting = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only build the scenes and say what the rest will take."),

@@ -10,6 +10,14 @@ Setting = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a setting: --set outside=-1.5 (repeatable)."),
 ]
+"""Of a simulator."""
+RecipeSetting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="A setting by its path in the YAML file: --set seed=1 (repeatable)."
+    ),
+]
+"""Of a build or a training."""
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:

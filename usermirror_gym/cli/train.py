@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from usermirror_gym.cli.options import Setting, parse_settings
+from usermirror_gym.cli.options import RecipeSetting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 
@@ -24,7 +24,7 @@ def train(
         Path | None,
         typer.Option(help="The run's folder; an unfinished run in it goes on. runs/<name>."),
     ] = None,
-    setting: Setting = None,
+    setting: RecipeSetting = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Build the data, time a few steps, and say what it takes."),

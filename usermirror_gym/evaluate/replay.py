@@ -108,7 +108,8 @@ def replay(folder: str | Path, *, display: Display | None = None) -> Replay:
             sessions end otherwise than in the log.
     """
     folder, display = Path(folder), display or Display(quiet=True)
-    config, log = read_run(folder), _read_log(folder)
+    config = read_run(folder)
+    log = _read_log(folder, config.slate_size)
     # The simulator is never asked; the cheapest stands in for its place.
     world = make_world(config.dataset, data_folder=config.data_folder, simulator="uniform")
     found: list[Difference] = []
@@ -152,17 +153,15 @@ def _differences(played: Sequence[Row], episodes: Sequence[Sequence[Row]]) -> li
     ]
 
 
-def _read_log(folder: Path) -> dict[str, list[list[Row]]]:
+def _read_log(folder: Path, slate_size: int) -> dict[str, list[list[Row]]]:
     """Steps by agent and episode, both in the order of the log."""
     path = folder / "episodes.jsonl"
     if not path.is_file():
         raise RunError(f"{folder} has no episodes.jsonl: name the folder of a finished benchmark")
     log: dict[str, dict[int, list[Row]]] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
-        missing = [n for n in (*_COMPARED, "agent", "episode", "step", "seed", "probabilities")
-                   if n not in row]  # fmt: skip
-        if missing:
-            raise RunError(f"{path}, line {number}: a step without {', '.join(missing)}")
+        if mistake := _mistake(row, slate_size):
+            raise RunError(f"{path}, line {number}: {mistake}")
         steps = log.setdefault(row["agent"], {}).setdefault(row["episode"], [])
         if row["step"] != len(steps):
             raise RunError(
@@ -173,3 +172,15 @@ def _read_log(folder: Path) -> dict[str, list[list[Row]]]:
     if not log:
         raise RunError(f"{path} holds no step")
     return {agent: [own[n] for n in sorted(own)] for agent, own in log.items()}
+
+
+def _mistake(row: Any, slate_size: int) -> str | None:
+    """Why this cannot be read as a step."""
+    names = (*_COMPARED, "agent", "episode", "step", "seed", "probabilities")
+    missing = [n for n in names if n not in row] if isinstance(row, dict) else names
+    if missing:
+        return f"a step without {', '.join(missing)}"
+    for name, size in (("slate", slate_size), ("probabilities", slate_size + 1)):
+        if not isinstance(row[name], list) or len(row[name]) != size:
+            return f"{name} is {row[name]!r}, and must be {size} numbers in this run"
+    return None

@@ -117,7 +117,7 @@ def _calibrate(
     }
     if config.keeps_base:
         settings["checkpoint"] = config.checkpoint
-    if heads is not None:  # without the words of an LLM, nothing but the head knows what is liked
+    if heads is not None:  # a head has learned one kind of item, and says nonsense of any other
         settings["domain"] = data.split.dataset.domain
     write_simulator(staging, settings)
 
