@@ -58,12 +58,16 @@ class RunError(UserMirrorError, RuntimeError):
 
 
 class MissingDependencyError(UserMirrorError, ImportError):
-    """An optional package is not installed; says which extra brings it."""
+    """An optional package is not installed; says which extra brings it.
 
-    def __init__(self, package: str, extra: str) -> None:
+    Args:
+        hint: what else to say, about machines where the extra is not the cure.
+    """
+
+    def __init__(self, package: str, extra: str, hint: str = "") -> None:
         super().__init__(
             f"this needs the package {package!r}, which is not installed. "
-            f"Run: pip install 'usermirror-gym[{extra}]'"
+            f"Run: pip install 'usermirror-gym[{extra}]'" + (f". {hint}" if hint else "")
         )
 
 

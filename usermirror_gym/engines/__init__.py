@@ -23,14 +23,17 @@ SERVER_PREFIX = "openai:"
 """``openai:NAME`` is the model NAME of a server with OpenAI's chat interface."""
 
 
-def load_engine(name: str | Path = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
+def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwargs: Any) -> Engine:
     """An engine for a checkpoint name, a folder, a GGUF file, or a model behind a server.
 
     Args:
         name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`; or
             ``openai:NAME`` (with ``base_url=`` for a server of your own).
+        kind: one of :data:`~usermirror_gym.engines.choosing.KINDS`, or ``auto``: see
+            :func:`~usermirror_gym.engines.choosing.choose_kind`.
         **kwargs: settings of
-            :class:`~usermirror_gym.engines.transformers_engine.TransformersEngine` or
+            :class:`~usermirror_gym.engines.transformers_engine.TransformersEngine`,
+            :class:`~usermirror_gym.engines.vllm_engine.VLLMEngine` or
             :class:`~usermirror_gym.engines.openai_engine.OpenAIEngine`; ``adapter=`` and ``head=``
             are the folders of what was trained on top of the weights.
 
@@ -38,12 +41,21 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, **kwargs: Any) -> Engine:
         An engine whose weights are loaded, or whose server is asked, at the first question.
 
     Raises:
-        UnknownNameError: the engine has no such setting; suggests the nearest.
+        UnknownNameError: no such kind, or the engine has no such setting; suggests the nearest.
+        ConfigError: a server's model with the kind of a local engine, or the other way about.
+        MissingDependencyError: the package of that engine is not installed.
     """
-    if str(name).startswith(SERVER_PREFIX):
+    from usermirror_gym.engines.choosing import choose_kind
+
+    chosen = choose_kind(str(name), kind)
+    if chosen == "server":
         from usermirror_gym.engines.openai_engine import OpenAIEngine
 
         return _made(OpenAIEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
+    if chosen == "vllm":
+        from usermirror_gym.engines.vllm_engine import VLLMEngine
+
+        return _made(VLLMEngine, name, kwargs)
     from usermirror_gym.engines.transformers_engine import TransformersEngine
 
     return _made(TransformersEngine, name, kwargs)

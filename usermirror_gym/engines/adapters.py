@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,22 @@ def content_hash(files: list[Path]) -> str:
     for path in files:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:8]
+
+
+def adapter_rank(folder: Path) -> int:
+    """Rank of a LoRA adapter, the largest if its layers differ.
+
+    Raises:
+        CheckpointError: its configuration cannot be read, or is not that of a LoRA adapter.
+    """
+    path = adapter_files(folder)[0]
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return max([int(content["r"]), *map(int, (content.get("rank_pattern") or {}).values())])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not tell the rank of a LoRA adapter ({error!r}): fetch or save it again."
+        ) from error
 
 
 def merged(model: Any, folder: Path) -> Any:

@@ -5,53 +5,34 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from usermirror_gym.engines.adapters import (
-    adapter_files,
-    content_hash,
-    head_files,
-    load_head,
-)
+from usermirror_gym.engines.adapters import load_head
 from usermirror_gym.engines.answers import Answer, Scorer
 from usermirror_gym.engines.base import OptionScores, StatePart
-from usermirror_gym.engines.checkpoints import files_stamp, resolve_checkpoint
-from usermirror_gym.engines.encoding import EncodedPrompt, PromptEncoder
-from usermirror_gym.errors import ConfigError, EngineError
-from usermirror_gym.types import Float32Array, FloatArray, Prompt
+from usermirror_gym.engines.encoding import EncodedPrompt
+from usermirror_gym.engines.local import (
+    Length,
+    LocalEngine,
+    letter_scores,
+    line_scores,
+    longest,
+    text_scores,
+    whole,
+)
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.types import Float32Array, Prompt
 
 if TYPE_CHECKING:
     from usermirror_gym.engines.head import OptionHead
     from usermirror_gym.engines.tree_scorer import TreeScorer
 
 
-Length = Callable[[EncodedPrompt], int]
-
-
-def _longest(question: EncodedPrompt) -> int:
-    return question.longest
-
-
-def _whole(question: EncodedPrompt) -> int:
-    return question.whole
-
-
-@dataclass
-class EngineUsage:
-    """What an engine has done so far; benchmarks read it."""
-
-    questions: int = 0
-    prompt_tokens: int = 0
-    computed_tokens: int = 0
-    seconds: float = 0.0
-
-
-class TransformersEngine:
+class TransformersEngine(LocalEngine):
     """Reads option probabilities from a causal LM in one short forward pass.
 
     The options of a prompt, and prompts that begin alike, are packed into one row in which each
@@ -98,30 +79,15 @@ class TransformersEngine:
         _check_positive(batch_tokens=batch_tokens, row_tokens=row_tokens)
         if cache_tokens < 0:
             raise ConfigError(f"cache_tokens is {cache_tokens}: use 0 (no cache) or more.")
-        self._name = str(path_or_name)
-        self._adapter, self._head_folder = _folder(adapter), _folder(head)
-        self._trained_parts = _trained_parts(self._adapter, self._head_folder)
-        self._dtype, self._device_name = dtype, device
+        super().__init__(path_or_name, adapter=adapter, head=head, dtype=dtype)
+        self._device_name = device
         self._batch_tokens, self._row_tokens = batch_tokens, row_tokens
         self._cache_tokens, self._reuse = cache_tokens, reuse_prefix
         self._pad_left = padding_side == "left"
         self._lock = threading.RLock()
-        self.usage = EngineUsage()
-
-    @property
-    def model_id(self) -> str:
-        """Name of the weights, of what was trained on top of them (with a short hash of its
-        content), and their precision, for logs."""
-        name = Path(self._name).name if Path(self._name).exists() else self._name
-        return f"{name}{self._trained_parts}/{self._dtype}"
 
     @cached_property
-    def fingerprint(self) -> str:
-        """``model_id`` with a hash of names, sizes and times of the files of the weights."""
-        return f"{self.model_id}#{files_stamp(self._path)}"
-
-    @cached_property
-    def context_length(self) -> int:
+    def context_length(self) -> int:  # type: ignore[override]
         """The most tokens one question may have."""
         from usermirror_gym.engines.model_loading import context_length
 
@@ -131,14 +97,6 @@ class TransformersEngine:
     def tree_attention(self) -> bool:
         """Whether the model passed the check for shared and cached prefixes (loads the model)."""
         return self._tree is not None
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of the question, its longest option included."""
-        return self._encoder.encode(prompt).longest
-
-    def count_lines(self, prompt: Prompt) -> int:
-        """Tokens of the question with all its options one after another."""
-        return self._encoder.encode(prompt).whole
 
     def load(self) -> None:
         """Load the weights now instead of at the first question."""
@@ -156,34 +114,24 @@ class TransformersEngine:
 
     def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        questions = self._encode(prompts)
-        for prompt, question in zip(prompts, questions, strict=True):
-            self._check_letters(prompt, question)
-        return self._score(questions, lambda scorer, part: scorer.letters(part), _letter_scores)
+        questions = self._encode_letters(prompts)
+        return self._score(questions, lambda scorer, part: scorer.letters(part), letter_scores)
 
     def text_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         """Likelihood readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        questions = self._encode(prompts)
-        for prompt, question in zip(prompts, questions, strict=True):
-            _check_texts(prompt, question)
-        return self._score(questions, lambda scorer, part: scorer.texts(part), _text_scores)
+        questions = self._encode_texts(prompts)
+        return self._score(questions, lambda scorer, part: scorer.texts(part), text_scores)
 
     def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         """Options readout; see :class:`~usermirror_gym.engines.base.Engine`."""
         if not prompts:
             return []
-        if self._head_folder is None:
-            raise EngineError(
-                f"prompt {prompts[0].name!r}: the engine has no option head to read its lines "
-                f"with. Load it with head=FOLDER of a checkpoint that was trained with one."
-            )
-        questions = self._encode(prompts, length=_whole)
-        for prompt, question in zip(prompts, questions, strict=True):
-            _check_texts(prompt, question)
+        self._needs_head(prompts)
+        questions = self._encode_texts(prompts, length=whole)
         with self._lock:
             head = self._option_head
         return self._score(
-            questions, lambda scorer, part: scorer.lines(part, head), _line_scores, length=_whole
+            questions, lambda scorer, part: scorer.lines(part, head), line_scores, length=whole
         )
 
     def line_states(
@@ -239,35 +187,12 @@ class TransformersEngine:
             tree = self._tree if fits else None
             return generate(self._model, self._tokenizer, tree, questions, sampling)
 
-    def _encode(
-        self, prompts: Sequence[Prompt], room: int = 0, length: Length = _longest
-    ) -> list[EncodedPrompt]:
-        questions = [self._encoder.encode(prompt) for prompt in prompts]
-        for question in questions:
-            if length(question) + room > self.context_length:
-                raise EngineError(
-                    f"prompt {question.name!r} has {length(question) + room} tokens, the model "
-                    f"takes {self.context_length}: shorten its history or its list."
-                )
-        return questions
-
-    def _check_letters(self, prompt: Prompt, question: EncodedPrompt) -> None:
-        if not prompt.options:
-            raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
-        for text, tokens in zip(prompt.options, question.options, strict=True):
-            if len(tokens) != 1:
-                raise EngineError(
-                    f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
-                    f"({self._encoder.describe(tokens)}) and must be one to be read as a letter: "
-                    "use single letters A..Z, or ask for text_logprobs."
-                )
-
     def _score(
         self,
         questions: Sequence[EncodedPrompt],
         ask: Callable[[Scorer, Sequence[EncodedPrompt]], list[Answer]],
         finish: Callable[[EncodedPrompt, Answer], OptionScores],
-        length: Length = _longest,
+        length: Length = longest,
     ) -> list[OptionScores]:
         with self._lock:
             begin = time.perf_counter()
@@ -276,7 +201,7 @@ class TransformersEngine:
                 part = [questions[i] for i in rows]
                 answers.update(zip(rows, ask(scorer, part), strict=True))
             scores = [finish(q, answers[i]) for i, q in enumerate(questions)]
-            self._count(scores, answers, time.perf_counter() - begin)
+            self._count(scores, list(answers.values()), time.perf_counter() - begin)
         return scores
 
     def _routes(
@@ -292,40 +217,12 @@ class TransformersEngine:
             routes.append((self._tree, short))
         return [*routes, (self._plain, rest)] if rest else routes
 
-    def _count(
-        self, scores: Sequence[OptionScores], answers: dict[int, Answer], seconds: float
-    ) -> None:
-        self.usage.questions += len(scores)
-        self.usage.prompt_tokens += sum(s.prompt_tokens for s in scores)
-        self.usage.computed_tokens += sum(a.computed for a in answers.values())
-        self.usage.seconds += seconds
-
     def _count_lines(self, question: EncodedPrompt, head_is_shared: bool, seconds: float) -> None:
         n, head = len(question.options), len(question.prefix)
         self.usage.questions += n
         self.usage.prompt_tokens += question.whole + (n - 1) * head
         self.usage.computed_tokens += question.whole + (0 if head_is_shared else (n - 1) * head)
         self.usage.seconds += seconds
-
-    @cached_property
-    def _path(self) -> Path:
-        return resolve_checkpoint(self._name)
-
-    @cached_property
-    def _config(self) -> Any:
-        from usermirror_gym.engines.model_loading import load_config
-
-        return load_config(self._path)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from usermirror_gym.engines.model_loading import load_tokenizer
-
-        return load_tokenizer(self._path)
-
-    @cached_property
-    def _encoder(self) -> PromptEncoder:
-        return PromptEncoder(self._tokenizer)
 
     @cached_property
     def _model(self) -> Any:
@@ -384,54 +281,6 @@ class TransformersEngine:
         on_cpu = self._model.device.type == "cpu"
         batch = self._batch_tokens or (1_024 if on_cpu else 16_384)
         return batch, self._row_tokens or min(batch, 512)
-
-
-def _letter_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
-    values = answer.values - np.logaddexp.reduce(answer.values)
-    return _scores(question, answer, values, fed=len(question.prefix))
-
-
-def _text_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
-    fed = len(question.prefix) + sum(len(o) - 1 for o in question.options)
-    return _scores(question, answer, answer.values, fed)
-
-
-def _line_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
-    values = answer.values - np.logaddexp.reduce(answer.values)
-    return _scores(question, answer, values, fed=question.whole)
-
-
-def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int) -> OptionScores:
-    lengths = np.array([len(o) for o in question.options], np.int64)
-    return OptionScores(
-        logprobs=np.asarray(values, np.float64),
-        n_tokens=lengths,
-        prompt_tokens=len(question.prefix) + int(lengths.sum()),
-        cached_tokens=max(0, fed - answer.computed),
-    )
-
-
-def _check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
-    if not prompt.options:
-        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
-    for k, tokens in enumerate(question.options):
-        if not tokens:
-            raise EngineError(
-                f"option {k} of prompt {prompt.name!r} ({prompt.options[k]!r}) has no tokens: "
-                "give every option some text."
-            )
-
-
-def _folder(place: str | Path | None) -> Path | None:
-    return None if place is None else Path(place).expanduser()
-
-
-def _trained_parts(adapter: Path | None, head: Path | None) -> str:
-    """What the model's name says about them; raises CheckpointError if they are not there."""
-    files = [] if adapter is None else adapter_files(adapter)
-    files += [] if head is None else head_files(head)
-    names = dict.fromkeys(path.parent.name for path in files)
-    return f"+{'+'.join(names)}@{content_hash(files)}" if files else ""
 
 
 def _check_positive(**sizes: int | None) -> None:

