@@ -75,3 +75,19 @@ def test_the_command_and_the_library_have_the_same_defaults() -> None:
         library = getattr(BenchmarkConfig(), field.name)
         shown = options[field.name].default
         assert shown == (",".join(library) if field.name == "agents" else library), field.name
+
+
+def test_engines_are_listed_with_what_they_lack() -> None:
+    output = " ".join(call("engines").output.split())
+    for name in ("transformers", "vllm", "server", "affinity", "usermirror-gym[vllm]"):
+        assert name in output
+    assert "--engine auto takes transformers" in output
+
+
+def test_an_engine_is_chosen_by_name() -> None:
+    unknown = call("episode", "--engine", "vlm")
+    assert unknown.exit_code == 1
+    assert "Did you mean 'vllm'?" in unknown.output
+    twice = call("episode", "--engine", "vllm", "--set", "engine={kind: transformers}")
+    assert twice.exit_code == 1
+    assert "do not go together" in " ".join(twice.output.split())

@@ -53,7 +53,7 @@ def engines(scripted, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     models = {
         name: scripted.ScriptedEngine(scripted.flaky, model_id=name) for name in ("large", "little")
     }
-    monkeypatch.setattr(rationale_stage, "load_engine", lambda name, **options: models[name])
+    monkeypatch.setattr(rationale_stage, "load_engine", lambda name, kind, **options: models[name])
     return models
 
 
@@ -321,7 +321,7 @@ def test_an_estimate_builds_the_scenes_and_writes_nothing_else(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        rationale_stage, "load_engine", lambda name, **_: loaded.append(name) or engines[name]
+        rationale_stage, "load_engine", lambda name, kind, **_: loaded.append(name) or engines[name]
     )
     other = tiny_tables.with_name("other.yaml")
     other.write_text(tiny_tables.read_text().replace("name: mine", "name: other"))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from usermirror_gym.cli.options import Setting, parse_settings
+from usermirror_gym.cli.options import Engine, Setting, simulator_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 
@@ -57,6 +57,7 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="One table of several: --compare A B C.")
     ] = False,
+    engine: Engine = "auto",
     setting: Setting = None,
     released_train: Annotated[
         str,
@@ -80,8 +81,8 @@ def evaluate(
             f"{' '.join(names)}: one simulator is named with --simulator, several with --compare"
         )
     config = EvaluateConfig(
-        simulator=simulator, options=parse_settings(setting), scenes=scenes, source=source,
-        balance=balance, count=count, base=base, checks=checks, classic=classic,
+        simulator=simulator, options=simulator_settings(setting, engine), scenes=scenes,
+        source=source, balance=balance, count=count, base=base, checks=checks, classic=classic,
         released_train=released_train, seed=seed,
     )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
-from usermirror_gym.cli.options import Setting, parse_settings
+from usermirror_gym.cli.options import Engine, Setting, simulator_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.train import train
 
@@ -49,6 +49,7 @@ def benchmark(
     steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 8,
     slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
     simulator: Simulator = "smollm2-ml100k",
+    engine: Engine = "auto",
     setting: Setting = None,
     dataset: Dataset = "ml-100k",
     data_folder: DataFolder = None,
@@ -81,7 +82,7 @@ def benchmark(
     config = BenchmarkConfig(
         agents=tuple(name.strip() for name in agents.split(",") if name.strip()),
         users=users, steps=steps, slate_size=slate_size, simulator=simulator,
-        simulator_options=parse_settings(setting), dataset=dataset,
+        simulator_options=simulator_settings(setting, engine), dataset=dataset,
         data_folder=None if data_folder is None else str(data_folder), patience=patience,
         reward=reward, fidelity_scenes=fidelity_scenes, batch_size=batch_size, seed=seed,
     )  # fmt: skip
@@ -101,6 +102,7 @@ def episode(
     steps: Annotated[int, typer.Option(help="Most lists.")] = 5,
     slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
     simulator: Simulator = "smollm2-ml100k",
+    engine: Engine = "auto",
     setting: Setting = None,
     dataset: Dataset = "ml-100k",
     data_folder: DataFolder = None,
@@ -117,7 +119,7 @@ def episode(
         dataset,
         data_folder=data_folder,
         simulator=simulator,
-        simulator_options=parse_settings(setting),
+        simulator_options=simulator_settings(setting, engine),
     )
     player = make_agent(agent, seed=seed, simulator=world.simulator).fit(world.split)
     env = SlateEnv(world, slate_size=slate_size, session=patience, render_mode="ansi")
@@ -162,6 +164,26 @@ def fetch(
     from usermirror_gym.simulators.checkpoint import fetch_simulator
 
     print(fetch_simulator(checkpoint))
+
+
+@app.command()
+@plain_errors
+def engines() -> None:
+    """Show what can run the LLM on this machine, and what the others lack."""
+    from rich.table import Table
+
+    from usermirror_gym.engines.choosing import available_engines, choose_kind
+
+    table = Table("engine", "here", "readouts", "on", title=None)
+    for found in available_engines():
+        # Text: square brackets are names of extras, not markup.
+        here = "yes" if found.usable else "no"
+        table.add_row(found.kind, here, found.readouts, Text(found.about))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(
+        f"--engine auto takes {choose_kind('weights')} for weights, server for openai:NAME"
+    )
 
 
 @app.command(name="list")

@@ -11,6 +11,12 @@ Setting = Annotated[
     typer.Option("--set", help="Override a setting: --set outside=-1.5 (repeatable)."),
 ]
 """Of a simulator."""
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What runs the LLM: auto, transformers, vllm or server; see 'usermirror engines'."
+    ),
+]
 RecipeSetting = Annotated[
     list[str] | None,
     typer.Option(
@@ -18,6 +24,30 @@ RecipeSetting = Annotated[
     ),
 ]
 """Of a build or a training."""
+
+
+def simulator_settings(pairs: list[str] | None, engine: str) -> dict[str, Any]:
+    """Settings of a simulator, the kind of its engine among them.
+
+    Raises:
+        UnknownNameError: no such kind of engine.
+        ConfigError: as :func:`parse_settings`; or ``engine`` is set to something else too.
+    """
+    from usermirror_gym.engines.choosing import KINDS
+    from usermirror_gym.errors import ConfigError, UnknownNameError
+
+    settings = parse_settings(pairs)
+    if engine == "auto":
+        return settings
+    if engine not in KINDS:
+        raise UnknownNameError("kind of engine", engine, ["auto", *KINDS])
+    given = settings.get("engine", {})
+    if not isinstance(given, dict) or given.get("kind", engine) != engine:
+        raise ConfigError(
+            f"--engine {engine} and --set engine={given!r} do not go together: give one of them, "
+            "or settings as in --set 'engine={dtype: bfloat16}'"
+        )
+    return {**settings, "engine": {**given, "kind": engine}}
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:

@@ -113,9 +113,9 @@ class ModelSettings(_Settings):
 
     checkpoint: str
     """Folder, hub name or the default checkpoint's name; with a server: its name for the model."""
-    engine: Literal["transformers", "openai", "batch"] = "transformers"
-    """``openai``: a server with that interface (vLLM, hosted).  ``batch``: batch files are
-    written, and read once their results lie beside them."""
+    engine: Literal["transformers", "vllm", "openai", "batch"] = "transformers"
+    """``transformers``, ``vllm``: in this process.  ``openai``: a server with that interface (vLLM,
+    hosted).  ``batch``: batch files are written, and read once their results lie beside them."""
     options: dict[str, Any] = {}
     """Arguments of the engine: dtype, device; base_url, concurrency ..."""
     sampling: dict[str, Any] = {}
@@ -148,7 +148,7 @@ class RationaleStage(_Settings):
         if self.weak.engine == "batch":
             raise ValueError(
                 "the weak model is also the predictor, which batch files cannot run: use the "
-                "engine 'transformers' or 'openai' for it"
+                "engine 'transformers', 'vllm' or 'openai' for it"
             )
         return self
 
@@ -214,10 +214,10 @@ class BuildConfig(_Settings):
     def _selector_can_be_computed(self) -> BuildConfig:
         if self.rationales is None or self.selection.selector != "ifd":
             return self
-        if self.rationales.weak.engine != "transformers":
+        if self.rationales.weak.engine not in ("transformers", "vllm"):
             raise ValueError(
                 "the selector 'ifd' scores whole texts with the weak model, which servers cannot "
-                "do: use the engine 'transformers' for it, or another selector"
+                "do: use the engine 'transformers' or 'vllm' for it, or another selector"
             )
         return self
 

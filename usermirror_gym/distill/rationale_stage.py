@@ -176,12 +176,14 @@ def engine_cache() -> MakeEngine:
     """Makes engines; a model that is asked for twice is loaded once."""
 
     @lru_cache(maxsize=2)
-    def make(name: str, options: str) -> Engine:
-        return load_engine(name, **json.loads(options))
+    def make(name: str, kind: str, options: str) -> Engine:
+        return load_engine(name, kind, **json.loads(options))
 
     def make_engine(model: ModelSettings) -> Engine:
-        prefix = "" if model.engine == "transformers" else SERVER_PREFIX
-        return make(prefix + model.checkpoint, json.dumps(model.options, sort_keys=True))
+        options = json.dumps(model.options, sort_keys=True)
+        if model.engine == "openai":
+            return make(SERVER_PREFIX + model.checkpoint, "server", options)
+        return make(model.checkpoint, model.engine, options)
 
     return make_engine
 

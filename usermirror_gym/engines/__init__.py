@@ -47,7 +47,7 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwa
     """
     from usermirror_gym.engines.choosing import choose_kind
 
-    chosen = choose_kind(str(name), kind)
+    chosen = choose_kind(str(name), kind, kwargs)
     if chosen == "server":
         from usermirror_gym.engines.openai_engine import OpenAIEngine
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +31,16 @@ class Available:
     readouts: str
 
 
-def choose_kind(name: str, kind: str = "auto") -> str:
+def choose_kind(name: str, kind: str = "auto", settings: Collection[str] = ()) -> str:
     """The kind of engine for a model.
 
-    ``auto`` is the server for ``openai:NAME``; vLLM where a GPU and vLLM are at hand and the
-    weights are no GGUF file; else transformers.
+    ``auto`` is the server for ``openai:NAME``; vLLM where a GPU and vLLM are at hand, the weights
+    are no GGUF file, and no setting is given that vLLM's engine does not have; else transformers.
 
     Args:
         name: of the model, as for :func:`~usermirror_gym.engines.load_engine`.
         kind: ``auto`` or one of :data:`KINDS`.
+        settings: names of the engine's settings that are given.
 
     Raises:
         UnknownNameError: no such kind.
@@ -57,12 +60,21 @@ def choose_kind(name: str, kind: str = "auto") -> str:
         return "server"
     if kind != "auto":
         return kind
-    return "vllm" if Path(name).suffix != ".gguf" and _vllm().usable and _gpus() else "transformers"
+    # Asked in this order, so that torch is imported only where vLLM could be taken.
+    suits = _suits_vllm(name, settings) and _vllm_is_installed() and _gpus()
+    return "vllm" if suits and _vllm().usable else "transformers"
 
 
 def available_engines() -> list[Available]:
     """Every kind of engine, and whether this machine can run it."""
     return [_transformers(), _vllm(), _server()]
+
+
+def _suits_vllm(name: str, settings: Collection[str]) -> bool:
+    from usermirror_gym.engines.vllm_engine import VLLMEngine
+
+    known = inspect.signature(VLLMEngine).parameters
+    return Path(name).suffix != ".gguf" and all(setting in known for setting in settings)
 
 
 def _transformers() -> Available:
@@ -77,7 +89,7 @@ def _vllm() -> Available:
     from usermirror_gym.engines.vllm_engine import CPU_PACKAGE
 
     readouts = "letters, likelihood, options"
-    if importlib.util.find_spec("vllm") is None:
+    if not _vllm_is_installed():
         return Available(
             "vllm", False,
             "not installed. With a GPU: pip install 'usermirror-gym[vllm]'. " + CPU_PACKAGE,
@@ -101,6 +113,10 @@ def _server() -> Available:
     return Available(
         "server", True, "any server with OpenAI's interface: --simulator openai:NAME", readouts
     )
+
+
+def _vllm_is_installed() -> bool:
+    return importlib.util.find_spec("vllm") is not None
 
 
 def _is_cpu_build() -> bool:

@@ -273,6 +273,7 @@ def _released_question(config: EvaluateConfig) -> _Question:
 def _weights(name: str, options: Mapping[str, Any]) -> Engine:
     """The engine of bare weights, or of a trained simulator."""
     folder = find_simulator(name)
+    options = {**options.get("engine", {}), **{k: v for k, v in options.items() if k != "engine"}}
     if folder is None:
         return load_engine(name, **options)
     found = read_simulator(folder)

@@ -143,6 +143,9 @@ def _engine(settings: LLMSettings) -> Engine:
     if settings.readout == "options" and settings.head is not None:
         parts["head"] = settings.head
         files += head_files(Path(settings.head).expanduser())
+    if settings.readout == "affinity":
+        # It reads hidden states of inner layers, which one kind of engine gives.
+        parts["kind"] = "transformers"
     arguments = json.dumps({**parts, **settings.engine}, sort_keys=True)
     try:
         return _shared_engine(settings.checkpoint, arguments, content_hash(files))

@@ -54,7 +54,7 @@ class LLMSettings(BaseModel):
     domain: str | None = None
     """What its items were in training, ``"movie"`` say; data of another domain are refused."""
     engine: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the engine: dtype, device ..."""
+    """Arguments of :func:`~usermirror_gym.engines.load_engine`: kind, dtype, device ..."""
 
 
 def checked_settings(name: str, values: Mapping[str, Any]) -> LLMSettings:

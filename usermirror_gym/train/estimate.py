@@ -107,7 +107,7 @@ def _head_estimate(config: TrainConfig, settings: Affinity, data: TrainData) -> 
     n_items = data.split.dataset.n_items
     trial = np.unique(np.linspace(1, n_items, _TRIAL_LINES).astype(np.int64))
     asked = data.builder.item_lines(tuple(trial.tolist()))
-    engine = load_engine(config.checkpoint)
+    engine = load_engine(config.checkpoint, "transformers")
     for lines in (asked.options[:1], asked.options):  # the first call is slower than the others
         begin = time.monotonic()
         engine.line_states(lines, head=asked.answer_prefix, parts=settings.parts)

@@ -88,10 +88,10 @@ class Heads:
         self._lines = data.builder.item_lines(tuple(range(1, n_items + 1))).options
         checkpoint = config.checkpoint if config.keeps_base else str(staging)
         adapter = {"adapter": str(staging)} if config.writes_adapter else {}
+        engine = load_engine(checkpoint, "transformers", **adapter)
         self._states = read_states(
-            load_engine(checkpoint, **adapter), data.builder, n_items, self.settings,
-            folder / "states", display=display,
-        )  # fmt: skip
+            engine, data.builder, n_items, self.settings, folder / "states", display=display
+        )
 
     def write(self, events: pd.DataFrame) -> None:
         """Fit a head on these choices and put it into the simulator's folder."""
