@@ -11,9 +11,9 @@ import pytest
 from usermirror_gym.distill import batch_files
 from usermirror_gym.distill.batch_files import BatchJob, read_batch_results, write_batch
 from usermirror_gym.distill.rationale_plan import RationaleSettings, read_attempts
-from usermirror_gym.distill.rationale_prompt import rationale_prompt
 from usermirror_gym.distill.rationales import read_rationales, summarise
 from usermirror_gym.errors import RunError
+from usermirror_gym.scenes.rationale_prompt import rationale_prompt
 
 GOOD = "Stimulus: rain {}.\nKnowledge: I know it.\nEvaluation: gut feeling.\n"
 SETTINGS = RationaleSettings(n=2, max_attempts=3)

@@ -15,11 +15,11 @@ import pytest
 from usermirror_gym.distill.estimate import estimate
 from usermirror_gym.distill.predictions import load_predictions, predict_choices, read_predictions
 from usermirror_gym.distill.rationale_plan import RationaleSettings, read_attempts
-from usermirror_gym.distill.rationale_prompt import rationale_prompt, reading_prompt
 from usermirror_gym.distill.rationales import read_rationales, write_rationales
 from usermirror_gym.distill.uncertainty import Predictions
 from usermirror_gym.errors import ConfigError, EngineError, RunError, SceneError
 from usermirror_gym.progress import Display
+from usermirror_gym.scenes.rationale_prompt import rationale_prompt, reading_prompt
 
 QUIET = Display(quiet=True)
 SETTINGS = RationaleSettings(n=3, batch_size=6)

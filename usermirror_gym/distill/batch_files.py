@@ -25,13 +25,13 @@ from usermirror_gym.distill.rationale_plan import (
     rationales_of,
     sampling_of,
 )
-from usermirror_gym.distill.rationale_prompt import rationale_prompt
 from usermirror_gym.distill.rationales import journal_header, record_place
 from usermirror_gym.engines.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.engines.detailed import Generations
 from usermirror_gym.errors import EngineError, RunError
 from usermirror_gym.files import write_text
 from usermirror_gym.scenes.prompt import PromptBuilder
+from usermirror_gym.scenes.rationale_prompt import rationale_prompt
 from usermirror_gym.scenes.scene import Scene
 
 MAX_REQUESTS = 50_000

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 from usermirror_gym.distill.rationale_plan import RationaleSettings, Request, Role, sampling_of
-from usermirror_gym.distill.rationale_prompt import rationale_prompt
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.engines.detailed import Generations, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.scenes.prompt import PromptBuilder
+from usermirror_gym.scenes.rationale_prompt import rationale_prompt
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.types import Prompt
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from usermirror_gym.distill.journal import Journal, Record
-from usermirror_gym.distill.rationale_prompt import questions_version, rationale_prompt
 from usermirror_gym.distill.rationales import forget_earlier
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import DataError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.prompt import PromptBuilder
+from usermirror_gym.scenes.rationale_prompt import questions_version, rationale_prompt
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.llm import fit_context
 from usermirror_gym.types import FloatArray, IntArray, Prompt

@@ -19,17 +19,17 @@ import numpy as np
 
 from usermirror_gym.distill.journal import Journal, Record, read_records
 from usermirror_gym.distill.rationale_plan import ROLES, Rationale
-from usermirror_gym.distill.rationale_prompt import (
-    prompt_version,
-    questions_version,
-    reading_prompt,
-)
 from usermirror_gym.distill.rationales import forget_earlier
 from usermirror_gym.distill.watch import stop_if_dead, stop_if_hopeless
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import EngineError, RunError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.scenes.rationale_prompt import (
+    prompt_version,
+    questions_version,
+    reading_prompt,
+)
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.llm import fit_context
 from usermirror_gym.types import Message, Prompt

@@ -17,10 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from usermirror_gym.distill.rationale_prompt import answer
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.files import write_jsonl, write_parquet
 from usermirror_gym.scenes.prompt import ANSWER_PREFIX
+from usermirror_gym.scenes.rationale_prompt import answer
 from usermirror_gym.types import Prompt
 
 Row = dict[str, Any]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usermirror_gym.distill.journal import Record, read_records
-from usermirror_gym.distill.rationale_prompt import STOP, prompt_version, stages, tidy
 from usermirror_gym.engines.detailed import Generations, Sampling
 from usermirror_gym.errors import ConfigError, RunError, SceneError
+from usermirror_gym.scenes.rationale_prompt import STOP, prompt_version, stages, tidy
 from usermirror_gym.scenes.scene import Scene
 
 Role = Literal["strong", "weak"]

@@ -24,7 +24,6 @@ from usermirror_gym.distill.ifd import score_answers
 from usermirror_gym.distill.predictions import load_predictions, predict_choices
 from usermirror_gym.distill.preferences import direct_rows, preference_rows, sft_rows, write_rows
 from usermirror_gym.distill.rationale_plan import ROLES, RationaleSettings, Role
-from usermirror_gym.distill.rationale_prompt import answer, rationale_prompt
 from usermirror_gym.distill.rationales import (
     Rationale,
     RationaleSummary,
@@ -40,6 +39,7 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.files import write_parquet
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
+from usermirror_gym.scenes.rationale_prompt import answer, rationale_prompt
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.scenes.text import domain_text

@@ -26,13 +26,13 @@ from usermirror_gym.distill.rationale_plan import (
     read_attempts,
     sampling_of,
 )
-from usermirror_gym.distill.rationale_prompt import questions_version, rationale_prompt
 from usermirror_gym.distill.watch import stop_if_dead, stop_if_hopeless
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.engines.detailed import Generations, Sampling, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.prompt import PromptBuilder
+from usermirror_gym.scenes.rationale_prompt import questions_version, rationale_prompt
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.llm import fit_context
 from usermirror_gym.types import Message, Prompt

@@ -7,6 +7,7 @@ from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
+from usermirror_gym.simulators.rationale import RationaleSimulator, Thinking
 from usermirror_gym.simulators.registry import (
     DEFAULT_SIMULATOR,
     available_simulators,
@@ -17,6 +18,6 @@ from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, Li
 __all__ = [
     "DEFAULT_SIMULATOR", "AffinityHead", "AffinitySimulator", "AffinityWeights", "BiasRatings",
     "ChoiceBatch", "ChoiceWeights", "LettersSimulator", "LikelihoodSimulator", "LikelihoodWeights",
-    "OptionsSimulator", "PopularityChooser", "RatingModel", "UniformChooser", "UserSimulator",
-    "available_simulators", "make_simulator",
+    "OptionsSimulator", "PopularityChooser", "RatingModel", "RationaleSimulator",
+    "Thinking", "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
 from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
+from usermirror_gym.simulators.rationale import RationaleSimulator, Thinking
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
 from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
@@ -84,8 +85,10 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
             engine, builder, read_head(folder), _utility_weights(AffinityWeights, settings),
             cache=cache_folder() / "item-vectors",
         )  # fmt: skip
-    if settings.readout == "likelihood":
+    if settings.readout == "likelihood" and not settings.rationales:
         return LikelihoodSimulator(engine, builder, _utility_weights(LikelihoodWeights, settings))
+    if settings.rationales:
+        return _rationale_simulator(engine, builder, settings)
     kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
     return kind(
         engine,
@@ -93,6 +96,18 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
         permutations=settings.permutations,
         weights=_of_settings(ChoiceWeights, settings),
     )
+
+
+def _rationale_simulator(
+    engine: Engine, builder: PromptBuilder, settings: LLMSettings
+) -> RationaleSimulator:
+    if settings.readout != "letters" or settings.permutations > 1:
+        raise ConfigError(
+            f"rationales={settings.rationales} go with readout 'letters' and permutations 1, not "
+            f"with {settings.readout!r} and {settings.permutations}: a reason names the letters"
+        )
+    thinking = Thinking(settings.rationales, settings.rationale_tokens)
+    return RationaleSimulator(engine, builder, thinking, _of_settings(ChoiceWeights, settings))
 
 
 def _check_domain(settings: LLMSettings, split: TimeSplit) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.prompt import PromptConfig, PromptForm
+from usermirror_gym.simulators.rationale import Thinking
 from usermirror_gym.simulators.utility import (
     AffinityWeights,
     ChoiceWeights,
@@ -36,6 +37,10 @@ class LLMSettings(BaseModel):
     """False: the choice is forced."""
     permutations: int = 1
     """letters, options: orders of the list that are averaged."""
+    rationales: int = Field(default=0, ge=0)
+    """letters: so many decision processes are written per list and averaged over; 0: none."""
+    rationale_tokens: int = Thinking.max_tokens
+    """letters: most tokens of one decision process."""
     temperature: float = ChoiceWeights.temperature
     """letters, options: see ChoiceWeights, for the next one too."""
     position_bias: tuple[float, ...] = ChoiceWeights.position_bias

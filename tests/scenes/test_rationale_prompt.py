@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.distill.rationale_prompt import (
+from usermirror_gym.scenes.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.scenes.rationale_prompt import (
     EVALUATION_STYLES,
     KNOWLEDGE_FACTORS,
     STIMULUS_FACTORS,
@@ -21,7 +22,6 @@ from usermirror_gym.distill.rationale_prompt import (
     stages,
     tidy,
 )
-from usermirror_gym.scenes.prompt import ANSWER_PREFIX, PromptBuilder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.text import domain_text
 from usermirror_gym.testing.data import tiny_split
