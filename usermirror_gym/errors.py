@@ -53,6 +53,10 @@ class EngineError(UserMirrorError, RuntimeError):
     """An LLM runtime that could not answer a prompt; names the prompt."""
 
 
+class StoreError(UserMirrorError, RuntimeError):
+    """An answer store that cannot be opened."""
+
+
 class RunError(UserMirrorError, RuntimeError):
     """A run folder that cannot be resumed or read."""
 

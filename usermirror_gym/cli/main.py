@@ -186,6 +186,28 @@ def engines() -> None:
     )
 
 
+@app.command()
+@plain_errors
+def answers(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="An answer store; by default that of --set answers=default."),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Drop every answer.")] = False,
+) -> None:
+    """Show how many answers of LLMs are kept in a store, and their size."""
+    from usermirror_gym.engines.answer_store import AnswerStore, default_store
+    from usermirror_gym.errors import StoreError
+
+    path = path or default_store()
+    if not path.is_file():
+        raise StoreError(f"there is no answer store {path}: one is made by --set answers=PATH")
+    store = AnswerStore(path)
+    if clear:
+        store.clear()
+    print(f"{path}: {len(store):,} answers, {store.size / 1e6:,.1f} MB")
+
+
 @app.command(name="list")
 def list_names() -> None:
     """List data sets, simulators and agents."""

@@ -15,17 +15,19 @@ from usermirror_gym.engines.adapters import ADAPTER_CONFIG
 from usermirror_gym.engines.hub import fetch_from_hub, network_is_off
 from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT, fetch_smollm2
 from usermirror_gym.errors import CheckpointError
+from usermirror_gym.files import write_text
 
 CACHE_VARIABLE = "USERMIRROR_CACHE"
 """Environment variable that moves the cache folder."""
 
-_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")
-"""Weights, configuration and tokenizer."""
+_FILES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
+"""Weights, configuration, tokenizer and chat template."""
 
 __all__ = [
     "CACHE_VARIABLE",
     "DEFAULT_CHECKPOINT",
     "cache_folder",
+    "files_hash",
     "files_stamp",
     "resolve_checkpoint",
 ]
@@ -71,9 +73,32 @@ def files_stamp(path: Path) -> str:
     Args:
         path: what :func:`resolve_checkpoint` found.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _FILES)
-    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stamps = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in _model_files(path)]
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
+
+
+def files_hash(path: Path) -> str:
+    """SHA-256 of what a checkpoint's files contain, whatever they are called on this machine.
+
+    Computed once and remembered in the cache folder, under the stamp of the files.
+
+    Args:
+        path: what :func:`resolve_checkpoint` found.
+    """
+    memory = cache_folder() / "weight-hashes" / f"{files_stamp(path)}.txt"
+    if memory.is_file() and len(known := memory.read_text("utf-8")) == 64:
+        return known
+    digest = hashlib.sha256()
+    for file in _model_files(path):
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{file.name if path.is_dir() else 'weights'} {found}\n".encode())
+    write_text(memory, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _model_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _FILES)
 
 
 def _local(name: str) -> Path | None:

@@ -13,7 +13,7 @@ import numpy as np
 from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
 from usermirror_gym.engines.answers import Answer
 from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.engines.checkpoints import files_stamp, resolve_checkpoint
+from usermirror_gym.engines.checkpoints import files_hash, files_stamp, resolve_checkpoint
 from usermirror_gym.engines.encoding import EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import FloatArray, Prompt
@@ -81,6 +81,14 @@ class LocalEngine:
     def fingerprint(self) -> str:
         """``model_id`` with a hash of names, sizes and times of the files of the weights."""
         return f"{self.model_id}#{files_stamp(self._path)}"
+
+    @cached_property
+    def identity(self) -> str:
+        """Content of the weights, tokenizer, chat template and trained parts, with the precision:
+        what answers are kept under."""
+        parts = [] if self._adapter is None else adapter_files(self._adapter)
+        parts += [] if self._head_folder is None else head_files(self._head_folder)
+        return f"{files_hash(self._path)}+{content_hash(parts)}/{self._dtype}"
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of the question, its longest option included."""

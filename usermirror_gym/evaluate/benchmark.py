@@ -111,6 +111,7 @@ def run_benchmark(
     clock = Clock()
     steps = _episodes(config, world, fitted, folder, clock, display)
     timing = {"total_seconds": time.perf_counter() - started} | asdict(clock)
+    timing |= _engine_report(world)
     results = summarise(
         steps, world.split, offline, config=_settings(config), fidelity=fidelity, timing=timing,
         fit_seconds=fit_seconds, seed=config.seed,
@@ -118,6 +119,12 @@ def run_benchmark(
     write_report(results, steps, world.split, folder / "report.html")
     write_json(folder / "results.json", results)
     return results
+
+
+def _engine_report(world: World) -> dict[str, Any]:
+    """What the engine tells of this run: hits of an answer store, fate of a server's replicas."""
+    report = getattr(getattr(world.simulator, "engine", None), "report", None)
+    return {} if report is None else {"engine": report()}
 
 
 def benchmark_env(config: BenchmarkConfig, world: World, rows: int) -> SlateVectorEnv:

@@ -163,9 +163,17 @@ def _engine(settings: LLMSettings) -> Engine:
         parts["kind"] = "transformers"
     arguments = json.dumps({**parts, **settings.engine}, sort_keys=True)
     try:
-        return _shared_engine(settings.checkpoint, arguments, content_hash(files))
+        engine = _shared_engine(settings.checkpoint, arguments, content_hash(files))
     except TypeError as error:
         raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
+    return engine if settings.answers is None else _with_answers(engine, settings.answers)
+
+
+def _with_answers(engine: Engine, path: str) -> Engine:
+    from usermirror_gym.engines.answer_store import AnswerStore, default_store
+    from usermirror_gym.engines.stored_engine import StoredEngine
+
+    return StoredEngine(engine, AnswerStore(default_store() if path == "default" else path))
 
 
 @lru_cache(maxsize=2)

@@ -60,6 +60,9 @@ class LLMSettings(BaseModel):
     """What its items were in training, ``"movie"`` say; data of another domain are refused."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """Arguments of :func:`~usermirror_gym.engines.load_engine`: kind, dtype, device ..."""
+    answers: str | None = None
+    """File of an :class:`~usermirror_gym.engines.answer_store.AnswerStore` that keeps what the LLM
+    answers; ``default`` is one in the cache folder; by default nothing is kept."""
 
 
 def checked_settings(name: str, values: Mapping[str, Any]) -> LLMSettings:
