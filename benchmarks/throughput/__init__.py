@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/engine_throughput.py``: questions, ways of asking, limits, tables."""
