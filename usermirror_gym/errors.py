@@ -19,7 +19,7 @@ class UnknownNameError(UserMirrorError, ValueError):
 
     def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
         valid = sorted(valid)
-        near = _nearest(str(name), valid)
+        near = nearest(str(name), valid)
         hint = f" Did you mean {near!r}?" if near else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.")
         self.suggestion = near
@@ -75,7 +75,8 @@ class MissingDependencyError(UserMirrorError, ImportError):
         )
 
 
-def _nearest(name: str, valid: list[str]) -> str | None:
+def nearest(name: str, valid: list[str]) -> str | None:
+    """The valid name that is most like the given one, if any is."""
     by_fold = {v.casefold(): v for v in valid}
     match = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.5)
     return by_fold[match[0]] if match else None

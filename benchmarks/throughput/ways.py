@@ -97,6 +97,7 @@ Ask = Callable[[Sequence[Question]], Asked]
 def run_job(job: Job, patterns: Path) -> Row:
     """Load, warm up, ask, measure."""
     (pattern,) = [p for p in load_patterns(patterns) if p.name == job.pattern]
+    kept = set(_earlier(job)["asked"]) if job.way == "stored" else set[int]()
     ask = _ask(job, pattern)
     _warm_up(ask, pattern)
     row = Row(job.way, job.pattern, job.readout)
@@ -107,6 +108,8 @@ def run_job(job: Job, patterns: Path) -> Row:
     calls = pattern.sample(job.every) if job.every > 1 else (
         pattern.calls if shares else pattern.separate_calls())  # fmt: skip
     whole = pattern.grows and shares
+    if job.way == "stored":
+        calls = [numbers for numbers in calls if kept.issuperset(numbers)]
     for numbers in calls:
         if row.seconds > job.budget and not whole:
             break
@@ -173,12 +176,18 @@ def _from_engine(engine: Any, readout: str) -> Ask:
     return ask
 
 
+def _earlier(job: Job) -> dict[str, Any]:
+    """The row whose answers are in the store."""
+    row: dict[str, Any] = json.loads(Path(job.answers).read_text("utf-8"))
+    return row
+
+
 class _Recorded:
     """Gives the answers that the engine gave in an earlier row, under the engine's identity."""
 
     def __init__(self, engine: Any, job: Job, pattern: Pattern) -> None:
         self._engine = engine
-        earlier = json.loads(Path(job.answers).read_text("utf-8"))
+        earlier = _earlier(job)
         questions = [getattr(pattern.questions[i], job.readout) for i in earlier["asked"]]
         self.prompts = dict(zip(questions, earlier["logprobs"], strict=True))
 

@@ -23,7 +23,7 @@ def scripted() -> ModuleType:
 @pytest.fixture
 def chat_server() -> Iterator[Any]:
     """The stand-in server of the tests of the server engine."""
-    server = load(Path(__file__).parents[1] / "engines" / "test_openai_engine.py").Server()
+    server = load(Path(__file__).parents[1] / "engines" / "test_server_engine.py").Server()
     yield server
     server.close()
 

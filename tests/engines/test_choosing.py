@@ -9,7 +9,7 @@ import pytest
 
 from usermirror_gym.engines import choosing, load_engine
 from usermirror_gym.engines.choosing import Available, available_engines, choose_kind
-from usermirror_gym.engines.openai_engine import OpenAIEngine
+from usermirror_gym.engines.server_engine import ServerEngine
 from usermirror_gym.engines.transformers_engine import TransformersEngine
 from usermirror_gym.engines.vllm_engine import VLLMEngine
 from usermirror_gym.errors import (
@@ -44,7 +44,7 @@ def test_on_a_gpu_auto_is_vllm_where_it_can_be(on_a_gpu: None) -> None:
 
 def test_servers_are_named_by_their_models(on_a_gpu: None) -> None:
     assert choose_kind("openai:some-model") == choose_kind("openai:some-model", "server")
-    assert isinstance(load_engine("openai:some-model"), OpenAIEngine)
+    assert isinstance(load_engine("openai:some-model"), ServerEngine)
     for name, kind in (("openai:some-model", "vllm"), ("owner/name", "server")):
         with pytest.raises(ConfigError, match="openai:NAME"):
             load_engine(name, kind)

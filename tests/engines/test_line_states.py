@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from usermirror_gym.engines.line_states import _pooled
-from usermirror_gym.engines.openai_engine import OpenAIEngine
+from usermirror_gym.engines.server_engine import ServerEngine
 from usermirror_gym.engines.transformers_engine import TransformersEngine
 from usermirror_gym.errors import ConfigError, EngineError, UnknownNameError
 
@@ -178,6 +178,6 @@ class TestMistakes:
             subject.line_states(LINES, head=HEAD, parts=())
 
     def test_servers_cannot_and_say_who_can(self):
-        server = OpenAIEngine("m", base_url="http://localhost:1/v1")
+        server = ServerEngine("m", base_url="http://localhost:1/v1")
         with pytest.raises(EngineError, match=r"localhost:1.*engine 'transformers'"):
             server.line_states(LINES, head=HEAD, parts=PARTS)

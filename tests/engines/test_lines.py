@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from usermirror_gym.engines.openai_engine import OpenAIEngine
+from usermirror_gym.engines.server_engine import ServerEngine
 from usermirror_gym.engines.transformers_engine import TransformersEngine
 from usermirror_gym.errors import CheckpointError, EngineError
 from usermirror_gym.types import Prompt
@@ -142,7 +142,7 @@ class TestMistakes:
             engine().line_scores([Prompt((), "a", fits_alone, "long")])
 
     def test_servers_cannot_and_say_who_can(self):
-        server = OpenAIEngine("m", base_url="http://localhost:1/v1")
+        server = ServerEngine("m", base_url="http://localhost:1/v1")
         assert server.line_scores([]) == []
         prompt = Prompt((), "a" * 8, ("b" * 4, "c" * 4), "p")
         assert server.count_lines(prompt) > server.count_tokens(prompt)

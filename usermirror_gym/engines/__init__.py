@@ -34,7 +34,7 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwa
         **kwargs: settings of
             :class:`~usermirror_gym.engines.transformers_engine.TransformersEngine`,
             :class:`~usermirror_gym.engines.vllm_engine.VLLMEngine` or
-            :class:`~usermirror_gym.engines.openai_engine.OpenAIEngine`; ``adapter=`` and ``head=``
+            :class:`~usermirror_gym.engines.server_engine.ServerEngine`; ``adapter=`` and ``head=``
             are the folders of what was trained on top of the weights.
 
     Returns:
@@ -49,9 +49,9 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwa
 
     chosen = choose_kind(str(name), kind, kwargs)
     if chosen == "server":
-        from usermirror_gym.engines.openai_engine import OpenAIEngine
+        from usermirror_gym.engines.server_engine import ServerEngine
 
-        return _made(OpenAIEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
+        return _made(ServerEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
     if chosen == "vllm":
         from usermirror_gym.engines.vllm_engine import VLLMEngine
 

@@ -7,6 +7,7 @@ bend the documented form in many ways; a reply is checked before anything is tak
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from usermirror_gym.types import Prompt
 
 TOP_LOGPROBS = 20
 """First tokens whose log-probabilities are asked for: the most that such servers give."""
+_LETTER = re.compile(r"\W*([A-Z])(?![\w'])")
+"""An answer that begins with a letter, in brackets or not."""
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """How vLLM and its like are told that the last message is the beginning of the answer."""
 
@@ -50,7 +53,7 @@ def chat_body(prompt: Prompt, model: str, sampling: Sampling) -> dict[str, Any]:
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
-        "seed": _seed(prompt, sampling.seed),
+        "seed": prompt_seed(prompt, sampling.seed),
     }
     if sampling.stop:
         body["stop"] = list(sampling.stop)
@@ -61,20 +64,20 @@ def chat_body(prompt: Prompt, model: str, sampling: Sampling) -> dict[str, Any]:
 
 
 def generations_of(reply: Any, sampling: Sampling, name: str) -> Generations:
-    """Texts and token counts of a chat completion in plain JSON.
+    """Texts and token counts of a completion in plain JSON.
 
     Raises:
         EngineError: it has not the documented form, or fewer texts than asked for; ``name`` says
             whose reply it is.
     """
-    texts = [_text(choice, name) for choice in _choices(reply, name)]
+    texts = [_text(choice, name) for choice in choices_of(reply, name)]
     if len(texts) != sampling.n:
         raise EngineError(
             f"{name}: {len(texts)} texts instead of {sampling.n}. Servers that write one text a "
             "request want n=1."
         )
-    usage = _usage(reply)
-    asked, written = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
+    usage = usage_of(reply)
+    asked, written = (count_of(usage, key) for key in ("prompt_tokens", "completion_tokens"))
     kept = tuple(_before_stop(text, sampling.stop) for text in texts)
     return Generations(kept, asked, _shares(written, [len(text) for text in texts]))
 
@@ -85,7 +88,7 @@ def option_scores_of(reply: Any, prompt: Prompt, name: str) -> OptionScores:
     Raises:
         EngineError: it tells no log-probabilities, or a letter is not among those that it tells.
     """
-    first = _first_tokens(_choices(reply, name)[0], name)
+    first = _first_tokens(choices_of(reply, name)[0], name)
     missing = [option for option in prompt.options if option not in first]
     if missing:
         raise EngineError(
@@ -95,14 +98,39 @@ def option_scores_of(reply: Any, prompt: Prompt, name: str) -> OptionScores:
             "'transformers' for the letters readout."
         )
     values = np.array([first[option] for option in prompt.options])
-    usage = _usage(reply)
+    usage = usage_of(reply)
     details = usage.get("prompt_tokens_details")
     return OptionScores(
         logprobs=values - np.logaddexp.reduce(values),
         n_tokens=np.ones(len(values), np.int64),
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        cached_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
+        prompt_tokens=count_of(usage, "prompt_tokens"),
+        cached_tokens=count_of(details, "cached_tokens") if isinstance(details, dict) else 0,
     )
+
+
+def sampled_scores_of(
+    reply: Any, prompt: Prompt, sampling: Sampling, name: str
+) -> tuple[OptionScores, int]:
+    """Letters readout estimated from sampled answers, and how many of them named no option.
+
+    With c of n readable answers for one of K options its probability is (c + 1/2) / (n + K/2), the
+    estimator of Krichevsky and Trofimov (1981), which gives no option 0.
+
+    Raises:
+        EngineError: no answer names an option.
+    """
+    found = generations_of(reply, sampling, name)
+    letters = [match[1] for text in found.texts if (match := _LETTER.match(text))]
+    counts = np.array([letters.count(option) for option in prompt.options], np.float64)
+    if not counts.sum():
+        raise EngineError(
+            f"{name}: none of {sampling.n} sampled answers begins with one of "
+            f"{', '.join(prompt.options)} (the first is {found.texts[0][:80]!r}): the model does "
+            "not answer by letters."
+        )
+    probs = (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
+    score = OptionScores(np.log(probs), np.ones(len(counts), np.int64), found.prompt_tokens, 0)
+    return score, sampling.n - int(counts.sum())
 
 
 def _first_tokens(choice: Any, name: str) -> dict[str, float]:
@@ -120,12 +148,18 @@ def _first_tokens(choice: Any, name: str) -> dict[str, float]:
     if not first:
         raise EngineError(
             f"{name}: no log-probabilities of first tokens (top_logprobs) in the reply. This "
-            "server cannot be a predictor: use the engine 'transformers', or vLLM."
+            "server cannot be a predictor: use the engine 'transformers', or vLLM; or let the "
+            "setting estimate_from_samples=N estimate them from N sampled answers."
         )
     return first
 
 
-def _choices(reply: Any, name: str) -> list[Any]:
+def choices_of(reply: Any, name: str) -> list[Any]:
+    """The choices of a completion.
+
+    Raises:
+        EngineError: it is none.
+    """
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
         raise EngineError(f"{name}: the reply is no chat completion: {str(reply)[:200]!r}")
@@ -133,6 +167,8 @@ def _choices(reply: Any, name: str) -> list[Any]:
 
 
 def _text(choice: Any, name: str) -> str:
+    if isinstance(choice, dict) and isinstance(choice.get("text"), str):
+        return str(choice["text"])  # of the interface without messages
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
         raise EngineError(f"{name}: the reply has a choice without a message.")
@@ -147,12 +183,14 @@ def _before_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
 
-def _usage(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+def usage_of(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the server counted; empty if it does not tell."""
     usage = reply.get("usage")
     return usage if isinstance(usage, dict) else {}
 
 
-def _count(usage: Mapping[str, Any], key: str) -> int:
+def count_of(usage: Mapping[str, Any], key: str) -> int:
+    """A count of :func:`usage_of`; 0 if it is not told, or odd."""
     value = usage.get(key)
     return value if isinstance(value, int) and value >= 0 else 0
 
@@ -164,7 +202,8 @@ def _shares(total: int, lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(np.diff(ends, prepend=0).tolist())
 
 
-def _seed(prompt: Prompt, seed: int) -> int:
+def prompt_seed(prompt: Prompt, seed: int) -> int:
+    """A seed made of the sampling's and the prompt's text."""
     text = repr((seed, [(m.role, m.content) for m in prompt.messages], prompt.answer_prefix))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1

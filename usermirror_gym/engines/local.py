@@ -134,7 +134,7 @@ class LocalEngine:
     def _encode_letters(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         questions = self._encode(prompts)
         for prompt, question in zip(prompts, questions, strict=True):
-            self._check_letters(prompt, question)
+            check_letters(prompt, question, self._encoder)
         return questions
 
     def _encode_texts(
@@ -142,19 +142,8 @@ class LocalEngine:
     ) -> list[EncodedPrompt]:
         questions = self._encode(prompts, length=length)
         for prompt, question in zip(prompts, questions, strict=True):
-            _check_texts(prompt, question)
+            check_texts(prompt, question)
         return questions
-
-    def _check_letters(self, prompt: Prompt, question: EncodedPrompt) -> None:
-        if not prompt.options:
-            raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
-        for text, tokens in zip(prompt.options, question.options, strict=True):
-            if len(tokens) != 1:
-                raise EngineError(
-                    f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
-                    f"({self._encoder.describe(tokens)}) and must be one to be read as a letter: "
-                    "use single letters A..Z, or ask for text_logprobs."
-                )
 
     def _needs_head(self, prompts: Sequence[Prompt]) -> Path:
         """Folder of the option head.
@@ -206,7 +195,29 @@ def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: in
     )
 
 
-def _check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
+def check_letters(prompt: Prompt, question: EncodedPrompt, encoder: PromptEncoder) -> None:
+    """Whether every option is one token.
+
+    Raises:
+        EngineError: one is not, or there are none; names the prompt.
+    """
+    if not prompt.options:
+        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+    for text, tokens in zip(prompt.options, question.options, strict=True):
+        if len(tokens) != 1:
+            raise EngineError(
+                f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
+                f"({encoder.describe(tokens)}) and must be one to be read as a letter: "
+                "use single letters A..Z, or ask for text_logprobs."
+            )
+
+
+def check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
+    """Whether every option has tokens.
+
+    Raises:
+        EngineError: one has none, or there are no options; names the prompt.
+    """
     if not prompt.options:
         raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
     for k, tokens in enumerate(question.options):

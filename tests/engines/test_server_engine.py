@@ -7,116 +7,28 @@ import json
 import logging
 import re
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.engines.stand_in import LETTERS, Reply, Server, completion
 from usermirror_gym.engines import load_engine
 from usermirror_gym.engines.chat_api import chat_body
 from usermirror_gym.engines.detailed import Generations, Sampling, generate_detailed
-from usermirror_gym.engines.openai_engine import OpenAIEngine
+from usermirror_gym.engines.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError, MissingDependencyError
 from usermirror_gym.testing.engines import EngineContract
 from usermirror_gym.types import Message, Prompt
 
 KEY = "sk-very-secret-0123456789"
-LETTERS = {"A": -0.5, "B": -1.5, "C": -3.0, "D": -4.0, "E": -5.0, "F": -6.0, "the": -7.0}
 
 
 def ask(text: str, **more: Any) -> Prompt:
     return Prompt((Message("user", text),), more.pop("prefix", ""), tuple("ABC"), text, **more)
-
-
-def completion(body: dict[str, Any]) -> dict[str, Any]:
-    """A well-behaved answer, a function of the request."""
-    text = body["messages"][-1]["content"]
-    top = [{"token": t, "logprob": v, "bytes": None} for t, v in LETTERS.items()]
-    return {
-        "object": "chat.completion",
-        "choices": [
-            {
-                "index": k,
-                "message": {"role": "assistant", "content": f"{text}/{body['seed']}/{k}"},
-                "logprobs": {"content": [{"token": "A", "logprob": -0.5, "top_logprobs": top}]}
-                if body.get("logprobs")
-                else None,
-                "finish_reason": "stop",
-            }
-            for k in range(body["n"])
-        ],
-        "usage": {"prompt_tokens": 50, "completion_tokens": 7 * body["n"],
-                  "prompt_tokens_details": {"cached_tokens": 16}},
-    }  # fmt: skip
-
-
-Reply = tuple[int, bytes]
-
-
-class Server:
-    """``script(body, headers, how_often_asked)`` gives (status, bytes), or None for an answer."""
-
-    def __init__(self) -> None:
-        self.script: Callable[[dict, dict, int], Reply | None] = lambda *_: None
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: set[str] = set()
-        self.times: Counter[str] = Counter()
-        self.busy = self.most_busy = 0
-        self._lock = threading.Lock()
-        owner = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                status, data = owner._answer(self.path, body, headers)
-                if status == 0:
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(data)
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-    def _answer(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> Reply:
-        name = body["messages"][-1]["content"]
-        with self._lock:
-            self.bodies.append(body)
-            self.headers.append(headers)
-            self.paths.add(path)
-            self.times[name] += 1
-            count = self.times[name]
-            self.busy += 1
-            self.most_busy = max(self.busy, self.most_busy)
-        try:
-            reply = self.script(body, headers, count)
-            return (200, json.dumps(completion(body)).encode()) if reply is None else reply
-        finally:
-            with self._lock:
-                self.busy -= 1
 
 
 @pytest.fixture
@@ -129,9 +41,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def engine(server: Server) -> OpenAIEngine:
+def engine(server: Server) -> ServerEngine:
     made = load_engine("openai:some/model", base_url=server.url, timeout=10)
-    assert isinstance(made, OpenAIEngine)
+    assert isinstance(made, ServerEngine)
     return made
 
 
@@ -147,11 +59,11 @@ class TestContract(EngineContract):
     test_markup_in_data_is_plain_text = None
 
     @pytest.fixture
-    def engine(self, server: Server) -> OpenAIEngine:
-        return OpenAIEngine("some/model", base_url=server.url)
+    def engine(self, server: Server) -> ServerEngine:
+        return ServerEngine("some/model", base_url=server.url)
 
 
-def test_requests_have_the_documented_form(engine: OpenAIEngine, server: Server) -> None:
+def test_requests_have_the_documented_form(engine: ServerEngine, server: Server) -> None:
     prompt = Prompt((Message("system", "Be brief."), Message("user", "film?")), "", (), "p")
     engine.generate([prompt], n=2, temperature=0.7, top_p=0.9, max_tokens=33, stop=["\n"], seed=4)
     (body,) = server.bodies
@@ -168,7 +80,7 @@ def test_requests_have_the_documented_form(engine: OpenAIEngine, server: Server)
 
 
 def test_a_begun_answer_is_a_last_message_to_be_continued(
-    engine: OpenAIEngine, server: Server
+    engine: ServerEngine, server: Server
 ) -> None:
     engine.generate([ask("film?", prefix="My choice: [")])
     (body,) = server.bodies
@@ -179,7 +91,7 @@ def test_a_begun_answer_is_a_last_message_to_be_continued(
 
 def test_fields_can_be_added_and_taken_away(server: Server) -> None:
     extra = {"max_tokens": None, "max_completion_tokens": 9}
-    OpenAIEngine("m", base_url=server.url, extra_body=extra).generate([ask("x")])
+    ServerEngine("m", base_url=server.url, extra_body=extra).generate([ask("x")])
     assert "max_tokens" not in server.bodies[0]
     assert server.bodies[0]["max_completion_tokens"] == 9
 
@@ -189,13 +101,13 @@ def test_order_is_kept_and_no_more_than_concurrency_are_asked_at_once(server: Se
         time.sleep(0.02 * (5 - int(body["messages"][-1]["content"]) % 5))
 
     server.script = script
-    engine = OpenAIEngine("m", base_url=server.url, concurrency=3)
+    engine = ServerEngine("m", base_url=server.url, concurrency=3)
     texts = engine.generate([ask(str(i)) for i in range(12)], n=2)
     assert [[t.split("/")[0] for t in two] for two in texts] == [[str(i)] * 2 for i in range(12)]
     assert server.most_busy == 3
 
 
-def test_seeds_depend_on_seed_and_prompt_not_on_the_batch(engine: OpenAIEngine) -> None:
+def test_seeds_depend_on_seed_and_prompt_not_on_the_batch(engine: ServerEngine) -> None:
     prompts = [ask("a"), ask("b")]
     together = engine.generate(prompts, seed=5)
     assert together == [engine.generate([p], seed=5)[0] for p in prompts]
@@ -204,7 +116,7 @@ def test_seeds_depend_on_seed_and_prompt_not_on_the_batch(engine: OpenAIEngine) 
     assert len(seeds) == 2
 
 
-def test_usage_is_what_the_server_counted(engine: OpenAIEngine) -> None:
+def test_usage_is_what_the_server_counted(engine: ServerEngine) -> None:
     (found,) = generate_detailed(engine, [ask("a")], Sampling(n=3))
     assert found.prompt_tokens == 50
     assert sum(found.completion_tokens) == 21
@@ -212,7 +124,7 @@ def test_usage_is_what_the_server_counted(engine: OpenAIEngine) -> None:
 
 
 def test_tokens_of_several_texts_are_told_apart_by_length(
-    engine: OpenAIEngine, server: Server
+    engine: ServerEngine, server: Server
 ) -> None:
     def script(body: dict, headers: dict, count: int) -> Reply:
         reply = completion(body)
@@ -228,7 +140,7 @@ def test_tokens_of_several_texts_are_told_apart_by_length(
 
 @pytest.mark.parametrize("status", [429, 500, 503, 0])
 def test_what_fails_for_a_moment_is_repeated(
-    status: int, engine: OpenAIEngine, server: Server
+    status: int, engine: ServerEngine, server: Server
 ) -> None:
     server.script = lambda body, headers, count: (status, b"{}") if count < 3 else None
     if status == 0:  # a lost connection tells no pause, and the library's own is half a second
@@ -238,7 +150,7 @@ def test_what_fails_for_a_moment_is_repeated(
 
 
 def test_what_fails_for_good_is_an_error_of_that_prompt_alone(
-    engine: OpenAIEngine, server: Server
+    engine: ServerEngine, server: Server
 ) -> None:
     def script(body: dict, headers: dict, count: int) -> Reply | None:
         if body["messages"][-1]["content"] == "bad":
@@ -256,7 +168,7 @@ def test_what_fails_for_good_is_an_error_of_that_prompt_alone(
 
 def test_retries_are_bounded(server: Server) -> None:
     server.script = lambda *_: (500, b'{"error": "broken"}')
-    engine = OpenAIEngine("m", base_url=server.url, max_retries=2)
+    engine = ServerEngine("m", base_url=server.url, max_retries=2)
     with pytest.raises(EngineError, match=r"prompt 'a'.*500"):
         engine.generate([ask("a")])
     assert server.times["a"] == 3
@@ -264,16 +176,16 @@ def test_retries_are_bounded(server: Server) -> None:
 
 def test_a_server_that_does_not_answer_is_an_error_in_time(server: Server) -> None:
     server.script = lambda *_: time.sleep(3)  # type: ignore[func-returns-value]
-    engine = OpenAIEngine("m", base_url=server.url, timeout=0.2, max_retries=0)
+    engine = ServerEngine("m", base_url=server.url, timeout=0.2, max_retries=0)
     begin = time.perf_counter()
     with pytest.raises(EngineError, match=r"prompt 'a'.*[Tt]ime"):
         engine.generate([ask("a")])
     assert time.perf_counter() - begin < 2.5
 
 
-def test_a_server_that_is_not_there_is_an_error(engine: OpenAIEngine, server: Server) -> None:
+def test_a_server_that_is_not_there_is_an_error(engine: ServerEngine, server: Server) -> None:
     server.close()
-    one_try = OpenAIEngine("m", base_url=server.url, max_retries=0)
+    one_try = ServerEngine("m", base_url=server.url, max_retries=0)
     with pytest.raises(EngineError, match=r"prompt 'a' at 127\.0\.0\.1.*[Cc]onnect"):
         one_try.generate([ask("a")])
 
@@ -287,7 +199,7 @@ def test_a_server_that_is_not_there_is_an_error(engine: OpenAIEngine, server: Se
     ],
 )  # fmt: skip
 def test_garbage_is_an_error_that_names_the_prompt(
-    data: bytes, engine: OpenAIEngine, server: Server
+    data: bytes, engine: ServerEngine, server: Server
 ) -> None:
     server.script = lambda *_: (200, data)
     (found,) = engine.generate_detailed([ask("a")], Sampling())
@@ -298,7 +210,7 @@ def test_garbage_is_an_error_that_names_the_prompt(
         engine.choice_logprobs([ask("a")])
 
 
-def test_odd_usage_is_no_error(engine: OpenAIEngine, server: Server) -> None:
+def test_odd_usage_is_no_error(engine: ServerEngine, server: Server) -> None:
     def script(body: dict, headers: dict, count: int) -> Reply:
         reply = completion(body) | {"usage": None if count == 1 else {"prompt_tokens": "many"}}
         return 200, json.dumps(reply).encode()
@@ -309,14 +221,14 @@ def test_odd_usage_is_no_error(engine: OpenAIEngine, server: Server) -> None:
         assert (found.error, found.prompt_tokens, found.completion_tokens) == (None, 0, (0,))
 
 
-def test_fewer_texts_than_asked_for_is_an_error(engine: OpenAIEngine, server: Server) -> None:
+def test_fewer_texts_than_asked_for_is_an_error(engine: ServerEngine, server: Server) -> None:
     server.script = lambda body, *_: (200, json.dumps(completion({**body, "n": 1})).encode())
     with pytest.raises(EngineError, match=r"1 texts instead of 3.*n=1"):
         engine.generate([ask("a")], n=3)
 
 
 def test_refusals_are_errors_and_silence_is_an_empty_text(
-    engine: OpenAIEngine, server: Server
+    engine: ServerEngine, server: Server
 ) -> None:
     def script(body: dict, headers: dict, count: int) -> Reply:
         reply = completion(body)
@@ -336,11 +248,11 @@ def test_refusals_are_errors_and_silence_is_an_empty_text(
     assert found[2].texts == ("",)
 
 
-def test_stop_strings_that_a_server_leaves_in_are_cut(engine: OpenAIEngine) -> None:
+def test_stop_strings_that_a_server_leaves_in_are_cut(engine: ServerEngine) -> None:
     assert engine.generate([ask("first stop second")], stop=["stop", "second"]) == [["first "]]
 
 
-def test_letters_come_from_the_likeliest_first_tokens(engine: OpenAIEngine, server: Server) -> None:
+def test_letters_come_from_the_likeliest_first_tokens(engine: ServerEngine, server: Server) -> None:
     (score,) = engine.choice_logprobs([ask("film?", prefix="My choice: [")])
     wanted = np.array([LETTERS[letter] for letter in "ABC"])
     np.testing.assert_allclose(score.logprobs, wanted - np.log(np.exp(wanted).sum()))
@@ -351,7 +263,7 @@ def test_letters_come_from_the_likeliest_first_tokens(engine: OpenAIEngine, serv
     assert body["top_logprobs"] == 20
 
 
-def test_a_letter_that_the_server_does_not_tell_is_an_error(engine: OpenAIEngine) -> None:
+def test_a_letter_that_the_server_does_not_tell_is_an_error(engine: ServerEngine) -> None:
     prompt = Prompt((Message("user", "x"),), "My choice: [", ("A", "Y", "Z"), "many options")
     with pytest.raises(EngineError, match=r"'many options'.*'Y', 'Z' are not among the 7"):
         engine.choice_logprobs([prompt])
@@ -367,7 +279,7 @@ def test_a_letter_that_the_server_does_not_tell_is_an_error(engine: OpenAIEngine
     ],
 )  # fmt: skip
 def test_a_server_without_logprobs_cannot_predict(
-    logprobs: Any, engine: OpenAIEngine, server: Server
+    logprobs: Any, engine: ServerEngine, server: Server
 ) -> None:
     def script(body: dict, headers: dict, count: int) -> Reply:
         reply = completion(body)
@@ -380,7 +292,7 @@ def test_a_server_without_logprobs_cannot_predict(
 
 
 def test_given_texts_and_plain_text_are_not_for_chat_endpoints(
-    engine: OpenAIEngine, server: Server
+    engine: ServerEngine, server: Server
 ) -> None:
     with pytest.raises(EngineError, match="cannot score given texts"):
         engine.text_logprobs([ask("a")])
@@ -393,7 +305,7 @@ def test_given_texts_and_plain_text_are_not_for_chat_endpoints(
 
 
 def test_a_prompt_that_cannot_fit_is_not_sent(server: Server) -> None:
-    engine = OpenAIEngine("m", base_url=server.url, context_length=100)
+    engine = ServerEngine("m", base_url=server.url, context_length=100)
     long = Prompt((Message("user", "film " * 100),), "", ("A",), "the long one")
     with pytest.raises(EngineError, match="'the long one' needs about"):
         engine.generate([long], max_tokens=1)
@@ -404,14 +316,14 @@ def test_a_prompt_that_cannot_fit_is_not_sent(server: Server) -> None:
     assert server.bodies == []
 
 
-def test_counts_are_marked_as_estimates(engine: OpenAIEngine) -> None:
+def test_counts_are_marked_as_estimates(engine: ServerEngine) -> None:
     assert engine.counts_are_estimates
     short, long = (Prompt((Message("user", "x" * k),), "", ("A",), "p") for k in (40, 440))
     assert engine.count_tokens(long) - engine.count_tokens(short) == 100
 
 
 def test_the_key_is_nowhere_to_be_seen(
-    engine: OpenAIEngine, server: Server, caplog: pytest.LogCaptureFixture
+    engine: ServerEngine, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     def script(body: dict, headers: dict, count: int) -> Reply:
         complaint = f"bad header: {headers['authorization']}"
@@ -441,13 +353,13 @@ def test_the_key_is_nowhere_to_be_seen(
 def test_an_address_with_a_password_is_not_shown(server: Server) -> None:
     server.script = lambda *_: (400, b"{}")
     url = server.url.replace("http://", "http://me:hunter2@")
-    engine = OpenAIEngine("m", base_url=url)
+    engine = ServerEngine("m", base_url=url)
     (found,) = engine.generate_detailed([ask("a")], Sampling())
     assert "hunter2" not in f"{engine!r} {engine.model_id} {found.error}"
 
 
 def test_a_key_that_can_be_none_is_refused_unseen(
-    engine: OpenAIEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+    engine: ServerEngine, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nsk-two")
     with pytest.raises(EngineError, match="OPENAI_API_KEY holds characters") as caught:
@@ -462,16 +374,16 @@ def test_openai_itself_wants_a_key_and_an_own_server_does_not(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    OpenAIEngine("m", base_url=server.url).generate([ask("a")])
+    ServerEngine("m", base_url=server.url).generate([ask("a")])
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(EngineError, match="wants a key: set OPENAI_API_KEY"):
-        OpenAIEngine("m").generate([ask("a")])
+        ServerEngine("m").generate([ask("a")])
     monkeypatch.setenv("MY_KEY", "sk-mine")
-    OpenAIEngine("m", base_url=server.url, key_variable="MY_KEY").generate([ask("a")])
+    ServerEngine("m", base_url=server.url, key_variable="MY_KEY").generate([ask("a")])
     assert server.headers[-1]["authorization"] == "Bearer sk-mine"
 
 
-def test_it_works_where_a_loop_is_running(engine: OpenAIEngine) -> None:
+def test_it_works_where_a_loop_is_running(engine: ServerEngine) -> None:
     async def notebook() -> list[list[str]]:
         return engine.generate([ask("a")])
 
@@ -479,7 +391,7 @@ def test_it_works_where_a_loop_is_running(engine: OpenAIEngine) -> None:
 
 
 def test_without_the_package_the_error_names_the_extra(
-    engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+    engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(MissingDependencyError, match=re.escape("usermirror-gym[server]")):
@@ -500,7 +412,7 @@ def test_without_the_package_the_error_names_the_extra(
 )
 def test_settings_are_checked(bad: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        OpenAIEngine(**({"model": "m"} | bad))
+        ServerEngine(**({"model": "m"} | bad))
 
 
 class _Plain:
@@ -523,7 +435,7 @@ def test_other_engines_are_counted_and_asked_alone_when_one_prompt_fails() -> No
 
 
 def test_rationales_through_a_server_end_to_end(
-    engine: OpenAIEngine, server: Server, tmp_path: Path
+    engine: ServerEngine, server: Server, tmp_path: Path
 ) -> None:
     from usermirror_gym.distill.predictions import load_predictions, predict_choices
     from usermirror_gym.distill.rationale_plan import RationaleSettings
