@@ -167,6 +167,8 @@ def test_another_model_is_an_error_that_says_what_is_served(servers, wrong) -> N
     with pytest.raises(EngineError, match=r"does not serve the model 'm'.*Did you mean 'mm'") as e:
         engine.choice_logprobs([session(user, 0) for user in range(12)])
     assert "llama-3b" in str(e.value)
+    with pytest.raises(EngineError, match="does not serve"):  # and it stays one
+        engine.choice_logprobs([session(user, 1) for user in range(12)])
 
 
 def test_a_reply_of_another_model_is_an_error(servers) -> None:

@@ -116,4 +116,4 @@ def test_one_is_killed_in_mid_benchmark_and_every_choice_is_as_it_would_have_bee
     assert "Connection" in dead["last_error"]
     assert alive["answered"] + dead["answered"] == len(asked)
     report = (tmp_path / "run" / "report.html").read_text()
-    assert f"{servers[1].url.split('/')[2]}.last_error" in report
+    assert f"The server {servers[1].url.split('/')[2]} failed" in report

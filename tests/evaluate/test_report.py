@@ -102,6 +102,24 @@ def test_paired_gap_is_shown_with_its_interval(fidelity) -> None:
     assert blocks[1]["gap"] == {"mean": pytest.approx(0.12), "low": None, "high": None}
 
 
+def test_what_became_of_servers_and_answers_is_said(make_log, split, tmp_path) -> None:
+    log = make_log(split, QUALITY, episodes=3)
+    well = {"answered": 90, "failed": 0, "down": False, "last_error": None}
+    dead = {"answered": 30, "failed": 5, "down": True, "last_error": "<cut>"}
+    engine = {"replicas": {"a:1": well, "b:2": dead}, "answers": {"hit_rate": 0.25}}
+
+    def page(report: dict) -> str:
+        results = summarise(log, split, timing={"engine": report})
+        return write_report(results, log, split, tmp_path / "r.html").read_text("utf-8")
+
+    text = page(engine)
+    assert "The server b:2 failed 5 times (&lt;cut&gt;) and answered 30 questions" in text
+    assert "The server a:1" not in text
+    assert "25.0% of the model&#39;s answers came from the answer store" in text
+    assert "estimates from sampled answers" in page({"replicas": {}, "unreadable_samples": 3})
+    assert 'class="note wrap"' not in page({"replicas": {"a:1": well}})
+
+
 def test_missing_fidelity_is_said_loudly(make_log, split, tmp_path) -> None:
     log = make_log(split, QUALITY, episodes=3)
     path = write_report(summarise(log, split), log, split, tmp_path / "deep" / "r.html")

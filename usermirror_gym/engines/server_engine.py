@@ -229,7 +229,9 @@ class ServerEngine:
             self._check_length(prompt, sampling.max_tokens)
             return self._generate_body(prompt, sampling)
 
+        begin = time.perf_counter()
         found = self._ask_all([_Question(p, body, read) for p in prompts])
+        self.usage.seconds += time.perf_counter() - begin
         return [Generations((), error=str(a)) if isinstance(a, EngineError) else a for a in found]
 
     def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
@@ -511,7 +513,6 @@ class ServerEngine:
             models = {}  # not every server lists its models
         except openai.APIConnectionError:
             return  # the question itself will tell
-        replica.checked = True
         if models and self._model not in models:
             near = nearest(self._model, sorted(models))
             hint = f" Did you mean {near!r}?" if near else ""
@@ -519,6 +520,7 @@ class ServerEngine:
                 f"{self._host(replica)} does not serve the model {self._model!r}.{hint} It serves "
                 f"{', '.join(sorted(models)[:10])}."
             )
+        replica.checked = True
         length = models.get(self._model, {}).get("max_model_len")
         replica.context_length = length if isinstance(length, int) else None
 

@@ -80,6 +80,7 @@ def render_report(
         offline_columns=_OFFLINE,
         rows=[_table_row(agent, agents, results) for agent in agents],
         headline=headline(results),
+        engine_notes=engine_notes((results["timing"] or {}).get("engine")),
         fidelity=results["fidelity"] and fidelity_panel(results["fidelity"]),
         plots=[(p, Markup(p.svg)) for p in all_plots(results, steps)],
         metrics=METRICS.values(),
@@ -109,6 +110,30 @@ def headline(results: Mapping[str, Any]) -> str:
         if names:
             parts.append(text + ", ".join(names))
     return f"Expected click against {baseline}: {'; '.join(parts)}."
+
+
+def engine_notes(engine: Mapping[str, Any] | None) -> list[str]:
+    """What a reader must know of the engine behind the simulator; nothing if all is as usual.
+
+    Args:
+        engine: its report: ``answers`` of a store, ``replicas`` of a server.
+    """
+    report = engine or {}
+    notes = [
+        f"The server {host} failed {replica['failed']:,} times ({replica['last_error']}) and "
+        f"answered {replica['answered']:,} questions; the others answered its questions."
+        for host, replica in report.get("replicas", {}).items()
+        if replica["failed"]
+    ]
+    if "unreadable_samples" in report:
+        notes.append(
+            "Choice probabilities are estimates from sampled answers; "
+            f"{report['unreadable_samples']:,} of these named no option."
+        )
+    rate = report.get("answers", {}).get("hit_rate")
+    if rate is not None:
+        notes.append(f"{rate:.1%} of the model's answers came from the answer store.")
+    return notes
 
 
 def fidelity_panel(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from usermirror_gym.checkpoints import shipped_checkpoints
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines import SERVER_PREFIX, load_engine
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS, adapter_files, content_hash, head_files
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.engines.checkpoints import cache_folder
@@ -62,7 +62,7 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
         settings = checked_settings(name, {**read_preset("simulators", name), **options})
     elif (folder := find_simulator(name)) is not None:
         settings = checked_settings(name, {**read_simulator(folder), **options})
-    elif "/" in name or Path(name).exists():
+    elif "/" in name or name.startswith(SERVER_PREFIX) or Path(name).exists():
         settings = checked_settings(name, {"checkpoint": name, **options})
     else:
         raise UnknownNameError("simulator", name, available_simulators())
