@@ -12,6 +12,7 @@ from rich.text import Text
 
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
+from usermirror_gym.cli.export import export
 from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.train import train
@@ -22,6 +23,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.command()(evaluate)
+app.command()(export)
 app.command()(train)
 
 Simulator = Annotated[
