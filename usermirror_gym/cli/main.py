@@ -15,6 +15,7 @@ from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.export import export
 from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
+from usermirror_gym.cli.retrain import retrain
 from usermirror_gym.cli.train import train
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(evaluate)
 app.command()(export)
+app.command()(retrain)
 app.command()(train)
 
 Simulator = Annotated[
