@@ -20,6 +20,7 @@ NO_TRAINING: Final = ("EASE", "ItemKNN", "SLIMElastic", "ADMMSLIM", "NCEPLRec")
 
 DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "BPR": {"epochs": 12, "learning_rate": 0.005},
+    "DiffRec": {"epochs": 30, "learning_rate": 0.003, "train_batch_size": 128},
     "EASE": {"reg_weight": 250.0},
     "GRU4Rec": {
         "epochs": 3,
@@ -31,6 +32,12 @@ DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "LightGCN": {"epochs": 15, "learning_rate": 0.01, "train_batch_size": 4096},
     "MultiDAE": {"epochs": 30, "train_batch_size": 128},
     "MultiVAE": {"epochs": 30, "train_batch_size": 128},
+    "NARM": {
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "hidden_size": 64,
+        "MAX_ITEM_LIST_LENGTH": 10,
+    },
     "NCL": {"num_clusters": 20, "warm_up_step": 5},
     "NeuMF": {"epochs": 4, "learning_rate": 0.003},
     "RaCT": {"pretrain_epochs": 30, "train_batch_size": 128},

@@ -12,8 +12,10 @@ from rich.text import Text
 
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
+from usermirror_gym.cli.export import export
 from usermirror_gym.cli.options import Engine, Setting, simulator_settings
 from usermirror_gym.cli.plain_errors import plain_errors
+from usermirror_gym.cli.retrain import retrain
 from usermirror_gym.cli.train import train
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.command()(evaluate)
+app.command()(export)
+app.command()(retrain)
 app.command()(train)
 
 Simulator = Annotated[

@@ -98,6 +98,12 @@ def recall_at_k(hits: BoolArray, n_relevant: IntArray) -> FloatArray:
     return np.asarray(hits.sum(axis=1) / n_relevant, np.float64)
 
 
+def mrr_at_k(hits: BoolArray) -> FloatArray:
+    """``(U,)`` one divided by the rank of the first relevant item of the list; 0 if it has none."""
+    first = hits.argmax(axis=1)
+    return np.where(hits.any(axis=1), 1.0 / (first + 1), 0.0)
+
+
 def _recommend(
     agent: Agent, split: TimeSplit, users: IntArray, k: int, history_size: int
 ) -> IntArray:

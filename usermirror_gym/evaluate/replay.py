@@ -109,32 +109,34 @@ def replay(folder: str | Path, *, display: Display | None = None) -> Replay:
     """
     folder, display = Path(folder), display or Display(quiet=True)
     config = read_run(folder)
-    log = _read_log(folder, config.slate_size)
+    log = read_log(folder, config.slate_size)
     # The simulator is never asked; the cheapest stands in for its place.
     world = make_world(config.dataset, data_folder=config.data_folder, simulator="uniform")
     found: list[Difference] = []
     count = sum(len(rows) for episodes in log.values() for rows in episodes)
     with display.phase("replay", count, "steps") as progress:
         for agent, episodes in log.items():
-            found += _differences(_play(config, world, agent, episodes, progress), episodes)
+            found += differences(play_log(config, world, agent, episodes, progress), episodes)
     sessions = sum(len(episodes) for episodes in log.values())
     return Replay(len(log), sessions, count, tuple(found))
 
 
-def _play(
+def play_log(
     config: BenchmarkConfig,
     world: World,
     agent: str,
     episodes: Sequence[Sequence[Row]],
     progress: Callable[[int], None],
+    watch: Callable[[Observation], None] = lambda observations: None,
 ) -> list[Row]:
+    """The steps as they come out now; see :func:`replay`, and ``roll_out`` for ``watch``."""
     tape = Tape(agent, episodes)
     first = [rows[0] for rows in episodes]
     numbers, users, seeds = (
         np.array([row[name] for row in first], np.int64) for name in ("episode", "user_id", "seed")
     )
     env = benchmark_env(config, replace(world, simulator=tape), len(episodes))
-    played = roll_out(env, tape, Episodes(numbers, users, seeds), Clock(), progress)
+    played = roll_out(env, tape, Episodes(numbers, users, seeds), Clock(), progress, watch)
     if len(played) < sum(map(len, episodes)):
         raise RunError(
             f"{agent}: all sessions end after {len(played)} steps, and the log has "
@@ -143,7 +145,8 @@ def _play(
     return played
 
 
-def _differences(played: Sequence[Row], episodes: Sequence[Sequence[Row]]) -> list[Difference]:
+def differences(played: Sequence[Row], episodes: Sequence[Sequence[Row]]) -> list[Difference]:
+    """What came out otherwise than it was logged, in the order of the log."""
     logged = [row for rows in episodes for row in rows]
     return [
         Difference(row["agent"], row["episode"], row["step"], name, row[name], now[name])
@@ -153,8 +156,12 @@ def _differences(played: Sequence[Row], episodes: Sequence[Sequence[Row]]) -> li
     ]
 
 
-def _read_log(folder: Path, slate_size: int) -> dict[str, list[list[Row]]]:
-    """Steps by agent and episode, both in the order of the log."""
+def read_log(folder: Path, slate_size: int) -> dict[str, list[list[Row]]]:
+    """Steps by agent and episode, both in the order of the log.
+
+    Raises:
+        RunError: there is no log, or a line of it cannot be read as a step; names the line.
+    """
     path = folder / "episodes.jsonl"
     if not path.is_file():
         raise RunError(f"{folder} has no episodes.jsonl: name the folder of a finished benchmark")
@@ -180,6 +187,8 @@ def _mistake(row: Any, slate_size: int) -> str | None:
     missing = [n for n in names if n not in row] if isinstance(row, dict) else names
     if missing:
         return f"a step without {', '.join(missing)}"
+    if not isinstance(row["agent"], str) or type(row["episode"]) is not int:
+        return f"agent {row['agent']!r}, episode {row['episode']!r}: must be a text and a number"
     for name, size in (("slate", slate_size), ("probabilities", slate_size + 1)):
         if not isinstance(row[name], list) or len(row[name]) != size:
             return f"{name} is {row[name]!r}, and must be {size} numbers in this run"

@@ -62,6 +62,7 @@ def roll_out(
     episodes: Episodes,
     clock: Clock,
     progress: Callable[[int], None] = lambda steps: None,
+    watch: Callable[[Observation], None] = lambda observations: None,
 ) -> list[dict[str, Any]]:
     """Play the episodes side by side; one dict per step, ordered by episode, then step.
 
@@ -70,10 +71,12 @@ def roll_out(
     Args:
         env: N rows, ``autoreset_mode=DISABLED``.
         progress: told how many user-steps were made since the last call.
+        watch: given the observations of all rows at the start and after every step.
     """
     observations, _ = env.reset(
         seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
     )
+    watch(observations)
     log: list[dict[str, Any]] = []
     while env.live.any():
         live = np.flatnonzero(env.live)
@@ -83,6 +86,7 @@ def roll_out(
         middle, engine_before = time.perf_counter(), _engine_seconds(env)
         observations, rewards, terminated, truncated, info = env.step(slates)
         end = time.perf_counter()
+        watch(observations)
         clock.recommend_seconds += middle - start
         clock.env_step_seconds += end - middle
         clock.engine_seconds += _engine_seconds(env) - engine_before
