@@ -76,11 +76,12 @@ def environment_share(
     checkpoint: str, dtype: str, device: str, *, users: int, k: int, seed: int, steps: int = 2
 ) -> dict[str, float]:
     """How much of a step of the vector environment is not the engine's, letters readout."""
+    from usermirror_gym.engines import resolve_checkpoint
     from usermirror_gym.simulators import make_simulator
 
     split = make_world("ml-100k", simulator=UniformChooser()).split
     engine = {"kind": "transformers", "dtype": dtype, "device": device}
-    user = make_simulator(checkpoint, split, engine=engine)
+    user = make_simulator(str(resolve_checkpoint(checkpoint)), split, engine=engine)
     world = make_world(split, simulator=user)
     play(world, users, 1, k, seed + 1)  # loads and warms up
     clock = play(world, users, steps, k, seed)

@@ -19,19 +19,18 @@ from usermirror_gym.engines.encoding import EncodedPrompt
 from usermirror_gym.engines.local import letter_scores
 from usermirror_gym.errors import EngineError
 
+_ASKED = 20
+"""Log-probabilities asked for at least: a server that tells them from before the mask may still
+tell those of all letters."""
 _STARTED = "Start it with --logprobs-mode processed_logprobs --max-logprobs 26."
 
 
 def letters_body(question: EncodedPrompt, model: str) -> dict[str, Any]:
-    """A request for the next token among the letters.
-
-    ``logprob_token_ids`` (vLLM 0.32) names whose log-probabilities are told; servers that do not
-    know it tell those of the likeliest tokens.
-    """
+    """A request for the next token among the letters."""
     letters = [option[0] for option in question.options]
     return {
         "model": model, "prompt": list(question.prefix), "max_tokens": 1, "temperature": 0.0,
-        "logprobs": len(letters), "allowed_token_ids": letters, "logprob_token_ids": letters,
+        "logprobs": max(len(letters), _ASKED), "allowed_token_ids": letters,
         "return_tokens_as_token_ids": True,
     }  # fmt: skip
 
