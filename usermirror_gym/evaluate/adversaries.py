@@ -7,12 +7,13 @@ that learns from this simulator will find it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 
 from usermirror_gym.agents.base import Agent, Transition
+from usermirror_gym.agents.oracle import OracleAgent
 from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
 from usermirror_gym.agents.simple import PopAgent, RandomAgent
 from usermirror_gym.data import TimeSplit
@@ -36,6 +37,7 @@ class _Probe:
 
     @property
     def name(self) -> str:
+        """See :class:`~usermirror_gym.agents.base.Agent`."""
         raise NotImplementedError
 
     def fit(self, data: TimeSplit) -> Self:
@@ -185,12 +187,16 @@ class MixtureAgent(_Probe):
         return np.where(drawn[:, None], random, self.base.recommend(observations, k))
 
 
-def probe_agents(simulator: UserSimulator, base: Agent, seed: int = 0) -> list[Any]:
-    """The probes around a fitted base policy, not yet fitted themselves (``fitted(split)``)."""
-    return [
+def probe_agents(
+    simulator: UserSimulator, base: Agent, split: TimeSplit, seed: int = 0
+) -> list[Agent]:
+    """The probes around a fitted base policy, ready to play; the last asks the simulator itself."""
+    probes: list[_Probe] = [
         RepeatAgent(None, base), RepeatAgent(1, base), MostClickedAgent(simulator, seed),
         AllBadAgent(base),
     ]  # fmt: skip
+    agents: list[Agent] = [probe.fitted(split) for probe in probes]
+    return [*agents, OracleAgent(simulator, candidates=200, list_size=25).fit(split)]
 
 
 def probe_rows(

@@ -103,7 +103,7 @@ def compare_rankings(
     means = {k: t.mean(axis=0) for k, t in tables.items()}
     drawn = {k: bootstrap.means(t) for k, t in tables.items()}
     out: dict[str, Any] = {
-        "pairs": int(len(decided)), "decided": int(decided.sum()),
+        "pairs": len(decided), "decided": int(decided.sum()),
         "policies": _policies(tables, names, bootstrap),
     }  # fmt: skip
     taus: dict[str, FloatArray] = {}

@@ -253,9 +253,7 @@ def _raw(name: str, table: pd.DataFrame, log: RecDataset) -> pd.DataFrame:
     if name == "users":
         return table.rename(columns={TOKEN: USER_ID}).reset_index(drop=True)
     users, items = log.users[TOKEN], log.items[TOKEN]
-    return table.assign(
-        **{USER_ID: table[USER_ID].map(users), ITEM_ID: table[ITEM_ID].map(items)}
-    )
+    return table.assign(**{USER_ID: table[USER_ID].map(users), ITEM_ID: table[ITEM_ID].map(items)})
 
 
 def _shown(log: RecDataset) -> pd.DataFrame:
@@ -273,7 +271,6 @@ def _shown(log: RecDataset) -> pd.DataFrame:
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
-
 
     return pa.Table.from_pandas(frame, preserve_index=False)
 

@@ -1,9 +1,10 @@
 """A user whose mind is known: the independent world in which policies and simulators are judged.
 
-This is a *stated* world, not real people.  Its numbers are fitted on a whole real log, so that tastes
-and popularity have a real shape, and its rules are written down here: what is liked, what tires, and
-that nobody takes a film twice.  What holds in it is therefore evidence about methods (does a policy
-that learned from a simulator of these users do well with the users themselves?), not about people.
+This is a *stated* world, not real people.  Its numbers are fitted on a whole real log, so that
+tastes and popularity have a real shape, and its rules are written down here: what is liked, what
+tires, and that nobody takes a film twice.  What holds in it is therefore evidence about methods
+(does a policy that learned from a simulator of these users do well with the users themselves?), not
+about people.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq
 from scipy.special import expit, ndtri
 
 from usermirror_gym.data import RecDataset, TimeSplit
@@ -26,6 +28,7 @@ from usermirror_gym.files import replacing
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.affinity import newest_lines
 from usermirror_gym.simulators.base import ChoiceBatch
+from usermirror_gym.simulators.logistic_factors import logistic_factors
 from usermirror_gym.simulators.ratings import BiasRatings
 from usermirror_gym.types import (
     ITEM_ID,
@@ -38,8 +41,6 @@ from usermirror_gym.types import (
     IntArray,
 )
 
-_MOST_CELLS = 50_000_000
-"""Users times items that are fitted at once; as float64 0.4 GB, of which three are held."""
 _LISTS = 4096
 """Random lists on which the level of *none of these* is set."""
 
@@ -135,7 +136,10 @@ class LatentFactorUser:
             ConfigError: more users times items than can be fitted at once.
         """
         settings = settings or TruthSettings()
-        users, items, bias = _logistic_factors(dataset, settings)
+        users, items, bias = logistic_factors(
+            dataset, settings.factors, penalty=settings.penalty,
+            iterations=settings.iterations, seed=settings.seed,
+        )  # fmt: skip
         free = cls(settings, users, items, bias, 0.0)
         return cls(settings, users, items, bias, free._level())
 
@@ -209,12 +213,14 @@ class LatentFactorUser:
 
     def save(self, path: Path) -> Path:
         """Write everything but what users have had as ``.npz``."""
-        plain = {f"settings.{f.name}": getattr(self.settings, f.name) for f in fields(TruthSettings)}
+        plain = {
+            f"settings.{f.name}": getattr(self.settings, f.name) for f in fields(TruthSettings)
+        }
         with replacing(path) as file:
             np.savez(
                 file, user_factors=self.user_factors, item_factors=self.item_factors,
                 item_bias=self.item_bias, outside=self.outside, **plain,
-            )  # type: ignore[arg-type]  # fmt: skip
+            )  # fmt: skip
         return path
 
     @classmethod
@@ -229,10 +235,14 @@ class LatentFactorUser:
                 held = {name: file[name] for name in file.files}
             values: dict[str, Any] = {f.name: held[f"settings.{f.name}"].item()
                                       for f in fields(TruthSettings)}  # fmt: skip
-            arrays = (held[name] for name in ("user_factors", "item_factors", "item_bias"))
-            return cls(TruthSettings(**values), *arrays, float(held["outside"]))
-        except (OSError, KeyError, ValueError, EOFError) as error:
-            raise RunError(f"cannot read {path}: {error}. Delete it to compute it again.") from error
+            return cls(
+                TruthSettings(**values), held["user_factors"], held["item_factors"],
+                held["item_bias"], float(held["outside"]),
+            )  # fmt: skip
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise RunError(
+                f"cannot read {path}: {error}. Delete it to compute it again."
+            ) from error
 
     @cached_property
     def _directions(self) -> FloatArray:
@@ -305,53 +315,3 @@ class LatentFactorRatings:
     def _liked(self, users: IntArray, items: IntArray) -> FloatArray:
         liked: FloatArray = (self.user.user_factors[users] * self.user.item_factors[items]).sum(-1)
         return liked - self._centre
-
-
-def _logistic_factors(
-    dataset: RecDataset, settings: TruthSettings
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Factors and item biases of largest posterior probability that L-BFGS finds.
-
-    ``P(u had i) = expit(x_u . y_i + a_u + b_i + m)`` over all pairs; ``a_u`` is how active the user
-    is and ``m`` how full the log, which no choice depends on.
-    """
-    n_users, n_items, d = dataset.n_users, dataset.n_items, settings.factors
-    if n_users * n_items > _MOST_CELLS:
-        raise ConfigError(
-            f"the known truth is fitted on all pairs at once, here {n_users:,} users times "
-            f"{n_items:,} items and at most {_MOST_CELLS:,}: take a smaller data set"
-        )
-    had = np.zeros((n_users, n_items))
-    events = dataset.interactions
-    had[events[USER_ID].to_numpy() - 1, events[ITEM_ID].to_numpy() - 1] = 1.0
-    sizes = [n_users * d, n_items * d, n_users, n_items, 1]
-    edges = np.cumsum([0, *sizes])
-
-    def parts(flat: FloatArray) -> list[FloatArray]:
-        x, y, a, b, m = (flat[i:j] for i, j in zip(edges[:-1], edges[1:], strict=True))
-        return [x.reshape(n_users, d), y.reshape(n_items, d), a, b, m]
-
-    def loss(flat: FloatArray) -> tuple[float, FloatArray]:
-        x, y, a, b, m = parts(flat)
-        logits = x @ y.T
-        logits += a[:, None]
-        logits += b + m
-        fit = np.logaddexp(0.0, logits).sum() - (had * logits).sum()
-        wrong = expit(logits) - had
-        slope = [wrong @ y, wrong.T @ x, wrong.sum(axis=1), wrong.sum(axis=0), wrong.sum()[None]]
-        # Biases are held back less than factors: what all agree on is no taste.
-        held = [settings.penalty, settings.penalty, 0.1, 0.1, 0.0]
-        prior = sum(0.5 * h * float((p**2).sum()) for h, p in zip(held, (x, y, a, b, m), strict=True))
-        full = [s + h * p for s, h, p in zip(slope, held, (x, y, a, b, m), strict=True)]
-        return fit + prior, np.concatenate([f.ravel() for f in full])
-
-    start = np.random.default_rng([settings.seed, 0]).normal(0.0, 0.1, int(edges[-1]))
-    found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": settings.iterations}
-    )
-    x, y, _, b, _ = parts(found.x)
-    zero = np.zeros((1, d))
-    return (
-        np.concatenate([zero, x]), np.concatenate([zero, y]),
-        np.concatenate([[0.0], b - b.mean()]),
-    )  # fmt: skip
