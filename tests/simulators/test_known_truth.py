@@ -145,7 +145,7 @@ def test_same_seed_same_user_and_it_survives_the_disk(
     assert back.digest == user.digest
     assert back.settings == SETTINGS
     (tmp_path / "truth.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(RunError, match="truth.npz"):
+    with pytest.raises(RunError, match=r"truth\.npz"):
         LatentFactorUser.load(tmp_path / "truth.npz")
 
 

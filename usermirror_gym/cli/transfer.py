@@ -27,7 +27,7 @@ def transfer(
             help="Comma-separated: climber, climber-items, climber-new, or agents that learn from "
             "sessions."
         ),
-    ] = "climber,climber-items",
+    ] = "climber,climber-new",
     models: Annotated[
         str, typer.Option(help="Comma-separated RecBole models among the ranked policies.")
     ] = "ItemKNN,EASE,BPR,LightGCN",

@@ -217,9 +217,12 @@ def probe_rows(
 
     Returns:
         one dict per other policy: ``name``; ``simulated``, ``true``: the return; ``*_gain``: return
-        minus that of the base, and ``*_left``: share of sessions that the user left, minus that of
-        the base, all as ``{mean, low, high}``; ``fooled``: the simulator pays for what the truth
-        does not: the interval of ``simulated_gain - true_gain`` lies above zero.
+        minus that of the base; ``*_left``: share of sessions that the user left, minus that of the
+        base; ``excess``: simulated minus true gain, all as ``{mean, low, high}``.  ``overpaid``:
+        the interval of the excess lies above zero, so that the simulator pays more for the probe,
+        or punishes it less, than the truth.  ``exploited``: the simulator prefers the probe to the
+        base and the truth the base to the probe, both intervals clear of zero: a learner that has
+        the base policy would leave it for the worse.
     """
     bootstrap = UserBootstrap(users, n_resamples, seed)
     rows = []
@@ -233,7 +236,10 @@ def probe_rows(
         labels = ("simulated", "true", "simulated_gain", "true_gain", "simulated_left",
                   "true_left", "excess")  # fmt: skip
         row = {label: b._asdict() for label, b in zip(labels, blocks, strict=True)}
-        rows.append({"name": name, **row, "fooled": bool(blocks[-1].low > 0)})
+        exploited = blocks[2].low > 0 and blocks[3].high < 0
+        rows.append({
+            "name": name, **row, "overpaid": bool(blocks[-1].low > 0), "exploited": bool(exploited),
+        })  # fmt: skip
     return rows
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+import scipy.sparse as sp
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
@@ -21,14 +22,18 @@ from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.returns import SessionSettings
 from usermirror_gym.evaluate.transfer import Checkpoint
+from usermirror_gym.scenes.randomness import keys, uniforms
 from usermirror_gym.types import ITEM_ID, PAD, USER_ID, FloatArray, IntArray, Observation
 
 FEATURES = ("popular", "like the history", "like the newest", "had before", "the newest itself")
-_NEWEST = 5
+_NEWEST, _LIST_STREAM = 5, 8
 
 
 class LinearPolicy:
-    """Shows the items with the largest ``weights . features (+ own score of the item)``.
+    """Draws lists by ``weights . features (+ own score of the item)``; see the module.
+
+    The draw is a hash of (seed, user, turns, history length, item), so that a row is the same
+    whatever the batch.
 
     Features of an item for an observation: log popularity, cosine of co-choices with the whole
     observed history and with its newest five, whether it is in the history, and whether it is its
@@ -39,13 +44,15 @@ class LinearPolicy:
         weights: ``(5,)`` in the order of :data:`FEATURES`.
         own: ``(n_items + 1,)`` scores of items, or ``None``.
         repeats: whether items that the user has had may be shown.
+        seed: of the draw.
     """
 
     def __init__(
         self, name: str, weights: FloatArray, own: FloatArray | None = None, *,
-        repeats: bool = False,
+        repeats: bool = False, seed: int = 0,
     ) -> None:  # fmt: skip
-        self._name, self.weights, self.own, self.repeats = name, weights, own, repeats
+        self._name, self.weights, self.own = name, weights, own
+        self.repeats, self.seed = repeats, seed
         self._cosine: FloatArray | None = None
 
     @property
@@ -77,7 +84,13 @@ class LinearPolicy:
         """See :class:`~usermirror_gym.agents.base.Agent`."""
         scores = self.scores(self.features(observations))
         check_k(self.name, k, scores.shape[1] - 1)
-        return top_k(scores, self.hidden(observations), k)
+        columns = [np.asarray(observations[c]).reshape(-1).astype(np.int64)
+                   for c in ("user_id", "turns", "history_length")]  # fmt: skip
+        luck = uniforms(keys(self.seed, *columns), _LIST_STREAM, scores.shape[1])
+        # The largest of score + Gumbel noise are a draw without replacement.
+        noisy = scores - np.log(-np.log1p(-luck))
+        noisy = np.where(np.isfinite(noisy), noisy, scores)  # luck of exactly 0
+        return top_k(noisy, self.hidden(observations), k)
 
     def scores(self, features: FloatArray) -> FloatArray:
         """``(N, n_items + 1)``."""
@@ -103,10 +116,7 @@ class LinearPolicy:
         out = np.zeros((n, len(FEATURES), m))
         out[:, 0] = self._popular
         for place, items in ((1, history), (2, newest)):
-            known = items != PAD
-            liked = np.stack([self._cosine[row[k]].sum(axis=0)
-                              for row, k in zip(items, known, strict=True)])  # fmt: skip
-            out[:, place] = _standard(liked)
+            out[:, place] = _standard(_counted(items, m) @ self._cosine)
         rows = np.arange(n)
         out[rows[:, None], 3, history] = 1.0
         out[rows, 4, newest[:, 0]] = 1.0
@@ -136,7 +146,7 @@ class Climber:
     users: int = 64
     updates: int = 60
     evaluations: int = 12
-    rate: float = 0.1
+    rate: float = 0.05
     items_rate: float = 0.05
 
     def __post_init__(self) -> None:
@@ -151,7 +161,7 @@ class Climber:
     def checkpoints(self, world: World, seed: int) -> Iterator[Checkpoint]:
         """See :class:`~usermirror_gym.evaluate.transfer.Learner`."""
         n_items = world.split.dataset.n_items
-        policy = LinearPolicy(self.name, np.zeros(len(FEATURES)), repeats=self.repeats)
+        policy = LinearPolicy(self.name, np.zeros(len(FEATURES)), repeats=self.repeats, seed=seed)
         policy.fit(world.split)
         own = np.zeros(n_items + 1) if self.items else None
         state = _Ascent(self, policy.with_weights(policy.weights, own), world, seed)
@@ -254,6 +264,14 @@ def _standard(values: FloatArray) -> FloatArray:
     size = items.std(axis=-1, keepdims=True)
     found: FloatArray = centred / np.where(size > 0, size, 1.0)
     return found
+
+
+def _counted(items: IntArray, m: int) -> sp.csr_matrix:
+    """``(N, m)`` how often each item is in a row; sparse, because the rows of its products do not
+    depend on how many there are."""
+    rows, places = np.nonzero(items != PAD)
+    ones = np.ones(len(rows))
+    return sp.csr_matrix((ones, (rows, items[rows, places])), shape=(len(items), m))
 
 
 def _newest_first(history: IntArray, count: int) -> IntArray:

@@ -82,8 +82,8 @@ def parting_sentence(found: Mapping[str, Any]) -> str:
         )
     if found["parted"] is not None:
         return (
-            f"From {found['parted']:,} sessions on the simulator promises more than the truth pays; "
-            "the true return has not been seen to fall while the simulated one rose."
+            f"From {found['parted']:,} sessions on the simulator promises more than the truth "
+            "pays; the true return has not been seen to fall while the simulated one rose."
         )
     return "Simulated and true return were not seen to part."
 

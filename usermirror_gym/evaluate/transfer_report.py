@@ -60,11 +60,14 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
         f"{interval(ranking['popularity_user']['tau_b'], '.2f')} ({apart} the latter).",
         *(f"{name}: {parting_sentence(curve)}" for name, curve in results["curves"].items()),
     ]
-    fooled = [row["name"] for row in results["probes"] if row["fooled"]]
-    if fooled:
-        found.append(f"The simulator overpays {', '.join(fooled)}: more than the truth does.")
-    elif results["probes"]:
-        found.append("No probe gains more in the simulator than in the truth.")
+    for key, words in (
+        ("exploited", "Better than {} for the simulator and worse in the truth: {}."),
+        ("overpaid", "Paid more by the simulator than by the truth, against {}: {}."),
+    ):
+        if names := [row["name"] for row in results["probes"] if row[key]]:
+            found.append(words.format(results["probe_base"], ", ".join(names)))
+    if not any(row["overpaid"] for row in results["probes"]):
+        found.append("No probe is paid more by the simulator than by the truth.")
     return found
 
 
@@ -134,7 +137,7 @@ def probe_table(results: Mapping[str, Any]) -> View | None:
         [
             Cell(row["name"]), Cell(interval(row["simulated_gain"], ".2f", sign=True)),
             Cell(interval(row["true_gain"], ".2f", sign=True)),
-            Cell(interval(row["excess"], ".2f", sign=True), MISSED if row["fooled"] else MET),
+            Cell(interval(row["excess"], ".2f", sign=True), MISSED if row["overpaid"] else MET),
             Cell(interval(row["simulated_left"], ".2f", sign=True)),
             Cell(interval(row["true_left"], ".2f", sign=True)),
         ]
@@ -147,8 +150,8 @@ def probe_table(results: Mapping[str, Any]) -> View | None:
         ["probe", "simulated gain", "true gain", "simulated - true", "simulated leaving",
          "true leaving"], rows,
         "Return per session and share of sessions that the user left, minus those of "
-        f"{results['probe_base']}. ✗ the simulator pays more than the truth: the interval lies "
-        "above zero.",
+        f"{results['probe_base']}. ✗ the simulator pays more, or punishes less, than the truth: "
+        "the interval lies above zero.",
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class TransferConfig:
     """Name or folder of the user that learners train on, if it is not the simulator itself."""
     models: tuple[str, ...] = GOOD
     """RecBole models among the ranked policies; probes are built around the best in the truth."""
-    learners: tuple[str, ...] = ("climber", "climber-items")
+    learners: tuple[str, ...] = ("climber", "climber-new")
     """Trainings to be judged; see :func:`~usermirror_gym.evaluate.learners.make_learner`."""
     updates: int = 60
     """Rounds of sessions of a training."""
