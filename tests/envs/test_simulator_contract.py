@@ -128,6 +128,22 @@ def test_rationales_and_token_counts_reach_the_info(world_of, scripted):
     assert info["cached_tokens"].tolist() == [60] * 4
 
 
+def test_the_known_truth_answers_as_environments_ask(split, world_of):
+    from usermirror_gym.simulators.known_truth import LatentFactorUser, TruthSettings
+
+    user = LatentFactorUser.fit(split.dataset, TruthSettings(factors=3, iterations=20))
+    world = world_of(user.knowing(split))
+    env = SlateVectorEnv(4, world, session="stay", max_episode_steps=None)
+    env.reset(seed=0)
+    taken: list[set[int]] = [set() for _ in range(4)]
+    for step in range(20):
+        *_, info = env.step(1 + (SLATES + 3 * step) % 40)
+        for row, item in enumerate(info["item"].tolist()):
+            assert item not in taken[row]  # nobody takes a film twice
+            taken[row] |= {item} - {0}
+    assert all(taken)
+
+
 def test_options_are_drawn_as_often_as_their_probabilities_say(world_of, scripted):
     probs = np.array([0.05, 0.0, 0.4, 0.25, 0.0, 0.3])
     env = SlateVectorEnv(

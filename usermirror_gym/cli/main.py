@@ -17,6 +17,7 @@ from usermirror_gym.cli.options import Engine, Setting, simulator_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.retrain import retrain
 from usermirror_gym.cli.train import train
+from usermirror_gym.cli.transfer import transfer
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
@@ -27,6 +28,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(retrain)
 app.command()(train)
+app.command()(transfer)
 
 Simulator = Annotated[
     str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")

@@ -95,7 +95,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def render_html(card: Mapping[str, Any]) -> str:
     """One self-contained page without scripts."""
-    plots = {name: _Drawn(plot) for name, plot in card_plots(card).items()}
+    plots = {name: DrawnPlot(plot) for name, plot in card_plots(card).items()}
     return render("fidelity.html", _view(card) | {"plots": plots})
 
 
@@ -170,7 +170,7 @@ def _stacked(cell: Cell) -> Text:
     return text.append(f"\n[{rest}", style="dim") if bracket else text
 
 
-class _Drawn:
+class DrawnPlot:
     """A plot for a template that escapes whatever is not marked as safe."""
 
     def __init__(self, plot: Plot) -> None:

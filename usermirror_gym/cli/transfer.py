@@ -1,0 +1,90 @@
+"""``usermirror transfer``: does what is learned from a simulated user hold with the users?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from usermirror_gym.cli.options import RecipeSetting, parse_settings
+from usermirror_gym.cli.plain_errors import plain_errors
+
+
+@plain_errors
+def transfer(
+    dataset: Annotated[
+        str, typer.Option(help="The known truth is fitted on all of it; its texts are shown.")
+    ] = "ml-100k",
+    data_folder: Annotated[
+        Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
+    ] = None,
+    learners: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: climber, climber-items, climber-new, or agents that learn from "
+            "sessions."
+        ),
+    ] = "climber,climber-new",
+    models: Annotated[
+        str, typer.Option(help="Comma-separated RecBole models among the ranked policies.")
+    ] = "ItemKNN,EASE,BPR,LightGCN",
+    tier: Annotated[
+        str | None,
+        typer.Option(help="User that learners train on, if not the simulator: name or folder."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="How the simulator is trained on the truth's log.")
+    ] = "smollm2-ml100k",
+    setting: RecipeSetting = None,
+    truth_setting: Annotated[
+        list[str] | None,
+        typer.Option("--truth", help="A rule of the truth: --truth satiation=0 (repeatable)."),
+    ] = None,
+    log_setting: Annotated[
+        list[str] | None,
+        typer.Option("--log", help="How the log is made: --log lists=100 (repeatable)."),
+    ] = None,
+    trainings: Annotated[int, typer.Option(help="Of every learner, with different seeds.")] = 3,
+    updates: Annotated[int, typer.Option(help="Rounds of sessions of a training.")] = 60,
+    evaluations: Annotated[int, typer.Option(help="Evaluations of a training.")] = 12,
+    users: Annotated[int, typer.Option(help="Episodes of an evaluation.")] = 200,
+    steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 10,
+    slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
+    patience: Annotated[
+        int, typer.Option(help="The user leaves after so many lists without a choice.")
+    ] = 3,
+    reward: Annotated[str, typer.Option(help="click, expected_click or satisfaction.")] = "click",
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Run folder; an unfinished run in it is continued.")
+    ] = Path("runs/transfer"),
+) -> None:
+    """Judge what was learned from a simulated user by a known truth: curves, ranking, probes."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from usermirror_gym.evaluate.transfer_report import sentences
+    from usermirror_gym.evaluate.transfer_run import TransferConfig, run_transfer
+    from usermirror_gym.progress import Display
+
+    config = TransferConfig(
+        dataset=dataset, data_folder=None if data_folder is None else str(data_folder),
+        truth=parse_settings(truth_setting), log=parse_settings(log_setting), recipe=recipe,
+        recipe_settings=parse_settings(setting), tier=tier, models=_names(models),
+        learners=_names(learners), updates=updates, evaluations=evaluations, trainings=trainings,
+        users=users, steps=steps, slate_size=slate_size, patience=patience, reward=reward,
+        seed=seed,
+    )  # fmt: skip
+    results = run_transfer(config, out, display=Display())
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for sentence in sentences(results):
+        console.print(f"- {sentence}", markup=False, highlight=False)
+    for name in ("report.html", "report.md", "results.json"):
+        console.print(f"{out / name}", highlight=False, markup=False)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,71 @@
+"""What policies earn: returns of the same users with the same luck, in any world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from usermirror_gym.agents.base import Agent
+from usermirror_gym.envs import SlateVectorEnv, World
+from usermirror_gym.envs.rewards import RewardSpec
+from usermirror_gym.envs.session import SessionModel
+from usermirror_gym.evaluate.rollout import Episodes
+from usermirror_gym.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session is played; alike in all worlds that are compared."""
+
+    steps: int = 10
+    """Most lists."""
+    slate_size: int = 5
+    session: SessionModel | str | int = 3
+    """When users leave: by default after three lists in a row without a choice."""
+    reward: RewardSpec = "click"
+
+    def env(self, world: World, rows: int) -> SlateVectorEnv:
+        """An environment in which ``rows`` sessions are played side by side."""
+        return SlateVectorEnv(
+            rows, world, max_episode_steps=self.steps, slate_size=self.slate_size,
+            session=self.session, reward=self.reward, autoreset_mode=AutoresetMode.DISABLED,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """E episodes of one policy, in the order of the plan.
+
+    Attributes:
+        returns: ``(E,)`` sum of rewards.
+        left: ``(E,)`` 1.0 where the user left before the horizon.
+        lists: ``(E,)`` how many lists were shown.
+        popularity: ``(E,)`` mean number of interactions before T0 of the items shown.
+    """
+
+    returns: FloatArray
+    left: FloatArray
+    lists: IntArray
+    popularity: FloatArray
+
+
+def play(world: World, agent: Agent, plan: Episodes, settings: SessionSettings) -> Sessions:
+    """Play the episodes side by side; the agent is told nothing beyond its observations."""
+    env, n = settings.env(world, len(plan)), len(plan)
+    observations, _ = env.reset(seed=plan.seeds.tolist(), options={"user_id": plan.user_ids})
+    returns, left, shown = np.zeros(n), np.zeros(n), np.zeros(n)
+    lists = np.zeros(n, np.int64)
+    popularity = world.split.popularity
+    slates = np.tile(np.arange(1, settings.slate_size + 1), (n, 1))
+    while env.live.any():
+        live = np.flatnonzero(env.live)
+        seen = {name: values[live] for name, values in observations.items()}
+        slates[live] = agent.recommend(seen, settings.slate_size)
+        observations, rewards, terminated, _, _ = env.step(slates)
+        returns[live] += rewards[live]
+        left[live] = terminated[live]
+        shown[live] += popularity[slates[live]].mean(axis=1)
+        lists[live] += 1
+    return Sessions(returns, left, lists, shown / lists)
