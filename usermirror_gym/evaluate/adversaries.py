@@ -191,7 +191,7 @@ def probe_agents(
     simulator: UserSimulator, base: Agent, split: TimeSplit, seed: int = 0
 ) -> list[Agent]:
     """The probes around a fitted base policy, ready to play; the last asks the simulator itself."""
-    probes: list[_Probe] = [
+    probes: list[Any] = [
         RepeatAgent(None, base), RepeatAgent(1, base), MostClickedAgent(simulator, seed),
         AllBadAgent(base),
     ]  # fmt: skip
