@@ -13,7 +13,6 @@ from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
 from usermirror_gym.evaluate import transfer_run
 from usermirror_gym.evaluate.transfer_report import sentences
 from usermirror_gym.evaluate.transfer_run import TransferConfig, run_transfer
-from usermirror_gym.files import read_json
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import TIMESTAMP
 
@@ -135,6 +134,8 @@ def test_a_simulator_is_trained_on_the_truths_log_and_judged(
         assert set(map(tuple, events[["user_id", "item_id", TIMESTAMP]].to_numpy())) <= known
     repeat = next(row for row in results["probes"] if row["name"] == "Repeat")
     assert repeat["true"]["mean"] == 0
-    facts = read_json(next((tmp_path / "simulator" / "data" / "facts").glob("*.json")))
-    assert set(facts["files"]) == {"interactions.parquet", "items.parquet", "users.parquet",
-                                   "impressions.parquet"}  # fmt: skip
+    # What the simulator was trained from: the log and nothing else.
+    assert {path.name for path in (tmp_path / "log").iterdir()} == {
+        "interactions.parquet", "items.parquet", "users.parquet", "impressions.parquet",
+        "truth-log.yaml", "tables",
+    }  # fmt: skip
