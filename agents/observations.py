@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.scenes.randomness import KeyArray, keys
 from usermirror_gym.types import IntArray, Observation
 
 
@@ -29,3 +30,10 @@ def observations_from_split(
         "last_choice": np.full(len(users), slate_size, np.int64),
         "turns": np.zeros((len(users), 1), np.int64),
     }
+
+
+def situation_keys(seed: int, observations: Observation) -> KeyArray:
+    """``(N,)`` keys for :func:`~usermirror_gym.scenes.randomness.uniforms`, from user, turns and
+    history length: what is drawn by them belongs to the row, not to its place in a batch."""
+    columns = ("user_id", "turns", "history_length")
+    return keys(seed, *(np.asarray(observations[c]).reshape(-1).astype(np.int64) for c in columns))

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.evaluate.policy_ranking import compare_rankings, kendall_rows, ranked_policies
+from usermirror_gym.evaluate.bootstrap import kendall_tau_b
+from usermirror_gym.evaluate.policy_ranking import compare_rankings, ranked_policies
 from usermirror_gym.evaluate.returns import Sessions
 from usermirror_gym.testing.data import tiny_split
 
@@ -31,8 +32,8 @@ def test_kendall_equals_scipy_row_by_row_with_ties() -> None:
     rng = np.random.default_rng(5)
     x, y = rng.integers(0, 4, size=(2, 30, 9)).astype(float)
     wanted = [stats.kendalltau(a, b).statistic for a, b in zip(x, y, strict=True)]
-    assert kendall_rows(x, y) == pytest.approx(np.array(wanted))
-    assert np.isnan(kendall_rows(np.ones((1, 4)), np.arange(4.0)[None])).all()
+    assert kendall_tau_b(x, y) == pytest.approx(np.array(wanted))
+    assert np.isnan(kendall_tau_b(np.ones((1, 4)), np.arange(4.0)[None])).all()
 
 
 @pytest.mark.parametrize(

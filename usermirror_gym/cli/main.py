@@ -13,7 +13,7 @@ from rich.text import Text
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.export import export
-from usermirror_gym.cli.options import Engine, Setting, simulator_settings
+from usermirror_gym.cli.options import Engine, Setting, parse_names, simulator_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.retrain import retrain
 from usermirror_gym.cli.train import train
@@ -86,7 +86,7 @@ def benchmark(
     from usermirror_gym.progress import Display
 
     config = BenchmarkConfig(
-        agents=tuple(name.strip() for name in agents.split(",") if name.strip()),
+        agents=parse_names(agents),
         users=users, steps=steps, slate_size=slate_size, simulator=simulator,
         simulator_options=simulator_settings(setting, engine), dataset=dataset,
         data_folder=None if data_folder is None else str(data_folder), patience=patience,
@@ -180,7 +180,7 @@ def engines() -> None:
 
     from usermirror_gym.engines.choosing import available_engines, choose_kind
 
-    table = Table("engine", "here", "readouts", "on", title=None)
+    table = Table("engine", "here", "readouts", "on")
     for found in available_engines():
         # Text: square brackets are names of extras, not markup.
         here = "yes" if found.usable else "no"

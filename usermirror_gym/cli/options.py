@@ -50,6 +50,11 @@ def simulator_settings(pairs: list[str] | None, engine: str) -> dict[str, Any]:
     return {**settings, "engine": {**given, "kind": engine}}
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """``"a, b,"`` as ``("a", "b")``."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     """``name=value`` pairs; values are YAML.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from usermirror_gym.cli.options import Setting, parse_settings
+from usermirror_gym.cli.options import Setting, parse_names, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 
@@ -52,7 +52,7 @@ def retrain(
     from usermirror_gym.progress import Display
 
     config = RetrainConfig(
-        models=tuple(name.strip() for name in models.split(",") if name.strip()), seeds=seeds,
+        models=parse_names(models), seeds=seeds,
         amount=amount, lists=lists, slate_size=slate_size, lister=lister, simulator=simulator,
         simulator_options=parse_settings(setting), dataset=dataset,
         data_folder=None if data_folder is None else str(data_folder), cut=cut, until=until,

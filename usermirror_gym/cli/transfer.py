@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from usermirror_gym.cli.options import RecipeSetting, parse_settings
+from usermirror_gym.cli.options import RecipeSetting, parse_names, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
 
@@ -73,10 +73,10 @@ def transfer(
     config = TransferConfig(
         dataset=dataset, data_folder=None if data_folder is None else str(data_folder),
         truth=parse_settings(truth_setting), log=parse_settings(log_setting), recipe=recipe,
-        recipe_settings=parse_settings(setting), tier=tier, models=_names(models),
-        learners=_names(learners), updates=updates, evaluations=evaluations, trainings=trainings,
-        users=users, steps=steps, slate_size=slate_size, patience=patience, reward=reward,
-        seed=seed,
+        recipe_settings=parse_settings(setting), tier=tier, models=parse_names(models),
+        learners=parse_names(learners), updates=updates, evaluations=evaluations,
+        trainings=trainings, users=users, steps=steps, slate_size=slate_size, patience=patience,
+        reward=reward, seed=seed,
     )  # fmt: skip
     results = run_transfer(config, out, display=Display())
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -84,7 +84,3 @@ def transfer(
         console.print(f"- {sentence}", markup=False, highlight=False)
     for name in ("report.html", "report.md", "results.json"):
         console.print(f"{out / name}", highlight=False, markup=False)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

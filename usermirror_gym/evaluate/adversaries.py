@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from usermirror_gym.agents.base import Agent, Transition
+from usermirror_gym.agents.observations import situation_keys
 from usermirror_gym.agents.oracle import OracleAgent
 from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
 from usermirror_gym.agents.simple import PopAgent, RandomAgent
@@ -21,7 +22,7 @@ from usermirror_gym.errors import AgentError, ConfigError
 from usermirror_gym.evaluate.bootstrap import UserBootstrap
 from usermirror_gym.evaluate.returns import Sessions
 from usermirror_gym.scenes import SceneBatch
-from usermirror_gym.scenes.randomness import keys, uniforms
+from usermirror_gym.scenes.randomness import uniforms
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.types import PAD, FloatArray, IntArray, Observation
 
@@ -60,6 +61,24 @@ class _Probe:
         return self._n_items
 
 
+class _SameForAll(_Probe):
+    """Shared: every user is shown the items of the largest scores that they have not had."""
+
+    _scores: FloatArray
+    _seen: SeenItems
+
+    def fitted(self, data: TimeSplit) -> Self:
+        """Also remembers what the users have had."""
+        self._seen = SeenItems.of(data)
+        return super().fitted(data)
+
+    def recommend(self, observations: Observation, k: int) -> IntArray:
+        """See :class:`~usermirror_gym.agents.base.Agent`."""
+        self._checked(k)
+        seen = self._seen.mask(observations)
+        return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
+
+
 class RepeatAgent(_Probe):
     """Shows the newest of what the user has had already, in the first ``copies`` places.
 
@@ -89,7 +108,7 @@ class RepeatAgent(_Probe):
         return _filled(np.concatenate([newest, rest], axis=1), k)
 
 
-class MostClickedAgent(_Probe):
+class MostClickedAgent(_SameForAll):
     """Shows everybody the same items: those that the simulator takes most of all.
 
     Every item is put to a sample of users once, in a list with items drawn at random; its score is
@@ -111,7 +130,6 @@ class MostClickedAgent(_Probe):
     def fitted(self, data: TimeSplit) -> Self:
         """Ask the simulator about every item."""
         super().fitted(data)
-        self._seen = SeenItems.of(data)
         users = data.users_with_history(1)
         if not len(users):
             raise AgentError("MostClicked asks users with a history, and nobody has one before T0")
@@ -122,14 +140,8 @@ class MostClickedAgent(_Probe):
             self._scores += _taken(self.simulator, data, user, rng) / len(asked)
         return self
 
-    def recommend(self, observations: Observation, k: int) -> IntArray:
-        """See :class:`~usermirror_gym.agents.base.Agent`."""
-        self._checked(k)
-        seen = self._seen.mask(observations)
-        return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
 
-
-class AllBadAgent(_Probe):
+class AllBadAgent(_SameForAll):
     """Shows what was taken least of all before T0: honest users leave."""
 
     @property
@@ -139,15 +151,8 @@ class AllBadAgent(_Probe):
     def fitted(self, data: TimeSplit) -> Self:
         """Count interactions before T0."""
         super().fitted(data)
-        self._seen = SeenItems.of(data)
         self._scores = -data.popularity.astype(np.float64)
         return self
-
-    def recommend(self, observations: Observation, k: int) -> IntArray:
-        """See :class:`~usermirror_gym.agents.base.Agent`."""
-        self._checked(k)
-        seen = self._seen.mask(observations)
-        return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
 
 
 class MixtureAgent(_Probe):
@@ -180,9 +185,7 @@ class MixtureAgent(_Probe):
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`~usermirror_gym.agents.base.Agent`."""
         self._checked(k)
-        columns = [np.asarray(observations[c]).reshape(-1).astype(np.int64)
-                   for c in ("user_id", "turns", "history_length")]  # fmt: skip
-        drawn = uniforms(keys(self.seed, *columns), _MIX_STREAM)[:, 0] < self.epsilon
+        drawn = uniforms(situation_keys(self.seed, observations), _MIX_STREAM)[:, 0] < self.epsilon
         random = self._random.recommend(observations, k)
         return np.where(drawn[:, None], random, self.base.recommend(observations, k))
 

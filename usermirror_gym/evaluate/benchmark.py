@@ -29,11 +29,11 @@ from usermirror_gym.evaluate.fidelity import fidelity_check
 from usermirror_gym.evaluate.offline import offline_scores
 from usermirror_gym.evaluate.report import summarise, write_report
 from usermirror_gym.evaluate.rollout import Clock, Episodes, plan_episodes, roll_out
+from usermirror_gym.evaluate.run_folder import changed_settings, claim_folder
 from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.files import (
     read_json,
     read_jsonl,
-    remove_unfinished,
     write_json,
     write_jsonl,
 )
@@ -104,7 +104,7 @@ def run_benchmark(
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    _claim(folder, config)
+    claim_folder(folder, _settings(config))
     fitted, fit_seconds = _fit(agents, world, folder, display)
     offline = _offline(fitted, world, folder)
     fidelity = _fidelity(config, world, folder, display)
@@ -156,32 +156,10 @@ def read_run(folder: Path) -> BenchmarkConfig:
 def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:
     """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run of ``config``."""
     number, folder = 1, base
-    while folder.exists() and _changed(folder, config):
+    while folder.exists() and changed_settings(folder, _settings(config)):
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
-
-
-def _changed(folder: Path, config: BenchmarkConfig) -> dict[str, Any]:
-    """Settings of the folder's run that are not those of ``config``."""
-    path = folder / "run.json"
-    earlier = read_json(path) if path.exists() else {}
-    return {k: earlier.get(k) for k, v in _settings(config).items() if earlier.get(k, ...) != v}
-
-
-def _claim(folder: Path, config: BenchmarkConfig) -> None:
-    """Make the folder this run's, or see that it already is."""
-    path = folder / "run.json"
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no run; name another folder")
-        write_json(path, _settings(config))
-    elif changed := _changed(folder, config):
-        was = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        raise RunError(
-            f"{folder} holds a run with other settings ({was}); delete it or name another folder"
-        )
-    remove_unfinished(folder)
 
 
 def _settings(config: BenchmarkConfig) -> dict[str, Any]:

@@ -106,14 +106,16 @@ class UserBootstrap:
 
 
 def kendall_tau_b(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Kendall's tau-b between ``x`` ``(A,)`` and every row of ``y`` ``(R, A)``; NaN if constant.
+    """Kendall's tau-b between ``x`` ``(A,)``, or each row of it ``(R, A)``, and the rows of ``y``
+    ``(R, A)``; NaN if constant.
 
     Vectorised over rows; equal to ``scipy.stats.kendalltau(variant="b")`` row by row.
     """
-    left, right = np.triu_indices(len(x), k=1)
-    dx, dy = np.sign(x[left] - x[right]), np.sign(y[:, left] - y[:, right])
-    scale = np.sqrt((dx**2).sum() * (dy**2).sum(axis=1))
-    return np.divide(dy @ dx, scale, out=np.full(len(y), np.nan), where=scale > 0)
+    left, right = np.triu_indices(x.shape[-1], k=1)
+    dx, dy = np.sign(x[..., left] - x[..., right]), np.sign(y[:, left] - y[:, right])
+    scale = np.sqrt((dx**2).sum(axis=-1) * (dy**2).sum(axis=1))
+    together = (dx * dy).sum(axis=1)
+    return np.divide(together, scale, out=np.full(len(y), np.nan), where=scale > 0)
 
 
 def spearman(x: FloatArray, y: FloatArray) -> FloatArray:

@@ -16,13 +16,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from usermirror_gym.agents.base import Transition
+from usermirror_gym.agents.observations import situation_keys
 from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.returns import SessionSettings
 from usermirror_gym.evaluate.transfer import Checkpoint
-from usermirror_gym.scenes.randomness import keys, uniforms
+from usermirror_gym.scenes.randomness import uniforms
 from usermirror_gym.types import ITEM_ID, PAD, USER_ID, FloatArray, IntArray, Observation
 
 FEATURES = ("popular", "like the history", "like the newest", "had before", "the newest itself")
@@ -84,9 +85,7 @@ class LinearPolicy:
         """See :class:`~usermirror_gym.agents.base.Agent`."""
         scores = self.scores(self.features(observations))
         check_k(self.name, k, scores.shape[1] - 1)
-        columns = [np.asarray(observations[c]).reshape(-1).astype(np.int64)
-                   for c in ("user_id", "turns", "history_length")]  # fmt: skip
-        luck = uniforms(keys(self.seed, *columns), _LIST_STREAM, scores.shape[1])
+        luck = uniforms(situation_keys(self.seed, observations), _LIST_STREAM, scores.shape[1])
         # The largest of score + Gumbel noise are a draw without replacement.
         noisy = scores - np.log(-np.log1p(-luck))
         noisy = np.where(np.isfinite(noisy), noisy, scores)  # luck of exactly 0

@@ -23,7 +23,7 @@ from usermirror_gym.distill.released import PromptFrame, read_released
 from usermirror_gym.distill.released_files import HUB_NAMES
 from usermirror_gym.engines import Engine, load_engine
 from usermirror_gym.engines.checkpoints import cache_folder
-from usermirror_gym.errors import ConfigError, RunError, UnknownNameError, UserMirrorError
+from usermirror_gym.errors import ConfigError, UnknownNameError, UserMirrorError
 from usermirror_gym.evaluate.answers import answer, scene_digest, scenes_digest
 from usermirror_gym.evaluate.bars import bars
 from usermirror_gym.evaluate.card import CardSizes, fidelity_card
@@ -37,9 +37,9 @@ from usermirror_gym.evaluate.fidelity_scenes import (
     find_scenes,
 )
 from usermirror_gym.evaluate.released_scenes import ReleasedSimulator, released_scenes
+from usermirror_gym.evaluate.run_folder import changed_settings, claim_folder
 from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.evaluate.verdict import verdict
-from usermirror_gym.files import read_json, remove_unfinished, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
@@ -122,7 +122,7 @@ def evaluate(
     display, folder = display or Display(quiet=True), Path(folder)
     question = _question(config, display)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    _claim(folder, _settings(config))
+    claim_folder(folder, _settings(config), "card")
     card = _finished(folder, question) or _card(config, question, folder, display)
     card |= {"bars": bars(card), "verdict": verdict(card)}
     write_card(card, folder)
@@ -133,7 +133,7 @@ def default_folder(config: EvaluateConfig, base: Path = Path("runs/evaluate")) -
     """A folder named after simulator and scenes, numbered if that holds another card."""
     name = "-".join(map(_slug, (config.label, Path(config.scenes).name or config.scenes)))
     settings, number, folder = _settings(config), 1, base / name
-    while folder.exists() and _changed(folder, settings):
+    while folder.exists() and changed_settings(folder, settings):
         number += 1
         folder = base / f"{name}-{number}"
     return folder
@@ -367,28 +367,6 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     if not is_released(config.scenes):
         del settings["released_train"]
     return settings
-
-
-def _changed(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the folder's card that are not these."""
-    path = folder / "run.json"
-    earlier = read_json(path) if path.exists() else {}
-    return {k: earlier.get(k) for k, v in settings.items() if earlier.get(k, ...) != v}
-
-
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder this card's, or see that it already is."""
-    path = folder / "run.json"
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no card; name another folder")
-        write_json(path, settings)
-    elif changed := _changed(folder, settings):
-        was = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        raise RunError(
-            f"{folder} holds a card with other settings ({was}); delete it or name another folder"
-        )
-    remove_unfinished(folder)
 
 
 def _has_rows(folder: Path) -> bool:

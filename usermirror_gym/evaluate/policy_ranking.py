@@ -15,7 +15,7 @@ from usermirror_gym.agents import Agent, make_agent
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.adversaries import AllBadAgent, MixtureAgent, RepeatAgent
-from usermirror_gym.evaluate.bootstrap import Interval, UserBootstrap
+from usermirror_gym.evaluate.bootstrap import Interval, UserBootstrap, kendall_tau_b
 from usermirror_gym.evaluate.returns import Sessions
 from usermirror_gym.types import FloatArray, IntArray
 
@@ -108,8 +108,8 @@ def compare_rankings(
     }  # fmt: skip
     taus: dict[str, FloatArray] = {}
     for scorer in ("simulator", "popularity_user", "popularity_scorer"):
-        tau = kendall_rows(means[scorer][None], means["true"][None])[0]
-        taus[scorer] = kendall_rows(drawn[scorer], drawn["true"])
+        tau = kendall_tau_b(means[scorer][None], means["true"][None])[0]
+        taus[scorer] = kendall_tau_b(drawn[scorer], drawn["true"])
         sign = _sign_accuracy(means[scorer][None], means["true"], decided)[0]
         signs = _sign_accuracy(drawn[scorer], means["true"], decided)
         out[scorer] = {
@@ -120,18 +120,6 @@ def compare_rankings(
     apart = taus["simulator"] - taus["popularity_user"]
     out["difference"] = bootstrap.interval(gap, apart)._asdict()
     return out
-
-
-def kendall_rows(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Kendall's tau-b of every row of ``x`` ``(R, A)`` with the same row of ``y``; NaN if constant.
-
-    Equal to ``scipy.stats.kendalltau(variant="b")`` row by row.
-    """
-    left, right = np.triu_indices(x.shape[1], k=1)
-    dx, dy = np.sign(x[:, left] - x[:, right]), np.sign(y[:, left] - y[:, right])
-    scale = np.sqrt((dx**2).sum(axis=1) * (dy**2).sum(axis=1))
-    together = (dx * dy).sum(axis=1)
-    return np.divide(together, scale, out=np.full(len(x), np.nan), where=scale > 0)
 
 
 def _table(world: Mapping[str, Sessions], names: Sequence[str]) -> FloatArray:

@@ -11,7 +11,7 @@ from usermirror_gym.agents.base import Agent
 from usermirror_gym.envs import SlateVectorEnv, World
 from usermirror_gym.envs.rewards import RewardSpec
 from usermirror_gym.envs.session import SessionModel
-from usermirror_gym.evaluate.rollout import Episodes
+from usermirror_gym.evaluate.rollout import Episodes, play_steps
 from usermirror_gym.types import FloatArray, IntArray
 
 
@@ -53,19 +53,13 @@ class Sessions:
 
 def play(world: World, agent: Agent, plan: Episodes, settings: SessionSettings) -> Sessions:
     """Play the episodes side by side; the agent is told nothing beyond its observations."""
-    env, n = settings.env(world, len(plan)), len(plan)
-    observations, _ = env.reset(seed=plan.seeds.tolist(), options={"user_id": plan.user_ids})
+    n, popularity = len(plan), world.split.popularity
     returns, left, shown = np.zeros(n), np.zeros(n), np.zeros(n)
     lists = np.zeros(n, np.int64)
-    popularity = world.split.popularity
-    slates = np.tile(np.arange(1, settings.slate_size + 1), (n, 1))
-    while env.live.any():
-        live = np.flatnonzero(env.live)
-        seen = {name: values[live] for name, values in observations.items()}
-        slates[live] = agent.recommend(seen, settings.slate_size)
-        observations, rewards, terminated, _, _ = env.step(slates)
-        returns[live] += rewards[live]
-        left[live] = terminated[live]
-        shown[live] += popularity[slates[live]].mean(axis=1)
+    for step in play_steps(settings.env(world, n), agent, plan):
+        live = step.live
+        returns[live] += step.rewards[live]
+        left[live] = step.terminated[live]
+        shown[live] += popularity[step.slates[live]].mean(axis=1)
         lists[live] += 1
     return Sessions(returns, left, lists, shown / lists)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from usermirror_gym.agents.base import Agent
 from usermirror_gym.envs import SlateVectorEnv
-from usermirror_gym.types import BoolArray, IntArray, Observation
+from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
 
 @dataclass
@@ -73,31 +73,64 @@ def roll_out(
         progress: told how many user-steps were made since the last call.
         watch: given the observations of all rows at the start and after every step.
     """
+    log: list[dict[str, Any]] = []
+    for step in play_steps(env, agent, episodes, watch):
+        clock.recommend_seconds += step.recommend_seconds
+        clock.env_step_seconds += step.env_seconds
+        clock.engine_seconds += step.engine_seconds
+        clock.user_steps += len(step.live)
+        seconds = step.env_seconds / len(step.live)
+        for row in step.live.tolist():
+            log.append(
+                _record(env, agent, episodes, row, step.info, step.rewards, seconds)
+                | {
+                    "terminated": bool(step.terminated[row]),
+                    "truncated": bool(step.truncated[row]),
+                }
+            )
+        progress(len(step.live))
+    return sorted(log, key=lambda step: (step["episode"], step["step"]))
+
+
+class Step(NamedTuple):
+    """One step of all live rows; arrays are over all N rows."""
+
+    live: IntArray
+    """Numbers of the rows that took part."""
+    slates: IntArray
+    rewards: FloatArray
+    terminated: BoolArray
+    truncated: BoolArray
+    info: dict[str, Any]
+    recommend_seconds: float
+    env_seconds: float
+    engine_seconds: float
+
+
+def play_steps(
+    env: SlateVectorEnv,
+    agent: Agent,
+    episodes: Episodes,
+    watch: Callable[[Observation], None] = lambda observations: None,
+) -> Iterator[Step]:
+    """Play the episodes side by side to their ends; see :func:`roll_out`."""
     observations, _ = env.reset(
         seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
     )
     watch(observations)
-    log: list[dict[str, Any]] = []
+    slates = np.tile(np.arange(1, env.slate_size + 1), (len(episodes), 1))
     while env.live.any():
         live = np.flatnonzero(env.live)
-        slates = np.tile(np.arange(1, env.slate_size + 1), (len(episodes), 1))
         start = time.perf_counter()
         slates[live] = agent.recommend(_rows(observations, live), env.slate_size)
         middle, engine_before = time.perf_counter(), _engine_seconds(env)
         observations, rewards, terminated, truncated, info = env.step(slates)
         end = time.perf_counter()
         watch(observations)
-        clock.recommend_seconds += middle - start
-        clock.env_step_seconds += end - middle
-        clock.engine_seconds += _engine_seconds(env) - engine_before
-        clock.user_steps += len(live)
-        for row in live.tolist():
-            log.append(
-                _record(env, agent, episodes, row, info, rewards, (end - middle) / len(live))
-                | {"terminated": bool(terminated[row]), "truncated": bool(truncated[row])}
-            )
-        progress(len(live))
-    return sorted(log, key=lambda step: (step["episode"], step["step"]))
+        engine = _engine_seconds(env) - engine_before
+        yield Step(
+            live, slates, rewards, terminated, truncated, info, middle - start, end - middle, engine
+        )
 
 
 def _engine_seconds(env: SlateVectorEnv) -> float:

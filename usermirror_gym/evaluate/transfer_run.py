@@ -33,11 +33,12 @@ from usermirror_gym.evaluate.learners import make_learner
 from usermirror_gym.evaluate.policy_ranking import GOOD, compare_rankings, ranked_policies
 from usermirror_gym.evaluate.returns import Sessions, SessionSettings, play
 from usermirror_gym.evaluate.rollout import Episodes, plan_episodes
+from usermirror_gym.evaluate.run_folder import claim_folder
 from usermirror_gym.evaluate.summary import to_json_types
 from usermirror_gym.evaluate.transfer import TRUTH, Curve, analyse, judge, together
 from usermirror_gym.evaluate.transfer_report import write_transfer_report
 from usermirror_gym.evaluate.truth_world import MAPPING, LogSettings, generate_log, save_log
-from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
+from usermirror_gym.files import read_json, replacing, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import PopularityChooser, make_simulator
 from usermirror_gym.simulators.known_truth import (
@@ -118,7 +119,7 @@ def run_transfer(
     folder = Path(folder)
     for name in config.learners:  # a mistaken name must not leave a folder behind
         make_learner(name, config.sessions)
-    _claim(folder, config)
+    claim_folder(folder, settings_of(config))
     run = _Run(config, folder, display or Display(quiet=True))
     results = to_json_types({
         "format": 1, "config": settings_of(config), "about": run.about(),
@@ -343,20 +344,3 @@ def _read_curve(file: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             return held["steps"], {n.removeprefix("returns."): held[n] for n in names}
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise RunError(f"cannot read {file}: {error}. Delete it to compute it again.") from error
-
-
-def _claim(folder: Path, config: TransferConfig) -> None:
-    """Make the folder this run's, or see that it already is."""
-    path, settings = folder / "run.json", settings_of(config)
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no run; name another folder")
-        write_json(path, settings)
-    earlier = read_json(path)
-    changed = {k: earlier.get(k) for k, v in settings.items() if earlier.get(k, ...) != v}
-    if changed:
-        was = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        raise RunError(
-            f"{folder} holds a run with other settings ({was}); delete it or name another folder"
-        )
-    remove_unfinished(folder)

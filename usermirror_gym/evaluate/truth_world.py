@@ -129,7 +129,8 @@ def save_log(log: RecDataset, folder: str | Path) -> Path:
     if log.impressions is not None:
         raw["impressions"] = _shown(log)
     for table, frame in raw.items():
-        write_parquet(folder / f"{table}.parquet", _arrow(frame))
+        columns = pa.Table.from_pandas(frame, preserve_index=False)
+        write_parquet(folder / f"{table}.parquet", columns)
     text = yaml.safe_dump(_mapping(log, raw), sort_keys=False)
     return write_text(folder / MAPPING, text)  # last: the tables are whole
 
@@ -268,11 +269,6 @@ def _shown(log: RecDataset) -> pd.DataFrame:
         TIMESTAMP: np.repeat(lists.timestamps, sizes),
         ITEM_ID: items[lists.items - 1], "clicked": lists.clicked,
     })  # fmt: skip
-
-
-def _arrow(frame: pd.DataFrame) -> pa.Table:
-
-    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _mapping(log: RecDataset, raw: dict[str, pd.DataFrame]) -> dict[str, object]:
