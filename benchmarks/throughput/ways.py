@@ -206,10 +206,7 @@ def _stored(job: Job, pattern: Pattern) -> StoredEngine:
     """An engine whose store holds all answers already."""
     store = Path(job.answers).with_suffix(".sqlite")
     recorded: Any = _Recorded(_engine(job), job, pattern)
-    filling = StoredEngine(recorded, AnswerStore(store))
-    # The engine's own name is part of what answers are kept under.
-    filling._identity = f"TransformersEngine: {recorded.identity}"
-    filling.choice_logprobs(list(recorded.prompts))
+    StoredEngine(recorded, AnswerStore(store)).choice_logprobs(list(recorded.prompts))
     return StoredEngine(_engine(job), AnswerStore(store))
 
 

@@ -15,7 +15,7 @@ from usermirror_gym.engines.adapters import ADAPTER_CONFIG
 from usermirror_gym.engines.hub import fetch_from_hub, network_is_off
 from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT, fetch_smollm2
 from usermirror_gym.errors import CheckpointError
-from usermirror_gym.files import write_text
+from usermirror_gym.files import sha256, write_text
 
 CACHE_VARIABLE = "USERMIRROR_CACHE"
 """Environment variable that moves the cache folder."""
@@ -90,9 +90,8 @@ def files_hash(path: Path) -> str:
         return known
     digest = hashlib.sha256()
     for file in _model_files(path):
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{file.name if path.is_dir() else 'weights'} {found}\n".encode())
+        name = file.name if path.is_dir() else "weights"
+        digest.update(f"{name} {sha256(file)}\n".encode())
     write_text(memory, digest.hexdigest())
     return digest.hexdigest()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,13 @@ class EngineUsage:
     prompt_tokens: int = 0
     computed_tokens: int = 0
     seconds: float = 0.0
+
+    def add(self, scores: Sequence[OptionScores], computed: int, seconds: float) -> None:
+        """Count the answers of one call, the tokens that it computed, and its time."""
+        self.questions += len(scores)
+        self.prompt_tokens += sum(score.prompt_tokens for score in scores)
+        self.computed_tokens += computed
+        self.seconds += seconds
 
 
 class LocalEngine:
@@ -84,11 +91,12 @@ class LocalEngine:
 
     @cached_property
     def identity(self) -> str:
-        """Content of the weights, tokenizer, chat template and trained parts, with the precision:
-        what answers are kept under."""
+        """Kind of engine, content of the weights, tokenizer, chat template and trained parts, and
+        precision: what answers are kept under."""
         parts = [] if self._adapter is None else adapter_files(self._adapter)
         parts += [] if self._head_folder is None else head_files(self._head_folder)
-        return f"{files_hash(self._path)}+{content_hash(parts)}/{self._dtype}"
+        content = f"{files_hash(self._path)}+{content_hash(parts)}"
+        return f"{type(self).__name__}: {content}/{self._dtype}"
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of the question, its longest option included."""
@@ -124,11 +132,7 @@ class LocalEngine:
         """Questions in tokens, each known to fit with ``room`` tokens behind it."""
         questions = [self._encoder.encode(prompt) for prompt in prompts]
         for question in questions:
-            if length(question) + room > self.context_length:
-                raise EngineError(
-                    f"prompt {question.name!r} has {length(question) + room} tokens, the model "
-                    f"takes {self.context_length}: shorten its history or its list."
-                )
+            check_length(question.name, length(question) + room, self.context_length)
         return questions
 
     def _encode_letters(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
@@ -157,14 +161,6 @@ class LocalEngine:
                 f"with. Load it with head=FOLDER of a checkpoint that was trained with one."
             )
         return self._head_folder
-
-    def _count(
-        self, scores: Sequence[OptionScores], answers: Sequence[Answer], seconds: float
-    ) -> None:
-        self.usage.questions += len(scores)
-        self.usage.prompt_tokens += sum(s.prompt_tokens for s in scores)
-        self.usage.computed_tokens += sum(a.computed for a in answers)
-        self.usage.seconds += seconds
 
 
 def letter_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
@@ -195,14 +191,46 @@ def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: in
     )
 
 
+def answers_of(questions: Sequence[EncodedPrompt], found: Iterable[Answer]) -> list[Answer]:
+    """One answer per question, from one per option of all questions, in order."""
+    parts = iter(found)
+    own = [[next(parts) for _ in question.options] for question in questions]
+    return [
+        Answer(np.concatenate([a.values for a in some]), sum(a.computed for a in some))
+        for some in own
+    ]
+
+
+def check_length(name: str, tokens: int, limit: int) -> None:
+    """Whether a question fits.
+
+    Raises:
+        EngineError: it does not; names the prompt.
+    """
+    if tokens > limit:
+        raise EngineError(
+            f"prompt {name!r} has {tokens} tokens, the model takes {limit}: shorten its history "
+            "or its list."
+        )
+
+
+def check_options(prompt: Prompt) -> None:
+    """Whether there are any.
+
+    Raises:
+        EngineError: there are none; names the prompt.
+    """
+    if not prompt.options:
+        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+
+
 def check_letters(prompt: Prompt, question: EncodedPrompt, encoder: PromptEncoder) -> None:
     """Whether every option is one token.
 
     Raises:
         EngineError: one is not, or there are none; names the prompt.
     """
-    if not prompt.options:
-        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+    check_options(prompt)
     for text, tokens in zip(prompt.options, question.options, strict=True):
         if len(tokens) != 1:
             raise EngineError(
@@ -218,8 +246,7 @@ def check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
     Raises:
         EngineError: one has none, or there are no options; names the prompt.
     """
-    if not prompt.options:
-        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+    check_options(prompt)
     for k, tokens in enumerate(question.options):
         if not tokens:
             raise EngineError(

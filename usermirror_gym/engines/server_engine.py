@@ -11,8 +11,6 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from usermirror_gym.engines.answers import Answer
 from usermirror_gym.engines.background import BackgroundLoop
 from usermirror_gym.engines.base import OptionScores, StatePart
@@ -28,7 +26,15 @@ from usermirror_gym.engines.chat_api import (
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.detailed import Generations, Sampling
 from usermirror_gym.engines.encoding import EncodedPrompt, PromptEncoder
-from usermirror_gym.engines.local import EngineUsage, check_letters, check_texts, text_scores
+from usermirror_gym.engines.local import (
+    EngineUsage,
+    answers_of,
+    check_length,
+    check_letters,
+    check_options,
+    check_texts,
+    text_scores,
+)
 from usermirror_gym.engines.replicas import Replica, assign, beginning_of, host_of
 from usermirror_gym.engines.token_api import (
     generate_body,
@@ -55,8 +61,8 @@ class _Question(Generic[T]):
     """A prompt, its request (made when it is sent), and how a reply is read."""
 
     prompt: Prompt
-    body: Callable[[Prompt], dict[str, Any]]
-    read: Callable[[Prompt, Any], T]
+    body: Callable[[], dict[str, Any]]
+    read: Callable[[Any], T]
 
 
 class ServerEngine:
@@ -222,15 +228,8 @@ class ServerEngine:
         """Sampled continuations with the tokens that the server counted; a prompt that fails is an
         entry with an error.  Tokens of n texts of one prompt are told apart by their lengths."""
 
-        def read(prompt: Prompt, reply: Any) -> Generations:
-            return generations_of(reply, sampling, self._name(prompt))
-
-        def body(prompt: Prompt) -> dict[str, Any]:
-            self._check_length(prompt, sampling.max_tokens)
-            return self._generate_body(prompt, sampling)
-
         begin = time.perf_counter()
-        found = self._ask_all([_Question(p, body, read) for p in prompts])
+        found = self._ask_all([self._generation(prompt, sampling) for prompt in prompts])
         self.usage.seconds += time.perf_counter() - begin
         return [Generations((), error=str(a)) if isinstance(a, EngineError) else a for a in found]
 
@@ -246,9 +245,7 @@ class ServerEngine:
         if self._samples:
             ask = self._sampled_letters
         found = self._ask_all([ask(prompt) for prompt in prompts])
-        scores = _all_answered(found)
-        self._count(scores, begin)
-        return scores
+        return self._counted(_all_answered(found), begin)
 
     def text_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         """Likelihood readout, from vLLM's server with ``tokenizer``: chat endpoints do not score
@@ -275,37 +272,36 @@ class ServerEngine:
             for option in question.options
         ]
         found = self._ask_all(asked)
-        answers = iter(_all_answered(found))
-        scores = []
-        for question in encoded:
-            own = [next(answers) for _ in question.options]
-            values = np.concatenate([answer.values for answer in own])
-            scores.append(text_scores(question, Answer(values, sum(a.computed for a in own))))
-        self._count(scores, begin)
-        return scores
+        answers = answers_of(encoded, _all_answered(found))
+        scores = [text_scores(q, a) for q, a in zip(encoded, answers, strict=True)]
+        return self._counted(scores, begin)
+
+    def _generation(self, prompt: Prompt, sampling: Sampling) -> _Question[Generations]:
+        return _Question(
+            prompt, lambda: self._generate_body(prompt, sampling),
+            lambda reply: generations_of(reply, sampling, self._name(prompt)),
+        )  # fmt: skip
 
     def _chat_letters(self, prompt: Prompt) -> _Question[OptionScores]:
-        def body(prompt: Prompt) -> dict[str, Any]:
-            _check_options(prompt)
-            self._check_length(prompt, 1)
+        def body() -> dict[str, Any]:
+            check_options(prompt)
+            self._check_estimate(prompt, 1)
             asked = chat_body(prompt, self._model, Sampling(max_tokens=1))
             return {**asked, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
 
-        def read(prompt: Prompt, reply: Any) -> OptionScores:
-            return option_scores_of(reply, prompt, self._name(prompt))
-
-        return _Question(prompt, body, read)
+        return _Question(
+            prompt, body, lambda reply: option_scores_of(reply, prompt, self._name(prompt))
+        )
 
     def _sampled_letters(self, prompt: Prompt) -> _Question[OptionScores]:
         assert self._samples is not None
         sampling = Sampling(n=self._samples, max_tokens=_SAMPLED_TOKENS)
 
-        def body(prompt: Prompt) -> dict[str, Any]:
-            _check_options(prompt)
-            self._check_length(prompt, _SAMPLED_TOKENS)
+        def body() -> dict[str, Any]:
+            check_options(prompt)
             return self._generate_body(prompt, sampling)
 
-        def read(prompt: Prompt, reply: Any) -> OptionScores:
+        def read(reply: Any) -> OptionScores:
             score, unreadable = sampled_scores_of(reply, prompt, sampling, self._name(prompt))
             self._unreadable += unreadable
             return score
@@ -315,35 +311,30 @@ class ServerEngine:
     def _token_letters(self, prompt: Prompt) -> _Question[OptionScores]:
         question = self._encoded(prompt, 0)
         check_letters(prompt, question, self._encoder)
-
-        def read(prompt: Prompt, reply: Any) -> OptionScores:
-            return letters_of(reply, question, self._name(prompt))
-
-        return _Question(prompt, lambda _: letters_body(question, self._model), read)
+        return _Question(
+            prompt, lambda: letters_body(question, self._model),
+            lambda reply: letters_of(reply, question, self._name(prompt)),
+        )  # fmt: skip
 
     def _text_question(
         self, prompt: Prompt, prefix: tuple[int, ...], option: tuple[int, ...]
     ) -> _Question[Answer]:
-        def read(prompt: Prompt, reply: Any) -> Answer:
-            return text_of(reply, option, self._name(prompt))
-
-        return _Question(prompt, lambda _: text_body(prefix, option, self._model), read)
+        return _Question(
+            prompt, lambda: text_body(prefix, option, self._model),
+            lambda reply: text_of(reply, option, self._name(prompt)),
+        )  # fmt: skip
 
     def _generate_body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         if self._tokenizer_name is None:
+            self._check_estimate(prompt, sampling.max_tokens)
             return chat_body(prompt, self._model, sampling)
-        prefix = self._encoded(replace(prompt, options=()), sampling.max_tokens - 1).prefix
+        prefix = self._encoded(prompt, sampling.max_tokens).prefix
         body = generate_body(prefix, self._model, sampling)
         return {**body, "seed": prompt_seed(prompt, sampling.seed)}
 
     def _encoded(self, prompt: Prompt, room: int) -> EncodedPrompt:
         question = self._encoder.encode(prompt)
-        needed = question.longest + room
-        if needed > self.context_length:
-            raise EngineError(
-                f"prompt {prompt.name!r} has {needed} tokens, the model takes "
-                f"{self.context_length}: shorten its history or its list."
-            )
+        check_length(prompt.name, question.longest + room, self.context_length)
         return question
 
     @cached_property
@@ -353,11 +344,10 @@ class ServerEngine:
         assert self._tokenizer_name is not None
         return PromptEncoder(load_tokenizer(resolve_checkpoint(self._tokenizer_name)))
 
-    def _count(self, scores: Sequence[OptionScores], begin: float) -> None:
-        self.usage.questions += len(scores)
-        self.usage.prompt_tokens += sum(s.prompt_tokens for s in scores)
-        self.usage.computed_tokens += sum(s.prompt_tokens - s.cached_tokens for s in scores)
-        self.usage.seconds += time.perf_counter() - begin
+    def _counted(self, scores: list[OptionScores], begin: float) -> list[OptionScores]:
+        computed = sum(score.prompt_tokens - score.cached_tokens for score in scores)
+        self.usage.add(scores, computed, time.perf_counter() - begin)
+        return scores
 
     def count_lines(self, prompt: Prompt) -> int:
         """As :meth:`count_tokens`, with all options one after another."""
@@ -412,7 +402,7 @@ class ServerEngine:
     def _host(self, replica: Replica) -> str:
         return self._hosts[self._replicas.index(replica)]
 
-    def _check_length(self, prompt: Prompt, room: int) -> None:
+    def _check_estimate(self, prompt: Prompt, room: int) -> None:
         needed = self.count_tokens(prompt) + room
         if needed > self.context_length:
             raise EngineError(
@@ -445,10 +435,10 @@ class ServerEngine:
         openai = _openai()
         name = self._name(question.prompt)
         try:
-            fields = _merged(question.body(question.prompt), self._extra_body)
+            fields = _merged(question.body(), self._extra_body)
             reply = await self._first_reply(openai, clients, fields, order, question.prompt.name)
             self._check_answerer(reply, name)
-            return question.read(question.prompt, reply)
+            return question.read(reply)
         except EngineError as error:
             return EngineError(self._without_key(str(error)))
         except (openai.OpenAIError, ValueError, TypeError) as error:
@@ -592,11 +582,6 @@ def _default_address() -> str:
 
 def _path(fields: Mapping[str, Any]) -> str:
     return "/completions" if "prompt" in fields else "/chat/completions"
-
-
-def _check_options(prompt: Prompt) -> None:
-    if not prompt.options:
-        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
 
 
 def _all_answered(found: Sequence[T | EngineError]) -> list[T]:

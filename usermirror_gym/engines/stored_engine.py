@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,14 @@ class StoredEngine:
     def __init__(self, engine: Engine, store: AnswerStore) -> None:
         self.engine, self.store = engine, store
         self.usage = StoredUsage()
-        self._identity: str | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells the answers of the engine apart from those of every other: its ``identity``
+        (:attr:`~usermirror_gym.engines.local.LocalEngine.identity`), or, of an engine that knows
+        nothing of its weights, kind and fingerprint."""
+        known: str | None = getattr(self.engine, "identity", None)
+        return known or f"{type(self.engine).__name__}: {self.engine.fingerprint}"
 
     @property
     def model_id(self) -> str:
@@ -215,33 +223,17 @@ class StoredEngine:
         self.store.put({key: _packed(score) for key, score in scores.items()})
 
     def _key(self, kind: str, prompt: Prompt) -> bytes:
-        if self._identity is None:
-            self._identity = identity_of(self.engine)
         messages = [(m.role, m.content) for m in prompt.messages]
-        parts = (_VERSION, self._identity, kind, messages, prompt.answer_prefix, prompt.options)
+        parts = (_VERSION, self.identity, kind, messages, prompt.answer_prefix, prompt.options)
         # JSON tells every text apart, lone surrogates included.
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 
     def _count(
         self, scores: Sequence[OptionScores], wanted: int, fresh: int, computed: int, begin: float
     ) -> None:
-        self.usage.questions += len(scores)
-        self.usage.prompt_tokens += sum(score.prompt_tokens for score in scores)
-        self.usage.computed_tokens += computed
+        self.usage.add(scores, computed, time.perf_counter() - begin)
         self.usage.hits += wanted - fresh
         self.usage.misses += fresh
-        self.usage.seconds += time.perf_counter() - begin
-
-
-def identity_of(engine: Engine) -> str:
-    """What tells the answers of an engine apart from those of every other.
-
-    The engines that have the weights at hand know a hash of their content
-    (:attr:`~usermirror_gym.engines.local.LocalEngine.identity`); of others the fingerprint is
-    taken.
-    """
-    kind = type(engine).__name__
-    return f"{kind}: {getattr(engine, 'identity', None) or engine.fingerprint}"
 
 
 def _packed(score: OptionScores) -> bytes:

@@ -203,7 +203,8 @@ class TransformersEngine(LocalEngine):
                 part = [questions[i] for i in rows]
                 answers.update(zip(rows, ask(scorer, part), strict=True))
             scores = [finish(q, answers[i]) for i, q in enumerate(questions)]
-            self._count(scores, list(answers.values()), time.perf_counter() - begin)
+            computed = sum(answer.computed for answer in answers.values())
+            self.usage.add(scores, computed, time.perf_counter() - begin)
         return scores
 
     def _routes(

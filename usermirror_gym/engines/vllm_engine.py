@@ -17,6 +17,7 @@ from usermirror_gym.engines.base import OptionScores, StatePart
 from usermirror_gym.engines.encoding import EncodedPrompt
 from usermirror_gym.engines.local import (
     LocalEngine,
+    answers_of,
     letter_scores,
     line_scores,
     text_scores,
@@ -138,12 +139,8 @@ class VLLMEngine(LocalEngine):
         if not questions:
             return []
         begin = time.perf_counter()
-        pairs = [(i, o) for i, q in enumerate(questions) for o in q.options]
-        found = self._text_values([(questions[i].prefix, o) for i, o in pairs])
-        answers: list[Answer] = []
-        for i in range(len(questions)):
-            own = [f for (j, _), f in zip(pairs, found, strict=True) if i == j]
-            answers.append(Answer(np.array([v for v, _ in own]), sum(n for _, n in own)))
+        pairs = [(q.prefix, option) for q in questions for option in q.options]
+        answers = answers_of(questions, self._text_answers(pairs))
         return self._finish(questions, answers, text_scores, begin)
 
     def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
@@ -222,7 +219,8 @@ class VLLMEngine(LocalEngine):
         begin: float,
     ) -> list[OptionScores]:
         scores = [finish(q, a) for q, a in zip(questions, answers, strict=True)]
-        self._count(scores, answers, time.perf_counter() - begin)
+        computed = sum(answer.computed for answer in answers)
+        self.usage.add(scores, computed, time.perf_counter() - begin)
         return scores
 
     def _ask(self, rows: Sequence[Tokens], settings: Sequence[Any]) -> list[Any]:
@@ -236,23 +234,21 @@ class VLLMEngine(LocalEngine):
         outputs = dict(zip(order, found, strict=True))
         return [outputs[i] for i in range(len(rows))]
 
-    def _text_values(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, int]]:
-        """Log-probability of each text behind its prefix, and the tokens that this cost."""
+    def _text_answers(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Answer]:
+        """Log-probability of each text behind its prefix."""
         rows = [prefix + text for prefix, text in pairs]
-        cached = self._reads_tails
-        outputs = self._ask(rows, [self._texts(cached)] * len(rows))
+        outputs = self._ask(rows, [self._texts(self._reads_tails)] * len(rows))
+        # Where so much came from the cache that scores of the text itself were not computed.
         again = [
             k for k, (out, (prefix, _)) in enumerate(zip(outputs, pairs, strict=True))
             if (out.num_cached_tokens or 0) > len(prefix) - 1
         ]  # fmt: skip
         if again:
-            # So much came from the cache that scores of the text itself were not computed.
             renewed = self._ask([rows[k] for k in again], [self._texts(False)] * len(again))
-            outputs = list(outputs)
             for k, out in zip(again, renewed, strict=True):
                 outputs[k] = out
         return [
-            (_text_value(out, text), _computed(out))
+            Answer(np.array([_text_value(out, text)]), _computed(out))
             for out, (_, text) in zip(outputs, pairs, strict=True)
         ]
 

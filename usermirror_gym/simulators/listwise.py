@@ -13,7 +13,13 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.simulators.llm import choice_batch, fit_context, places, simulator_name
+from usermirror_gym.simulators.llm import (
+    choice_batch,
+    fit_context,
+    mean_logprobs,
+    places,
+    simulator_name,
+)
 from usermirror_gym.simulators.utility import ChoiceWeights, choice_logprobs
 from usermirror_gym.types import FloatArray, Prompt
 
@@ -68,13 +74,12 @@ class ListSimulator(ABC):
             (row, scene, order) for row, scene in enumerate(scenes) for order in self._orders(scene)
         ]
         answers = self._answers([self._prompt(scene, order) for _, scene, order in plans])
-        total = np.full((len(scenes), mask.shape[1] + 1), -np.inf)
-        for (row, scene, order), answer in zip(plans, answers, strict=True):
-            columns = [-1 if option == len(scene.slate) else option for option in order]
-            total[row, columns] = np.logaddexp(total[row, columns], answer.logprobs)
         rows = [row for row, _, _ in plans]
-        asked = np.bincount(rows, minlength=len(scenes))
-        return total - np.log(np.maximum(asked, 1))[:, None], answers, rows
+        columns = [
+            [-1 if option == len(scene.slate) else option for option in order]
+            for _, scene, order in plans
+        ]
+        return mean_logprobs(mask, answers, rows, columns), answers, rows
 
     @abstractmethod
     def _prompt(self, scene: Scene, order: tuple[int, ...]) -> Prompt: ...

@@ -82,6 +82,27 @@ def padded(rows: Iterable[FloatArray], mask: BoolArray) -> FloatArray:
     return out
 
 
+def mean_logprobs(
+    mask: BoolArray,
+    answers: Sequence[OptionScores],
+    rows: Sequence[int],
+    columns: Sequence[Sequence[int]],
+) -> FloatArray:
+    """``(B, K + 1)`` logarithm of the mean probability of every option over a scene's answers.
+
+    Args:
+        mask: ``(B, K)`` from :func:`places`.
+        rows: the scene that each answer belongs to.
+        columns: of each answer, the place of every option; -1 is *none of these*.
+    """
+    total = np.full((len(mask), mask.shape[1] + 1), -np.inf)
+    for row, own, answer in zip(rows, columns, answers, strict=True):
+        total[row, own] = np.logaddexp(total[row, own], answer.logprobs)
+    asked = np.bincount(rows, minlength=len(mask))
+    mean: FloatArray = total - np.log(np.maximum(asked, 1))[:, None]
+    return mean
+
+
 def choice_batch(
     logprobs: FloatArray, answers: Sequence[OptionScores], rows: Sequence[int]
 ) -> ChoiceBatch:

@@ -13,9 +13,15 @@ from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.rationale_prompt import STOP, rationale_prompt, reading_prompt, tidy
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.simulators.llm import choice_batch, fit_context, places, simulator_name
+from usermirror_gym.simulators.llm import (
+    choice_batch,
+    fit_context,
+    mean_logprobs,
+    places,
+    simulator_name,
+)
 from usermirror_gym.simulators.utility import ChoiceWeights, choice_logprobs
-from usermirror_gym.types import FloatArray, Prompt
+from usermirror_gym.types import Prompt
 
 _ANSWER_LINE = 16
 """Tokens kept free behind a rationale for the line that holds the letter."""
@@ -92,11 +98,8 @@ class RationaleSimulator:
             for text in own
         ]
         answers = self.engine.choice_logprobs(prompts)
-        total = np.full((len(scenes), mask.shape[1] + 1), -np.inf)
-        for row, answer in zip(rows, answers, strict=True):
-            columns = self._columns(scenes[row])
-            total[row, columns] = np.logaddexp(total[row, columns], answer.logprobs)
-        logprobs: FloatArray = total - np.log(self.thinking.count)
+        columns = [self._columns(scenes[row]) for row in rows]
+        logprobs = mean_logprobs(mask, answers, rows, columns)
         batch = choice_batch(choice_logprobs(self.weights, logprobs), answers, rows)
         return ChoiceBatch(
             batch.probs, tuple(own[0] for own in texts), batch.prompt_tokens, batch.cached_tokens
