@@ -126,3 +126,8 @@ def test_it_is_asked_for_by_an_option(split, tmp_path: Path) -> None:
         make_simulator(folder, split, rationales=1, permutations=3)
     with pytest.raises(ConfigError, match="rationales"):
         make_simulator(folder, split, rationales=-1)
+
+
+def test_a_readout_without_letters_never_ignores_it(split) -> None:
+    with pytest.raises(ConfigError, match="not with 'affinity'"):
+        make_simulator("smollm2-ml100k", split, domain=None, rationales=1)

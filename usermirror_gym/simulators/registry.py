@@ -79,16 +79,16 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
     folder = _head_folder(settings)
     engine = _engine(settings)
+    if settings.rationales:
+        return _rationale_simulator(engine, builder, settings)
     if settings.readout == "affinity":
         assert folder is not None
         return AffinitySimulator(
             engine, builder, read_head(folder), _utility_weights(AffinityWeights, settings),
             cache=cache_folder() / "item-vectors",
         )  # fmt: skip
-    if settings.readout == "likelihood" and not settings.rationales:
+    if settings.readout == "likelihood":
         return LikelihoodSimulator(engine, builder, _utility_weights(LikelihoodWeights, settings))
-    if settings.rationales:
-        return _rationale_simulator(engine, builder, settings)
     kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
     return kind(
         engine,
