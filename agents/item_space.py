@@ -11,7 +11,7 @@ from usermirror_gym.agents.ranking import SeenItems, observed_items
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.types import ITEM_ID, PAD, USER_ID, BoolArray, Float32Array, IntArray, Observation
 
-_ARRAYS = ("factors", "popularity", "seen_indptr", "seen_items")
+_ARRAYS = ("factors", "counts", "seen_indptr", "seen_items")
 
 
 class ItemSpace:
@@ -25,21 +25,22 @@ class ItemSpace:
 
     Attributes:
         factors: ``(n_items + 1, d)``; zeros for padding and for items without interactions.
-        popularity: ``(n_items + 1,)`` log(1 + interactions) relative to the most popular item.
+        counts: ``(n_items + 1,)`` interactions before T0.
+        popularity: ``(n_items + 1,)`` log(1 + counts) relative to the most popular item.
         seen: what each user had before T0.
     """
 
-    def __init__(self, factors: Float32Array, popularity: Float32Array, seen: SeenItems) -> None:
+    def __init__(self, factors: Float32Array, counts: IntArray, seen: SeenItems) -> None:
         self.factors = factors
-        self.popularity = popularity
+        self.counts = counts
         self.seen = seen
+        log_counts = np.log1p(counts)
+        self.popularity = (log_counts / max(log_counts.max(), 1.0)).astype(np.float32)
 
     @classmethod
     def of(cls, split: TimeSplit, d: int) -> Self:
         """Read ``split.before``; at most as many factors as the data have, zeros behind."""
-        log_counts = np.log1p(split.popularity)
-        popularity = (log_counts / max(log_counts.max(), 1.0)).astype(np.float32)
-        return cls(_factors(split, d), popularity, SeenItems.of(split))
+        return cls(_factors(split, d), split.popularity, SeenItems.of(split))
 
     @property
     def n_items(self) -> int:
@@ -55,7 +56,7 @@ class ItemSpace:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """For a file; see :meth:`from_arrays`."""
-        values = (self.factors, self.popularity, self.seen.indptr, self.seen.items)
+        values = (self.factors, self.counts, self.seen.indptr, self.seen.items)
         return dict(zip(_ARRAYS, values, strict=True))
 
     @classmethod
@@ -65,8 +66,8 @@ class ItemSpace:
         Raises:
             KeyError: one is missing.
         """
-        factors, popularity, indptr, items = (arrays[name] for name in _ARRAYS)
-        return cls(factors, popularity, SeenItems(indptr, items, len(popularity) - 1))
+        factors, counts, indptr, items = (arrays[name] for name in _ARRAYS)
+        return cls(factors, counts, SeenItems(indptr, items, len(counts) - 1))
 
 
 def newest_items(observations: Observation, count: int) -> IntArray:

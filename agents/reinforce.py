@@ -24,15 +24,17 @@ class ReinforceAgent(TorchAgent):
 
     The policy is a softmax over all unseen items.  In training a slate is drawn from it without
     replacement (its scores with Gumbel noise, which is a hash, and then the k best); otherwise the
-    k most probable items are shown.  Each item shown is an action with a credit of its own: what
-    was earned if the user took it, plus the discounted return of the rest of the session.  The
-    gradient is that of::
+    k most probable items are shown.  An item that the user took is credited with what was earned
+    and the discounted return of the rest of the session; the gradient is that of::
 
-        sum over shown items i of  min(pi(i|s) / beta(i|s), cap) * lambda_K(i|s)
-                                   * (credit_i - baseline(s)) * log pi(i|s)
+        sum over items i that were taken of
+            min(pi(i|s) / beta(i|s), cap) * lambda_K(i|s) * (credit - value(s)) * grad log pi(i|s)
 
     with ``lambda_K = K (1 - pi)^(K - 1)``, the paper's correction for slates of K, beta the policy
-    that showed the list (logged), and a baseline that is learned beside it.  Experience of the
+    that showed the list (logged), and ``value`` a baseline: the mean credit of the lists in a
+    state, *none of these* included, by ridge regression on taste and turn anew in each iteration.  Items of one list compete, and an
+    item helps a list exactly if it is worth more than the list (the baseline's doing: credit that
+    is only positive would favour whatever takes the place of something better).  Experience of the
     last ``memory`` iterations is used, which is where the off-policy part comes in.
     """
 
@@ -41,14 +43,8 @@ class ReinforceAgent(TorchAgent):
     settings: ReinforceSettings
 
     def _modules(self) -> dict[str, nn.Module]:
-        baseline = nn.Linear(self.space.d + 1, 1)
-        nn.init.zeros_(baseline.weight)
-        nn.init.zeros_(baseline.bias)
         self._sessions = _SessionNumbers()
-        return {
-            "policy": TwoTower(self.space, self.settings.history, _SCALE),
-            "baseline": baseline,
-        }
+        return {"policy": TwoTower(self.space, self.settings.history, _SCALE)}
 
     @property
     def _policy(self) -> TwoTower:
@@ -88,17 +84,26 @@ class ReinforceAgent(TorchAgent):
             "log_beta": log_pi.gather(1, torch.from_numpy(transition.slates)).numpy(),
             "reward": transition.rewards.astype(np.float32),
             "iteration": np.full(len(transition.slates), self.iteration, np.int32),
-            "following": np.zeros(len(transition.slates), np.float32),  # filled in by _learn
+            # What follows is known when the iteration is over.
+            "following": np.zeros(len(transition.slates), np.float32),
+            "advantage": np.zeros(len(transition.slates), np.float32),
         }
 
     def _learn(self) -> dict[str, float]:
+        self._experience = self._forget(self._experience)
         columns = self._experience.arrays()
-        if columns:
-            fresh = columns["iteration"] == self.iteration
-            own = (columns[name][fresh] for name in ("session", "turn", "reward"))
-            columns["following"][fresh] = _following(*own, self.settings.discount)
+        if not columns:
+            return {}
+        fresh = columns["iteration"] == self.iteration
+        own = (columns[name][fresh] for name in ("session", "turn", "reward"))
+        columns["following"][fresh] = _following(*own, self.settings.discount)
+        credit = columns["reward"] + columns["following"]
+        advantage = credit - _fitted(self._state(columns), credit)
+        spread = max(float(credit.std()), 1e-6)
+        columns["advantage"] = (advantage / spread).astype(np.float32)
         self._sessions = _SessionNumbers()
-        return super()._learn()
+        explained = 1.0 - float(advantage.var()) / spread**2
+        return super()._learn() | {"baseline_explains": explained}
 
     def _forget(self, experience: Experience) -> Experience:
         if not len(experience):
@@ -106,25 +111,27 @@ class ReinforceAgent(TorchAgent):
         oldest = self.iteration - self.settings.memory + 1
         return experience.where(experience.columns["iteration"] >= oldest)
 
+    @torch.no_grad()
+    def _state(self, columns: Arrays) -> FloatArray:
+        """``(R, d + 2)``: taste, turn, 1."""
+        newest = torch.from_numpy(columns["history"][:, : self.settings.history].astype(np.int64))
+        taste = self._policy.taste(newest).numpy()
+        return np.column_stack([taste, columns["turn"], np.ones(len(taste))]).astype(np.float64)
+
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        history, slate = batch["history"].long(), batch["slate"].long()
-        newest = history[:, : self.settings.history]
+        slate = batch["slate"].long()
+        newest = batch["history"][:, : self.settings.history].long()
         scores = self._policy.all_scores(newest).masked_fill(self._hidden(batch), -torch.inf)
         log_policy = torch.log_softmax(scores, dim=1)
         log_pi = log_policy.gather(1, slate)
-        credit = batch["chosen"] * batch["reward"][:, None] + batch["following"][:, None]
-        baseline = self._baseline(newest, batch["turn"])
         weight = self._weight(log_pi.detach(), batch["log_beta"])
-        advantage = (credit - baseline.detach()[:, None]) * weight
-        shown = slate != PAD
-        policy_loss = -torch.where(shown, advantage * log_pi, 0.0).sum(dim=1).mean()
-        mean_credit = (credit * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
-        losses = {
-            "policy_loss": policy_loss,
-            "baseline_loss": nn.functional.mse_loss(baseline, mean_credit),
-        }
+        gain = batch["chosen"] * batch["advantage"][:, None] * weight
+        # Where nothing was taken the logarithm may be infinite and must not meet a zero.
+        taken = batch["chosen"] > 0
+        policy_loss = -torch.where(taken, gain * log_pi.masked_fill(~taken, 0.0), 0.0)
+        losses = {"policy_loss": policy_loss.sum(dim=1).mean()}
         if self.settings.entropy:
-            each = torch.where(log_policy.isfinite(), log_policy.exp() * log_policy, 0.0)
+            each = log_policy.exp() * log_policy.masked_fill(self._hidden(batch), 0.0)
             losses["negative_entropy"] = self.settings.entropy * each.sum(dim=1).mean()
         return losses
 
@@ -133,10 +140,6 @@ class ReinforceAgent(TorchAgent):
         k = log_pi.shape[1]
         importance = (log_pi - log_beta).exp().clamp(max=self.settings.cap)
         return importance * k * (1 - log_pi.exp()) ** (k - 1)
-
-    def _baseline(self, newest: Tensor, turn: Tensor) -> Tensor:
-        features = torch.cat([self._policy.taste(newest).detach(), turn[:, None] / 10.0], dim=1)
-        return self.modules["baseline"](features)[:, 0]
 
     def _hidden(self, batch: dict[str, Tensor]) -> Tensor:
         """``(B, n_items + 1)`` what the policy must not show; what it did show is never hidden."""
@@ -185,3 +188,11 @@ def _following(
         out[rows] = discount * returns[session[rows]]
         returns[session[rows]] = reward[rows] + out[rows]
     return out
+
+
+def _fitted(x: FloatArray, y: Float32Array) -> FloatArray:
+    """``(R,)`` what a ridge regression on ``x`` says of ``y``."""
+    penalty = np.eye(x.shape[1])
+    penalty[-1, -1] = 1e-6  # the mean is free
+    fitted: FloatArray = x @ np.linalg.solve(x.T @ x + penalty, x.T @ y)
+    return fitted

@@ -73,8 +73,12 @@ class ReinforceSettings(TorchSettings):
 class PPOSettings(_Settings):
     """Of :class:`~usermirror_gym.agents.ppo.PPOAgent`; passed on to Stable-Baselines3."""
 
+    d: Positive = 32
+    """Unused item factors of what all learning agents keep; small."""
     source: str = "ItemKNN"
-    """Whose shortlist is re-ranked: any agent's name."""
+    """Whose shortlist is re-ranked: Pop, a RecBole model, or the folder of a trained agent."""
+    trust: AtLeast0 = 4.0
+    """Logit by which slot k prefers the source's k-th candidate at the beginning."""
     shortlist: Positive = 50
     """Candidates."""
     learning_rate: Above0 = 3e-4

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
+from usermirror_gym.files import write_json
 
 if TYPE_CHECKING:
     from usermirror_gym.agents.learning import Arrays, LearningAgent
@@ -50,11 +51,18 @@ def agent_class(kind: str) -> type[LearningAgent]:
     return found
 
 
-def save_agent(agent: LearningAgent, folder: Path, *, training: bool = False) -> Path:
+def save_agent(
+    agent: LearningAgent,
+    folder: Path,
+    *,
+    training: bool = False,
+    more: dict[str, Any] | None = None,
+) -> Path:
     """Write an agent into ``folder``, which appears when it is whole; returns it.
 
     Args:
         training: keep also what going on with the training needs.
+        more: further JSON files by name.
 
     Raises:
         AgentError: not fitted, or ``folder`` holds something else.
@@ -68,6 +76,8 @@ def save_agent(agent: LearningAgent, folder: Path, *, training: bool = False) ->
         if training:
             _write_arrays(new / _TRAINING, agent.training_arrays())
         agent.write_files(new)
+        for name, content in (more or {}).items():
+            write_json(new / name, content)
         header = {
             "format": FORMAT, "kind": agent.kind, "seed": agent.seed, "label": agent.label,
             "iteration": agent.iteration, "settings": json.loads(agent.settings.model_dump_json()),

@@ -75,6 +75,13 @@ class PopAgent(_SimpleAgent):
         self._scores = data.popularity.astype(np.float64)
         return self
 
+    @classmethod
+    def of(cls, popularity: IntArray, seen: SeenItems) -> Self:
+        """Fitted already: interactions by item id, and who had what."""
+        agent = cls()
+        agent._seen, agent._scores = seen, popularity.astype(np.float64)
+        return agent
+
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`usermirror_gym.agents.Agent`."""
         seen = self._checked(k).mask(observations)

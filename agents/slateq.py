@@ -19,9 +19,12 @@ from usermirror_gym.agents.two_tower import TwoTower
 from usermirror_gym.types import PAD, Float32Array, Observation
 
 _SCALE = 3.0
+_ROUNDS = 4
 
 
-class _Values(NamedTuple):
+class Values(NamedTuple):
+    """Q values of the options of N states."""
+
     items: Tensor
     """``(N, n_items + 1)`` or ``(N, K)``: of choosing each item."""
     none: Tensor
@@ -41,11 +44,11 @@ class _SlateNet(nn.Module):
         self.value = TwoTower(space, history, 0.0)
         self.situation = nn.Linear(2, 2)
 
-    def values(self, newest: Tensor, situation: Tensor, items: Tensor | None = None) -> _Values:
+    def values(self, newest: Tensor, situation: Tensor, items: Tensor | None = None) -> Values:
         base = self.situation(situation)
         tower = self.value
         own = tower.all_scores(newest) if items is None else tower.scores(newest, items)
-        return _Values(own + base[:, :1], base[:, 1])
+        return Values(own + base[:, :1], base[:, 1])
 
 
 class SlateQAgent(TorchAgent):
@@ -57,11 +60,11 @@ class SlateQAgent(TorchAgent):
 
         target = r + discount * sum over i in A' of P(i | s', A') Q'(s', i)
 
-    with the target network Q' and A' the slate that it would show (SlateQ with the paper's top-k
-    optimizer): the k items of the largest ``v(s, i) (Q(s, i) - Q(s, none))``.  A list that the
-    horizon cuts off is followed by the value of the next state, one after which the user leaves by
-    nothing.  The decomposition needs a reward that depends on what was chosen, such as ``click``
-    or ``satisfaction``; with ``expected_click`` it would not hold.
+    with the target network Q' and A' the slate that it would show: the best one under choice
+    model and Q, found exactly (:func:`best_slate_scores`).  A list that the horizon cuts off is
+    followed by the value of the next state, one after which the user leaves by nothing.  The
+    decomposition needs a reward that depends on what was chosen, such as ``click`` or
+    ``satisfaction``; with ``expected_click`` it would not hold.
 
     In training Gumbel noise on the utilities explores; it is a hash, see
     :func:`~usermirror_gym.agents.ranking.hashed_words`.
@@ -103,7 +106,9 @@ class SlateQAgent(TorchAgent):
             uniforms = hashed_uniforms(words, self.space.n_items)
             gumbel = -np.log(-np.log(np.clip(uniforms, 1e-12, 1 - 1e-12)))
             utility = utility + self.settings.temperature * torch.from_numpy(gumbel).float()
-        return _slate_scores(utility, self._net.values(newest, situation)).numpy()
+        hidden = torch.from_numpy(self.space.mask(observations))
+        values = self._net.values(newest, situation)
+        return best_slate_scores(utility, self._net.outside, values, hidden, k).numpy()
 
     def _inputs(self, observations: Observation) -> tuple[Tensor, Tensor]:
         newest = newest_items(observations, self.settings.history)
@@ -150,8 +155,10 @@ class SlateQAgent(TorchAgent):
         newest = history[:, : self.settings.history]
         utility = self._net.utility.all_scores(newest)
         values = self._target.values(newest, situation)
-        scores = _slate_scores(utility, values).masked_fill(self._shown(batch), -torch.inf)
-        best = scores.topk(batch["slate"].shape[1], dim=1).indices
+        k = batch["slate"].shape[1]
+        hidden = self._shown(batch)
+        scores = best_slate_scores(utility, self._net.outside, values, hidden, k)
+        best = scores.masked_fill(hidden, -torch.inf).topk(k, dim=1).indices
         logits = torch.cat([
             utility.gather(1, best), self._net.outside.expand(len(best), 1)
         ], dim=1)  # fmt: skip
@@ -176,16 +183,30 @@ class SlateQAgent(TorchAgent):
                 mine.lerp_(theirs, rate)
 
 
-def _slate_scores(utility: Tensor, values: _Values) -> Tensor:
-    """Ranks like ``v (Q(s, i) - Q(s, none))``, in logarithms: no overflow, no sign lost.
+def best_slate_scores(
+    utility: Tensor, outside: Tensor, values: Values, hidden: Tensor, k: int
+) -> Tensor:
+    """``(N, n_items + 1)`` scores whose k best items are the slate of the largest value.
 
-    A choice that would be worse than none ranks behind all others, the less probable first.
+    The value of a slate under a conditional logit is a ratio of sums,
+    ``(v0 Q0 + sum v Q) / (v0 + sum v)``; Dinkelbach's method (Management Science 1967) finds the
+    maximum by a few rounds of top-k on ``v (Q - t)``, where t is the value of the slate before.
+    (The paper's top-k is the first round with t = 0, its linear program the same maximum.)
+
+    Args:
+        utility: ``(N, n_items + 1)`` log v.
+        outside: log v0.
+        hidden: ``(N, n_items + 1)`` items that cannot be shown.
     """
-    gain = values.items - values.none[:, None]
-    small = 1e-6
-    good = utility + torch.log(gain.clamp(min=small))
-    bad = -utility + np.log(small) - 1e3 + gain.clamp(max=0.0)
-    return torch.where(gain > 0, good, bad)
+    peak = torch.maximum(utility.masked_fill(hidden, -torch.inf).amax(1, keepdim=True), outside)
+    v, v0 = (utility - peak).exp(), (outside - peak).exp()
+    q0 = values.none[:, None]
+    bar = q0
+    for _ in range(_ROUNDS):
+        best = (v * (values.items - bar)).masked_fill(hidden, -torch.inf).topk(k, dim=1).indices
+        mine, worth = v.gather(1, best), values.items.gather(1, best)
+        bar = (v0 * q0 + (mine * worth).sum(1, keepdim=True)) / (v0 + mine.sum(1, keepdim=True))
+    return v * (values.items - bar)
 
 
 def _situation(observations: Observation) -> Float32Array:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from usermirror_gym.agents.item_space import ItemSpace
 from usermirror_gym.types import PAD
 
-ITEM_TABLES = ("history", "option", "bias")
-"""Parameters with a row per item, which learn at a rate of their own."""
+ITEM_TABLES = ("history", "option")
+"""Parameters with a vector per item, which learn at a rate of their own."""
 
 
 class TwoTower(nn.Module):
@@ -40,9 +40,9 @@ class TwoTower(nn.Module):
         self.popularity: Tensor
 
     def taste(self, newest: Tensor) -> Tensor:
-        """``(N, d)`` from ``(N, L)`` item ids, newest first, 0 behind the end."""
+        """``(N, d)`` from at most L item ids a row, newest first, 0 behind the end."""
         there = newest != PAD
-        logits = self.lags.expand_as(newest).masked_fill(~there, -1e9)
+        logits = self.lags[: newest.shape[1]].expand_as(newest).masked_fill(~there, -1e9)
         weights = torch.softmax(logits, dim=1) * there
         return torch.einsum("nl,nld->nd", weights, self.history[newest]) @ self.mix
 

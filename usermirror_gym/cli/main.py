@@ -15,6 +15,7 @@ from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.train import train
+from usermirror_gym.cli.train_agent import train_agent
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(evaluate)
 app.command()(train)
+app.command()(train_agent)
 
 Simulator = Annotated[
     str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
@@ -43,7 +45,10 @@ Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 @plain_errors
 def benchmark(
     agents: Annotated[
-        str, typer.Option(help="Comma-separated: Random, Pop, Oracle or any RecBole model.")
+        str, typer.Option(
+            help="Comma-separated: Random, Pop, Oracle, LinUCB, Thompson, any RecBole model, or the "
+            "folder of a trained agent (usermirror train-agent)."
+        ),
     ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,GRU4Rec",
     users: Annotated[int, typer.Option(help="Episodes per agent, each with another user.")] = 24,
     steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 8,
