@@ -49,7 +49,7 @@ class ProfileFeature:
 
 
 def profile_features(users: pd.DataFrame) -> tuple[ProfileFeature, ...]:
-    """The columns that tell groups of users apart: few texts, or numbers, cut at their quantiles."""
+    """Columns that tell groups of users apart: few texts, or numbers, cut at their quantiles."""
     found = (_feature(name, users[name]) for name in users.columns if name != TOKEN)
     return tuple(feature for feature in found if feature is not None)
 
@@ -76,7 +76,9 @@ def features_to_json(features: tuple[ProfileFeature, ...]) -> list[dict[str, Any
 def features_from_json(content: list[dict[str, Any]]) -> tuple[ProfileFeature, ...]:
     """The inverse of :func:`features_to_json`."""
     return tuple(
-        ProfileFeature(str(c["column"]), tuple(map(str, c["values"])), tuple(map(float, c["edges"])))
+        ProfileFeature(
+            str(c["column"]), tuple(map(str, c["values"])), tuple(map(float, c["edges"]))
+        )
         for c in content
     )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +187,7 @@ class SurrogateSimulator:
         import torch
 
         self._check(asked)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             probs = self.net(self.inputs(asked), outside=self.outside).exp()
         return probs.numpy()
 
@@ -235,7 +236,9 @@ def write_surrogate(folder: str | Path, net: SurrogateNet, facts: SurrogateFacts
         weights[name] = weights[name].half()
     for name, values in weights.items():
         if not values.isfinite().all():
-            raise CheckpointError(f"{path}: {name} holds numbers that cannot be stored: train again")
+            raise CheckpointError(
+                f"{path}: {name} holds numbers that cannot be stored: train again"
+            )
         weights[name] = values.contiguous()
     metadata = {
         "shape": asdict(net.shape),
@@ -275,6 +278,19 @@ def read_surrogate(folder: str | Path) -> tuple[SurrogateNet, SurrogateFacts]:
     if any(not values.isfinite().all() for values in weights.values()):
         raise CheckpointError(f"{path} holds numbers that are not finite: distil it again.")
     return net, facts
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The sums are so small that threads wait for each other longer than they work."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _misses(batch: SceneBatch) -> IntArray:

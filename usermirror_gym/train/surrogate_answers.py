@@ -1,4 +1,4 @@
-"""What the teacher is asked: sessions with agents, in parts that are on the disk once they are played.
+"""What the teacher is asked: sessions with agents, in parts that are kept as soon as they are played.
 
 Each part is a function of the settings, the seed and its number, so that a run that was killed asks
 only for the parts that are missing, and ends with the same answers.
@@ -199,9 +199,7 @@ def _play(
     part: Part,
 ) -> Answers:
     asked, settings = _Asked(teacher, config.network.lines), config.questions
-    world = make_world(
-        split, simulator=asked, history_size=settings.history_size, users=part.users
-    )
+    world = make_world(split, simulator=asked, history_size=settings.history_size, users=part.users)
     env = SlateVectorEnv(
         part.episodes, world, slate_size=part.slate_size, session="stay",
         max_episode_steps=None,
@@ -221,9 +219,7 @@ def _play(
             rows = np.flatnonzero(of_row == number)
             if len(rows):
                 seen = {name: values[rows] for name, values in observations.items()}
-                slates[rows] = _lists(
-                    agents[source], seen, size, own[rows], step, settings.wander
-                )
+                slates[rows] = _lists(agents[source], seen, size, own[rows], step, settings.wander)
         observations, *_ = env.step(slates)
     answers = Answers.joined(asked.parts)
     sources = np.tile(np.array(part.sources)[of_row], settings.steps)

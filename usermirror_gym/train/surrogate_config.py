@@ -21,7 +21,7 @@ class _Settings(BaseModel):
 
 
 class QuestionSettings(_Settings):
-    """Which scenes the teacher is asked about: sessions with agents, as the environment has them."""
+    """Which scenes the teacher is asked about: sessions with agents, played in the environment."""
 
     total: Annotated[int, Field(ge=100)] = 100_000
     """Questions to the teacher in all, those of the report included."""

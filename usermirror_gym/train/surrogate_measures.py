@@ -46,9 +46,7 @@ class Agreement:
 
     def part(self, rows: BoolArray) -> Agreement:
         """Some of them."""
-        return Agreement(
-            self.kl[rows], self.same[rows], self.variation[rows], self.values[:, rows]
-        )
+        return Agreement(self.kl[rows], self.same[rows], self.variation[rows], self.values[:, rows])
 
     @property
     def rank_correlation(self) -> float:
