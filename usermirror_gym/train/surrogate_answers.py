@@ -1,4 +1,4 @@
-"""What the teacher is asked: sessions with agents, in parts that are kept as soon as they are played.
+"""What the teacher is asked: sessions with agents, in parts that are kept once they are played.
 
 Each part is a function of the settings, the seed and its number, so that a run that was killed asks
 only for the parts that are missing, and ends with the same answers.
