@@ -1,4 +1,4 @@
-"""What a simulator is asked: a fair sample of the scenes, while an agent trains or plays."""
+"""What a simulator is asked: a fair sample of its scenes while an agent trains or plays."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class SceneReservoir:
     def __init__(self, capacity: int, seed: int = 0) -> None:
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
-        self.capacity, self._rng = capacity, np.random.default_rng(seed)
+        self.capacity, self.seed = capacity, seed
         self.clear()
 
     def __len__(self) -> int:
         return len(self._scenes)
 
     def clear(self) -> None:
-        """Forget all scenes; the next ones are a new sample."""
+        """Forget all scenes; the next ones are sampled as the first ones were."""
+        self._rng = np.random.default_rng(self.seed)
         self._scenes: list[Scene] = []
         self._numbers: FloatArray = np.empty(0)
         self.seen = 0

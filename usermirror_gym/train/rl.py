@@ -44,8 +44,12 @@ Row = dict[str, Any]
 class Hook(Protocol):
     """Looks on while an agent is trained."""
 
-    def wrap(self, world: World) -> World:
-        """The world of the training, perhaps with an observed simulator; called once."""
+    def wrap(self, world: World, iteration: int) -> World:
+        """The world of the training, perhaps with an observed simulator; called once.
+
+        Args:
+            iteration: how many are done already; more than 0 in a training that goes on.
+        """
         ...
 
     def on_evaluation(self, row: Row) -> Row:
@@ -160,8 +164,6 @@ def _begin(
     if eval_world is not None and config.llm_users:
         few = plan.part(slice(config.llm_users))
         tests["llm"] = (make_env(config, eval_world, len(few), reward), few)
-    own = replace(world, users=users)  # sessions that begin by themselves are of these users too
-    env = make_env(config, own if hook is None else hook.wrap(own), config.users, reward)
     last = _checkpoints(folder)[-1:]
     if last:
         agent = load_agent(last[0], training=True)
@@ -170,6 +172,10 @@ def _begin(
     else:
         agent.fit(world.split)
         curve = []
+    own = replace(world, users=users)  # sessions that begin by themselves are of these users too
+    if hook is not None:
+        own = hook.wrap(own, agent.iteration)
+    env = make_env(config, own, config.users, reward)
     curves = Curves(folder / "tensorboard", agent.iteration, display)
     return _Training(config, folder, agent, env, users, tests, curve, curves, display, hook)
 

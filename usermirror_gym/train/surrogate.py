@@ -5,7 +5,7 @@ on whole probability vectors, *none of these* included.  The teacher may be slow
 the disk soon after it was given, and no question is asked twice.
 
 config.json, teacher.json     the settings, and whose answers these are
-answers/                      sessions that were played and recorded scenes, with the answers
+answers/                      sessions that were played, with the answers
 words.npy                     what the teacher's LLM says of the items
 fit.pt                        where the training is
 checkpoint/                   the surrogate; it appears when it is whole
@@ -22,7 +22,7 @@ import numpy as np
 
 from usermirror_gym.agents import Agent, make_agent
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.evaluate.answers import scenes_digest
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import UserSimulator
@@ -37,7 +37,7 @@ from usermirror_gym.simulators.surrogate import (
 )
 from usermirror_gym.simulators.surrogate_net import NetShape, SurrogateNet
 from usermirror_gym.train.folder import keep_same, own_folder
-from usermirror_gym.train.surrogate_answers import ROLES, Answers, ask, ask_recorded, ask_sessions
+from usermirror_gym.train.surrogate_answers import Answers, ask, ask_sessions
 from usermirror_gym.train.surrogate_card import FACTS_FILE, write_surrogate_card
 from usermirror_gym.train.surrogate_config import FitSettings, NetworkSettings, SurrogateConfig
 from usermirror_gym.train.surrogate_fit import fit, item_words
@@ -56,40 +56,35 @@ def distill(
     folder: str | Path,
     *,
     agents: Mapping[str, Agent] | None = None,
-    scenes: Sequence[Scene] = (),
     display: Display,
 ) -> Path:
     """Run a distillation to its end, or go on with it.
 
     Args:
-        teacher: any simulator; asked at most ``config.questions.total`` questions, and those of
-            ``scenes``.
+        teacher: any simulator; asked at most ``config.questions.total`` questions.
         split: the data whose users it plays.
         config: the settings; see
             :func:`~usermirror_gym.train.surrogate_config.read_surrogate_config`.
         folder: the run's own folder.
         agents: fitted ones, by the names that the settings give them; others are made.
-        scenes: recorded ones, to be learned from as well (``RecordingSimulator``,
-            :func:`~usermirror_gym.train.surrogate_scenes.scenes_of_episodes`).
         display: says what is going on.
 
     Returns:
         The folder of the surrogate, for ``make_simulator``.
 
     Raises:
-        RunError: the folder holds a run with other settings, teacher, data or scenes, or something
-            else, or another process works in it.
+        RunError: the folder holds a run with other settings, teacher or data, or something else, or another process works in it.
         UserMirrorError: whatever a step raises; what was done stays, and the next run goes on.
     """
     folder = Path(folder)
     with own_folder(config, folder):
         about = {
             "teacher": teacher.name, "catalogue": asdict(Catalogue.of(split.dataset)),
-            "t0": split.t0, "scenes": scenes_digest(scenes),
+            "t0": split.t0,
         }  # fmt: skip
         keep_same(folder / "teacher.json", about, f"{folder} has answers to other questions")
         if not (folder / "checkpoint" / FACTS_FILE).is_file():
-            answers = _answers(teacher, split, config, folder, agents or {}, scenes, display)
+            answers = _answers(teacher, split, config, folder, agents or {}, display)
             words = item_words(
                 teacher, split.dataset.n_items, config.network, cache=folder / "words.npy"
             )
@@ -109,7 +104,6 @@ def redistil(
     replay: Answers | None = None,
     settings: FitSettings = RENEWAL,
     seed: int = 0,
-    store: Path | None = None,
 ) -> SurrogateSimulator:
     """Teach a surrogate the lists of today, and remind it of those of before.
 
@@ -120,11 +114,11 @@ def redistil(
         surrogate: learns; a name of its own follows from its new weights.
         teacher: is asked about the scenes.
         scenes: recorded in drifted sessions, or the teacher's answers to such.
-        replay: answers to questions of before (:func:`read_answers`, or those of an earlier
-            check); without any, what is not in ``scenes`` may be forgotten.
+        replay: answers to questions of before
+            (:func:`~usermirror_gym.train.surrogate_answers.read_answers`); without any, what is not
+            in ``scenes`` may be forgotten.
         settings: of the training.
         seed: of the order of the questions.
-        store: folder that keeps the teacher's answers.
 
     Returns:
         the same surrogate.
@@ -132,9 +126,12 @@ def redistil(
     Raises:
         ConfigError: fewer than two scenes.
     """
-    fresh = scenes if isinstance(scenes, Answers) else ask(
-        teacher, scenes, surrogate.net.shape.lines, "fresh", store=store
+    fresh = (
+        scenes if isinstance(scenes, Answers)
+        else ask(teacher, scenes, surrogate.net.shape.lines, "fresh")
     )  # fmt: skip
+    if len(fresh) < 2:
+        raise ConfigError(f"{len(fresh)} scenes teach nothing: record at least 2")
     train, validation = _parted(fresh, seed)
     if replay is not None and len(replay) > 1:
         old_train, old_validation = _parted(replay, seed)
@@ -175,7 +172,6 @@ def _answers(
     config: SurrogateConfig,
     folder: Path,
     given: Mapping[str, Agent],
-    scenes: Sequence[Scene],
     display: Display,
 ) -> dict[str, Answers]:
     names = dict.fromkeys((*config.questions.agents, *config.questions.strangers))
@@ -185,12 +181,7 @@ def _answers(
         ).fit(split)
         for name in names
     }  # fmt: skip
-    place = folder / "answers"
-    answers = ask_sessions(teacher, split, config, agents, place, display=display)
-    if scenes:
-        more = ask_recorded(teacher, split, config, scenes, place / "recorded", display=display)
-        answers |= {role: Answers.joined([answers[role], own]) for role, own in more.items()}
-    return {role: answers[role] for role in ROLES}
+    return ask_sessions(teacher, split, config, agents, folder / "answers", display=display)
 
 
 def _fit(

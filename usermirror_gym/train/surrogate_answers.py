@@ -126,10 +126,10 @@ def ask_sessions(
         for part in plan:
             path = folder / part.file
             if path.is_file():
-                answers = _read(path)
+                answers = read_answers(path)
             else:
                 answers = _play(teacher, split, config, agents, part)
-                _write(path, answers)
+                write_answers(path, answers)
             found[part.role].append(answers)
             advance(len(answers))
     return {role: Answers.joined(parts) for role, parts in found.items()}
@@ -254,12 +254,18 @@ def _answered(questions: Questions, answer: ChoiceBatch, source: str) -> Answers
     return Answers(kept, np.array(answer.probs, np.float64), np.full(len(kept), source))
 
 
-def _write(path: Path, answers: Answers) -> None:
+def write_answers(path: Path, answers: Answers) -> None:
+    """An ``.npz`` file, whole or not at all."""
     with replacing(path) as file:
         np.savez(file, probs=answers.probs, sources=answers.sources, **vars(answers.questions))
 
 
-def _read(path: Path) -> Answers:
+def read_answers(path: Path) -> Answers:
+    """What :func:`write_answers` wrote.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     try:
         with np.load(path, allow_pickle=False) as content:
             columns: dict[str, Any] = dict(content)
