@@ -175,7 +175,7 @@ def _write_arrays(path: Path, arrays: Arrays) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
+    save_file({name: np.array(values, order="C") for name, values in arrays.items()}, path)
 
 
 def _read_arrays(path: Path) -> Arrays:

@@ -195,9 +195,12 @@ def best_slate_scores(
 
     Args:
         utility: ``(N, n_items + 1)`` log v.
-        outside: log v0.
+        outside: log v0.  Sums are in float64: where users nearly always take something, v0 is what
+            tells slates apart.
         hidden: ``(N, n_items + 1)`` items that cannot be shown.
     """
+    utility, outside = utility.double(), outside.double()
+    values = Values(values.items.double(), values.none.double())
     peak = torch.maximum(utility.masked_fill(hidden, -torch.inf).amax(1, keepdim=True), outside)
     v, v0 = (utility - peak).exp(), (outside - peak).exp()
     q0 = values.none[:, None]

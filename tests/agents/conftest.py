@@ -73,12 +73,16 @@ def practised(learner, practise):
     """``practised("PPO", split)`` -> trained for two iterations, once per session."""
     from usermirror_gym.envs import make_world
 
-    @functools.cache
+    made = {}
+
     def make(kind, split):
+        if kind in made:
+            return made[kind]
         world = make_world(split, simulator="popularity", history_size=12)
         agent = learner(kind).fit(split)
         practise(agent, world, 2)
         agent.explore = False
+        made[kind] = agent
         return agent
 
     return make

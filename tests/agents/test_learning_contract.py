@@ -40,6 +40,9 @@ class TestPPO(AgentContract):
 class TestPPOTrained(AgentContract):
     """The same with a policy: what was loaded is not fitted again."""
 
+    def make_agent(self):
+        return PPOAgent(seed=3, source="Pop", shortlist=10)
+
     @pytest.fixture
     def agent(self, split, practised):
         return practised("PPO", split)

@@ -119,7 +119,7 @@ def test_evaluation_users_take_no_part_in_training(algo, tmp_path):
     seen = Planted()
 
     class Watch:
-        def wrap(self, training: World) -> World:
+        def wrap(self, training: World, iteration: int) -> World:
             return replace(training, simulator=seen)
 
         def on_evaluation(self, row):
@@ -135,7 +135,7 @@ def test_evaluation_users_take_no_part_in_training(algo, tmp_path):
 
 def test_what_a_hook_says_joins_the_curve(tmp_path):
     class Hook:
-        def wrap(self, world: World) -> World:
+        def wrap(self, world: World, iteration: int) -> World:
             return world
 
         def on_evaluation(self, row):
