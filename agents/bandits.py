@@ -137,5 +137,3 @@ class ThompsonAgent(_LinearBandit):
         words = hashed_words(observations, self.seed, self.updates)
         return np.stack([np.random.default_rng(int(w)).standard_normal(self.space.d + 2)
                          for w in words])  # fmt: skip
-
-

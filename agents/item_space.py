@@ -1,4 +1,4 @@
-"""What the learning agents know of the data before T0: item factors, popularity, who has had what."""
+"""What learning agents know of the data before T0: item factors, popularity, who had what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import scipy.sparse as sp
 
 from usermirror_gym.agents.ranking import SeenItems, observed_items
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.types import ITEM_ID, PAD, USER_ID, BoolArray, Float32Array, IntArray, Observation
+from usermirror_gym.types import (
+    ITEM_ID,
+    PAD,
+    USER_ID,
+    BoolArray,
+    Float32Array,
+    IntArray,
+    Observation,
+)
 
 _ARRAYS = ("factors", "counts", "seen_indptr", "seen_items")
 

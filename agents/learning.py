@@ -15,7 +15,7 @@ from usermirror_gym.agents.ranking import check_k, not_fitted, top_k
 from usermirror_gym.configs.settings import validated
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import AgentError
-from usermirror_gym.types import Float32Array, IntArray, Observation
+from usermirror_gym.types import IntArray, Observation
 
 if TYPE_CHECKING:
     from usermirror_gym.envs import SlateVectorEnv
@@ -145,13 +145,13 @@ class LearningAgent(ABC):
         """What going on needs besides: moments of the optimizer, experience."""
         return {}
 
-    def take_training(self, arrays: Arrays) -> None:
+    def take_training(self, arrays: Arrays) -> None:  # noqa: B027 nothing unless overridden
         """What :meth:`training_arrays` gave."""
 
-    def write_files(self, folder: Path) -> None:
+    def write_files(self, folder: Path) -> None:  # noqa: B027 nothing unless overridden
         """What is no array, into the folder of a saved agent."""
 
-    def read_files(self, folder: Path) -> None:
+    def read_files(self, folder: Path) -> None:  # noqa: B027 nothing unless overridden
         """What :meth:`write_files` wrote; comes before :meth:`take_arrays`."""
 
     def save(self, folder: str | Path) -> Path:
@@ -181,7 +181,7 @@ class LearningAgent(ABC):
         """Parameters before any feedback, from ``space``."""
 
     @abstractmethod
-    def _scores(self, observations: Observation, k: int) -> Float32Array:
+    def _scores(self, observations: Observation, k: int) -> np.ndarray:
         """``(N, n_items + 1)``, finite; the k best unseen items are shown."""
 
     @abstractmethod

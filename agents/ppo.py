@@ -94,7 +94,7 @@ class PPOAgent(LearningAgent):
         model.set_random_seed(_seed(self.seed, self.iteration))
         venv.seed(seeds[0])
         venv.set_options([{"user_id": int(user)} for user in users])
-        model.learn(steps, log_interval=None)
+        model.learn(steps, log_interval=None)  # type: ignore[arg-type]
         self.iteration += 1
         played = [session["r"] for session in model.ep_info_buffer or []]
         return {"steps": steps, "return": float(np.mean(played)), **_losses(model)}
@@ -125,7 +125,8 @@ class PPOAgent(LearningAgent):
         )  # fmt: skip
         k, size = len(venv.action_space.nvec), own.shortlist
         with torch.no_grad():  # slot k begins with a liking for the source's k-th candidate
-            model.policy.action_net.bias.view(k, size).diagonal().add_(own.trust)
+            head: Any = model.policy.action_net
+            head.bias.view(k, size).diagonal().add_(own.trust)
         return model
 
     def _begin(self) -> None:

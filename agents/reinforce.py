@@ -32,10 +32,11 @@ class ReinforceAgent(TorchAgent):
 
     with ``lambda_K = K (1 - pi)^(K - 1)``, the paper's correction for slates of K, beta the policy
     that showed the list (logged), and ``value`` a baseline: the mean credit of the lists in a
-    state, *none of these* included, by ridge regression on taste and turn anew in each iteration.  Items of one list compete, and an
-    item helps a list exactly if it is worth more than the list (the baseline's doing: credit that
-    is only positive would favour whatever takes the place of something better).  Experience of the
-    last ``memory`` iterations is used, which is where the off-policy part comes in.
+    state, *none of these* included, by ridge regression on taste and turn anew in each iteration.
+    Items of one list compete, and an item helps a list exactly if it is worth more than the list
+    (the baseline's doing: credit that is only positive would favour whatever takes the place of
+    something better).  Experience of the last ``memory`` iterations is used, which is where the
+    off-policy part comes in.
     """
 
     kind = "REINFORCE"
@@ -95,8 +96,8 @@ class ReinforceAgent(TorchAgent):
         if not columns:
             return {}
         fresh = columns["iteration"] == self.iteration
-        own = (columns[name][fresh] for name in ("session", "turn", "reward"))
-        columns["following"][fresh] = _following(*own, self.settings.discount)
+        session, turn, reward = (columns[n][fresh] for n in ("session", "turn", "reward"))
+        columns["following"][fresh] = _following(session, turn, reward, self.settings.discount)
         credit = columns["reward"] + columns["following"]
         advantage = credit - _fitted(self._state(columns), credit)
         spread = max(float(credit.std()), 1e-6)

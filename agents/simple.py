@@ -86,4 +86,3 @@ class PopAgent(_SimpleAgent):
         """See :class:`usermirror_gym.agents.Agent`."""
         seen = self._checked(k).mask(observations)
         return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
-

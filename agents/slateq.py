@@ -177,9 +177,7 @@ class SlateQAgent(TorchAgent):
     def _after_step(self) -> None:
         rate = self.settings.target_rate
         with torch.no_grad():
-            for mine, theirs in zip(
-                self._target.parameters(), self._net.parameters(), strict=True
-            ):
+            for mine, theirs in zip(self._target.parameters(), self._net.parameters(), strict=True):
                 mine.lerp_(theirs, rate)
 
 

@@ -63,7 +63,8 @@ class TorchAgent(LearningAgent):
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
     def _policy_arrays(self) -> Arrays:
-        return {k: v for name, m in self.modules.items() for k, v in module_arrays(m, f"{name}.").items()}
+        parts = (module_arrays(m, f"{name}.") for name, m in self.modules.items())
+        return {k: v for part in parts for k, v in part.items()}
 
     def _take_policy(self, arrays: Arrays) -> None:
         for name, module in self.modules.items():

@@ -212,7 +212,9 @@ def measure(names: list[str], questions: Questions) -> list[dict[str, Any]]:
     return [_row(n, rounds.get(n), failed.get(n), rounds["plain"], questions) for n in names]
 
 
-def _row(name: str, own: Any, failure: str | None, plain: Any, questions: Questions) -> dict[str, Any]:
+def _row(
+    name: str, own: Any, failure: str | None, plain: Any, questions: Questions
+) -> dict[str, Any]:
     what = str(OPTIONS[name].__doc__)
     if own is None:
         return {"option": name, "what": what, "failed": failure}
@@ -253,8 +255,8 @@ def main() -> None:
     Console(width=150).print(show(rows))
     if args.json:
         packages = ("torch", "transformers", "onnxruntime", "openvino")
-        machine = {"processor": platform.processor() or platform.machine(),
-                   "threads": torch.get_num_threads()} | {p: _version(p) for p in packages}  # fmt: skip
+        machine: dict[str, Any] = {p: _version(p) for p in packages}
+        machine |= {"processor": platform.processor(), "threads": torch.get_num_threads()}
         args.json.write_text(json.dumps({"machine": machine, "results": rows}, indent=2) + "\n")
 
 

@@ -79,7 +79,7 @@ def test_slateq_finds_the_best_slate():
         scores = best_slate_scores(utility, outside, values, hidden, 3)
         found = scores.masked_fill(hidden, -torch.inf).topk(3).indices[0].tolist()
 
-        def value(slate):
+        def value(slate, utility=utility, outside=outside, worth=worth, none=none):
             logits = torch.cat([utility[0, list(slate)], outside[None]])
             own = torch.cat([worth[0, list(slate)], none[None]])
             return float(torch.softmax(logits, 0) @ own)
@@ -102,7 +102,8 @@ def test_slateq_tells_items_apart_where_something_is_taken_nearly_always():
     values = Values(torch.ones(1, 4), torch.zeros(1))
     hidden = torch.tensor([[True, False, False, False]])
     scores = best_slate_scores(utility, torch.tensor(0.0), values, hidden, 2)
-    assert scores.masked_fill(hidden, -torch.inf).argsort(descending=True)[0].tolist() == [2, 1, 3, 0]
+    order = scores.masked_fill(hidden, -torch.inf).argsort(descending=True)
+    assert order[0].tolist() == [2, 1, 3, 0]
 
 
 def test_returns_follow_sessions_whose_rows_drop_out(everybody):

@@ -141,9 +141,7 @@ def test_what_a_hook_says_joins_the_curve(tmp_path):
         def on_evaluation(self, row):
             return {"monitor": {"kl": row["iteration"] / 100}}
 
-    train_agent(
-        settings("linucb"), tmp_path, display=QUIET, world=world_of(Planted()), hook=Hook()
-    )
+    train_agent(settings("linucb"), tmp_path, display=QUIET, world=world_of(Planted()), hook=Hook())
     assert [row.get("monitor") for row in curve(tmp_path)][1:3] == [{"kl": 0.03}, {"kl": 0.06}]
 
 

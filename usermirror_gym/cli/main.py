@@ -18,6 +18,7 @@ from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.retrain import retrain
 from usermirror_gym.cli.train import train
 from usermirror_gym.cli.train_agent import train_agent
+from usermirror_gym.cli.train_surrogate import train_surrogate
 from usermirror_gym.cli.transfer import transfer
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command()(export)
 app.command()(retrain)
 app.command()(train)
 app.command()(train_agent)
+app.command()(train_surrogate)
 app.command()(transfer)
 
 Simulator = Annotated[
@@ -51,9 +53,10 @@ Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 @plain_errors
 def benchmark(
     agents: Annotated[
-        str, typer.Option(
-            help="Comma-separated: Random, Pop, Oracle, LinUCB, Thompson, any RecBole model, or the "
-            "folder of a trained agent (usermirror train-agent)."
+        str,
+        typer.Option(
+            help="Comma-separated: Random, Pop, Oracle, LinUCB, Thompson, any RecBole model, or "
+            "the folder of a trained agent (usermirror train-agent)."
         ),
     ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,GRU4Rec",
     users: Annotated[int, typer.Option(help="Episodes per agent, each with another user.")] = 24,

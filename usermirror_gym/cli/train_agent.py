@@ -10,8 +10,6 @@ import typer
 from usermirror_gym.cli.options import Setting, parse_settings
 from usermirror_gym.cli.plain_errors import plain_errors
 
-_SURROGATE = "smollm2-ml100k-surrogate"
-
 
 @plain_errors
 def train_agent(
@@ -26,7 +24,10 @@ def train_agent(
     setting: Setting = None,
     eval_simulator: Annotated[
         str | None,
-        typer.Option(help="Evaluate also in this one before and after: smollm2-ml100k."),
+        typer.Option(
+            help="Evaluate also in this one before and after: a preset, a folder, or 'llm' (the "
+            "default simulator)."
+        ),
     ] = None,
     eval_setting: Annotated[
         list[str] | None,
@@ -56,6 +57,17 @@ def train_agent(
     eval_users: Annotated[int, typer.Option(help="Users of evaluations; not trained with.")] = 200,
     eval_every: Annotated[int, typer.Option(help="Iterations between two evaluations.")] = 5,
     llm_users: Annotated[int, typer.Option(help="Users evaluated in --eval-simulator.")] = 100,
+    monitor: Annotated[
+        bool,
+        typer.Option(
+            help="Of a surrogate: compare it at every evaluation with its teacher on the lists "
+            "that the agent shows now."
+        ),
+    ] = True,
+    redistil: Annotated[
+        bool,
+        typer.Option("--redistil", help="Teach the surrogate those lists when trust ends."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same curve.")] = 0,
     out: Annotated[
         Path | None,
@@ -63,18 +75,23 @@ def train_agent(
     ] = None,
 ) -> None:
     """Train a recommender by reinforcement learning against the simulated user."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from usermirror_gym.progress import Display
+    from usermirror_gym.simulators import DEFAULT_SIMULATOR
     from usermirror_gym.train.rl import train_agent as train
     from usermirror_gym.train.rl_config import rl_config
 
+    judge = DEFAULT_SIMULATOR if eval_simulator == "llm" else eval_simulator
     config = rl_config(
-        algo=algo.strip().lower(), simulator=_simulator(simulator),
-        simulator_options=parse_settings(setting), eval_simulator=eval_simulator,
+        algo=algo.strip().lower(), simulator=simulator or _default(),
+        simulator_options=parse_settings(setting), eval_simulator=judge,
         eval_simulator_options=parse_settings(eval_setting), agent=parse_settings(agent_setting),
         dataset=dataset, data_folder=None if data_folder is None else str(data_folder),
         steps=steps, users=users, horizon=horizon, slate_size=slate_size, patience=patience,
         reward=reward, eval_users=eval_users, eval_every=eval_every, llm_users=llm_users,
-        seed=seed,
+        monitor=monitor, redistil=redistil, seed=seed,
     )  # fmt: skip
     folder = out or Path("runs") / f"{config.algo}-{config.seed}"
     agent = train(config, folder, display=Display())
@@ -82,14 +99,8 @@ def train_agent(
     print(f"usermirror benchmark --agents Random,Pop,{agent}")
 
 
-def _simulator(name: str | None) -> str:
-    """The shipped surrogate by its short name, and what stands in for it where there is none."""
-    from usermirror_gym.errors import UnknownNameError
+def _default() -> str:
+    """The shipped surrogate, and what stands in for it where there is none."""
     from usermirror_gym.simulators import DEFAULT_SIMULATOR, available_simulators
 
-    known = available_simulators()
-    if name == "surrogate" and _SURROGATE not in known:
-        raise UnknownNameError("simulator", _SURROGATE, known)
-    if name in (None, "surrogate"):
-        return _SURROGATE if _SURROGATE in known else DEFAULT_SIMULATOR
-    return str(name)
+    return "surrogate" if "surrogate" in available_simulators() else DEFAULT_SIMULATOR

@@ -155,7 +155,7 @@ def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:
     folder = _head_folder(settings)
     assert folder is not None
     net, facts = read_surrogate(folder)
-    return SurrogateSimulator(net, facts, split, outside=settings.outside_option)
+    return SurrogateSimulator(net, facts, split, outside=settings.outside_option, folder=folder)
 
 
 T = TypeVar("T")

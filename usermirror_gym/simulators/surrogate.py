@@ -142,6 +142,7 @@ class SurrogateSimulator:
         facts: what it was trained for.
         split: the data whose items and users are talked about.
         outside: false forces a choice.
+        folder: where it was read from, and its report lies.
 
     Raises:
         ConfigError: the data have other items than those of training.
@@ -154,9 +155,10 @@ class SurrogateSimulator:
         split: TimeSplit,
         *,
         outside: bool = True,
+        folder: Path | None = None,
     ) -> None:
         facts.catalogue.check(split.dataset)
-        self.facts, self.outside = facts, outside
+        self.facts, self.outside, self.folder = facts, outside, folder
         self._codes = profile_codes(facts.profiles, split.dataset.users)
         self.net = net
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.bootstrap import UserBootstrap
 from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
+from usermirror_gym.simulators import make_simulator
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.recording import RecordingSimulator
 from usermirror_gym.simulators.surrogate import (
@@ -59,9 +61,7 @@ class Trust:
         if not path.is_file():
             return cls()
         own = read_json(path)["report"]["new lists"]["all"]
-        return cls(
-            kl=3.0 * own["kl"]["mean"], agreement=max(own["agreement"]["mean"] - 0.1, 0.0)
-        )
+        return cls(kl=3.0 * own["kl"]["mean"], agreement=max(own["agreement"]["mean"] - 0.1, 0.0))
 
     def broken_by(self, row: Row) -> list[str]:
         """Which bounds the row of a check breaks, in words."""
@@ -69,13 +69,11 @@ class Trust:
         if row["monitor_kl"] > self.kl:
             found.append(f"KL {row['monitor_kl']:.3f} above {self.kl:.3f}")
         if row["monitor_agreement"] < self.agreement:
-            found.append(
-                f"agreement {row['monitor_agreement']:.0%} below {self.agreement:.0%}"
-            )
+            found.append(f"agreement {row['monitor_agreement']:.0%} below {self.agreement:.0%}")
         if abs(row["monitor_gap"]) > self.gap:
             kind = "more" if row["monitor_gap"] > 0 else "less"
             found.append(
-                f"its lists are worth {abs(row['monitor_gap']):.3f} {kind} to it than to its teacher"
+                f"lists are worth {abs(row['monitor_gap']):.3f} {kind} to it than to its teacher"
             )
         return found
 
@@ -93,9 +91,9 @@ class FidelityMonitor:
         folder: where re-distilled surrogates are kept; the run's.
         trust: the bounds.
         sample: lists of a check.
-        renew: teach the surrogate the sampled lists when it is no longer trusted.  The training
-            goes on in the same object; what was returned before and after is not the same user's.
-        replay: the teacher's answers of before that a renewed surrogate shall not forget.
+        renew: teach the surrogate the sampled lists when it is no longer trusted, and remind it
+            of those of earlier checks.  The training goes on in the same object; what was returned
+            before and after is not the same user's.
         seed: of sample and order.
         display: says when trust ends.
 
@@ -112,7 +110,6 @@ class FidelityMonitor:
         trust: Trust | None = None,
         sample: int = 256,
         renew: bool = False,
-        replay: Answers | None = None,
         seed: int = 0,
         display: Display | None = None,
     ) -> None:
@@ -120,7 +117,8 @@ class FidelityMonitor:
             raise ConfigError(f"the monitor's sample is {sample}: use 2 lists or more")
         self.surrogate, self.teacher, self.folder = surrogate, teacher, Path(folder) / "surrogates"
         self.trust = trust or Trust()
-        self.renew, self.replay, self.seed = renew, replay, seed
+        self.renew, self.seed = renew, seed
+        self._before: Answers | None = None
         self._asked = RecordingSimulator(surrogate, sample, seed)
         self._display = display or Display(quiet=True)
 
@@ -132,8 +130,9 @@ class FidelityMonitor:
             if int(place.name) > iteration:  # of a future that did not come about
                 shutil.rmtree(place)
         for place in self._kept():
-            self.surrogate.net, _ = read_surrogate(place)
             self._remember(read_answers(place / _ANSWERS))
+            if (place / SURROGATE_WEIGHTS).is_file():
+                self.surrogate.net, _ = read_surrogate(place)
         return replace(world, simulator=self._asked)
 
     def on_evaluation(self, row: Row) -> Row:
@@ -151,8 +150,12 @@ class FidelityMonitor:
                 f"that are shown now ({'; '.join(broken)})"
             )
         found["monitor_redistilled"] = bool(broken) and self.renew
-        if broken and self.renew:
-            self._renew(fresh, int(row["iteration"]))
+        if self.renew:
+            place = self.folder / f"{row['iteration']:06d}"
+            if broken:
+                self._renew(fresh, place)
+            write_answers(place / _ANSWERS, fresh)  # last: now the check is over
+            self._remember(fresh)
         return found
 
     def _compare(self, fresh: Answers) -> Row:
@@ -168,18 +171,48 @@ class FidelityMonitor:
             "monitor_gap_high": gap.high,
         }
 
-    def _renew(self, fresh: Answers, iteration: int) -> None:
-        redistil(self.surrogate, self.teacher, fresh, replay=self.replay, seed=self.seed)
+    def _renew(self, fresh: Answers, place: Path) -> None:
+        redistil(self.surrogate, self.teacher, fresh, replay=self._before, seed=self.seed)
         # As it is stored, so that a training that goes on has the very same weights.
-        place = self.folder / f"{iteration:06d}"
-        write_answers(place / _ANSWERS, fresh)
         write_surrogate(place, self.surrogate.net, self.surrogate.facts)
         self.surrogate.net, _ = read_surrogate(place)
-        self._remember(fresh)
 
     def _remember(self, fresh: Answers) -> None:
-        self.replay = fresh if self.replay is None else Answers.joined([self.replay, fresh])
+        self._before = fresh if self._before is None else Answers.joined([self._before, fresh])
 
     def _kept(self) -> list[Path]:
-        """Whole ones, oldest first."""
-        return sorted(p.parent for p in self.folder.glob(f"[0-9]*/{SURROGATE_WEIGHTS}"))
+        """Of checks that were ended, oldest first."""
+        return sorted(p.parent for p in self.folder.glob(f"[0-9]*/{_ANSWERS}"))
+
+
+def monitor_of(
+    surrogate: SurrogateSimulator,
+    split: TimeSplit,
+    folder: Path,
+    *,
+    sample: int,
+    renew: bool,
+    seed: int,
+    display: Display,
+) -> FidelityMonitor:
+    """The monitor of a surrogate that was read from its folder: teacher and bounds are in there.
+
+    Raises:
+        ConfigError: the surrogate has no report, so that nobody knows its teacher.
+        UserMirrorError: what making the teacher raises.
+    """
+    home = surrogate.folder
+    if home is None or not (home / FACTS_FILE).is_file():
+        raise ConfigError(
+            f"the surrogate has no {FACTS_FILE} beside it (in {home}), so that its teacher is not "
+            "known: take a folder of train-surrogate, or train without a monitor (--no-monitor)"
+        )
+    recipe = read_json(home / FACTS_FILE)["recipe"]
+    options = dict(recipe["teacher_options"])
+    if not surrogate.outside:
+        options["outside_option"] = False
+    teacher = make_simulator(recipe["teacher"], split, **options)
+    return FidelityMonitor(
+        surrogate, teacher, folder, trust=Trust.of(home), sample=sample, renew=renew, seed=seed,
+        display=display,
+    )  # fmt: skip

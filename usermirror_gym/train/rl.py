@@ -14,7 +14,6 @@ was killed goes on from its last checkpoint and draws the same curve::
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,8 +25,9 @@ from usermirror_gym.agents.rl_store import agent_class, load_agent, save_agent
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.evaluate.rollout import Episodes, plan_episodes
-from usermirror_gym.files import read_json, read_jsonl, write_json, write_jsonl
+from usermirror_gym.files import read_json, write_jsonl
 from usermirror_gym.progress import Display
+from usermirror_gym.simulators import SurrogateSimulator
 from usermirror_gym.train.folder import own_folder
 from usermirror_gym.train.rl_config import RLConfig
 from usermirror_gym.train.rl_curves import Curves
@@ -90,6 +90,7 @@ def train_agent(
     Args:
         world: instead of the one that the settings name.
         eval_world: instead of the one of ``eval_simulator``.
+        hook: instead of the monitor that a surrogate gets.
 
     Raises:
         RunError: the folder holds a run with other settings, or another process trains in it.
@@ -105,6 +106,7 @@ def train_agent(
     with own_folder(config, folder):
         if (folder / "agent").is_dir():
             return folder / "agent"
+        hook = hook or _monitor(config, folder, world, display)
         training = _begin(config, folder, agent, world, eval_world, plan, users, display, hook)
         _run(training)
         training.agent.label = f"{agent.kind}@{folder.resolve().name}"
@@ -145,6 +147,18 @@ def _world(config: RLConfig, simulator: str, options: dict[str, Any]) -> World:
     return make_world(
         config.dataset, data_folder=config.data_folder, simulator=simulator,
         simulator_options=options,
+    )  # fmt: skip
+
+
+def _monitor(config: RLConfig, folder: Path, world: World, display: Display) -> Hook | None:
+    """Somebody who looks at the surrogate, if it is one."""
+    from usermirror_gym.train.monitor import monitor_of
+
+    if not (config.monitor and isinstance(world.simulator, SurrogateSimulator)):
+        return None
+    return monitor_of(
+        world.simulator, world.split, folder, sample=config.monitor_lists, renew=config.redistil,
+        seed=config.seed, display=display,
     )  # fmt: skip
 
 
@@ -211,11 +225,13 @@ def _evaluate(training: _Training, numbers: dict[str, float]) -> None:
     row: Row = {"iteration": agent.iteration, "steps": steps}
     for name in _due(training):
         env, plan = training.tests[name]
-        row |= {f"{name}{key}": value for key, value in evaluate(env, agent, plan).summary().items()}
+        found = evaluate(env, agent, plan).summary()
+        row |= {f"{name}{key}": value for key, value in found.items()}
     row |= {f"training_{name}": value for name, value in numbers.items()}
-    training.curves.write("evaluation", {k: v for k, v in row.items() if k != "steps"}, agent.iteration)
     if training.hook is not None and numbers:
         row |= training.hook.on_evaluation(row)
+    shown = {k: v for k, v in row.items() if k not in ("iteration", "steps")}
+    training.curves.write("evaluation", shown, agent.iteration)
     training.curve.append(row)
     write_jsonl(training.folder / "curve.jsonl", training.curve)
     _checkpoint(training)

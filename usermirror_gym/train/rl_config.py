@@ -50,6 +50,12 @@ class RLConfig(BaseModel):
     """Users of the evaluations in ``eval_simulator``: the first of ``eval_users``."""
     llm_every: AtLeast0 = 0
     """Evaluations between two in ``eval_simulator``; 0: before and after training only."""
+    monitor: bool = True
+    """Of a surrogate: :class:`~usermirror_gym.train.monitor.FidelityMonitor`."""
+    monitor_lists: Annotated[int, Field(ge=2)] = 256
+    """Lists that its teacher is asked about at each evaluation."""
+    redistil: bool = False
+    """Teach the surrogate the lists of the training when it is no longer trusted."""
     eval_seed: AtLeast0 = 0
     """Of the users and the luck of evaluations; trainings with several seeds have it in common."""
     seed: AtLeast0 = 0

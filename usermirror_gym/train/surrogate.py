@@ -22,6 +22,7 @@ import numpy as np
 
 from usermirror_gym.agents import Agent, make_agent
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.envs import make_world
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
@@ -49,6 +50,15 @@ RENEWAL = FitSettings(epochs=30, batch_size=64, learning_rate=2e-3, weight_decay
 _HELD_OUT = 0.2
 
 
+def train_surrogate(config: SurrogateConfig, folder: str | Path, *, display: Display) -> Path:
+    """:func:`distill` with the teacher and the data that the settings name."""
+    world = make_world(
+        config.dataset, data_folder=config.data_folder, simulator=config.teacher,
+        simulator_options=config.teacher_options,
+    )  # fmt: skip
+    return distill(world.simulator, world.split, config, folder, display=display)
+
+
 def distill(
     teacher: UserSimulator,
     split: TimeSplit,
@@ -73,7 +83,8 @@ def distill(
         The folder of the surrogate, for ``make_simulator``.
 
     Raises:
-        RunError: the folder holds a run with other settings, teacher or data, or something else, or another process works in it.
+        RunError: the folder holds a run with other settings, teacher or data, or something
+            else, or another process works in it.
         UserMirrorError: whatever a step raises; what was done stays, and the next run goes on.
     """
     folder = Path(folder)

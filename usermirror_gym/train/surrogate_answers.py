@@ -61,10 +61,12 @@ class Answers:
         width = max(p.questions.slates.shape[1] for p in parts)
         slates = [_widened(p.questions.slates, width) for p in parts]
         probs = [np.column_stack([_widened(p.probs[:, :-1], width), p.probs[:, -1]]) for p in parts]
-        whole = (np.concatenate([getattr(p.questions, name) for p in parts])
-                 for name in ("users", "memory", "session"))  # fmt: skip
-        sources = np.concatenate([p.sources for p in parts])
-        return cls(Questions(*whole, np.concatenate(slates)), np.concatenate(probs), sources)
+        users, memory, session = (
+            np.concatenate([getattr(p.questions, name) for p in parts])
+            for name in ("users", "memory", "session")
+        )
+        questions = Questions(users, memory, session, np.concatenate(slates))
+        return cls(questions, np.concatenate(probs), np.concatenate([p.sources for p in parts]))
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,10 @@ def _recipe(
         ("Teacher", f"{config.teacher}: {student.facts.teacher}"),
         ("Questions", facts["questions"]),
         ("Lists learned from", f"of {', '.join(asked.agents)}, {asked.steps} a session, of lengths "
-         f"{', '.join(map(str, asked.slate_sizes))}; {asked.wander:.0%} from further down a ranking"),
-        ("Network", f"{net.dim} numbers an item in {net.tastes} tastes, {net.lines} lines of memory, "
-         f"{net.hidden} hidden units; "
+         f"{', '.join(map(str, asked.slate_sizes))}; {asked.wander:.0%} from further down a "
+         "ranking"),
+        ("Network", f"{net.dim} numbers an item in {net.tastes} tastes, {net.lines} lines of "
+         f"memory, {net.hidden} hidden units; "
          f"{sum(p.numel() for p in student.net.parameters()):,} weights"),
         ("Item vectors from", "the states of the teacher's LLM" if words else "random numbers"),
         ("Profile features", [feature.column for feature in student.facts.profiles]),
