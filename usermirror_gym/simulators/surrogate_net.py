@@ -181,7 +181,7 @@ class SurrogateNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """u and v, each ``(B, K)``; what stands at padding does not matter."""
         past, option, general = tables
-        offers = embedding(asked.slates, option)  # (B, K, d), zeros at padding
+        offers = embedding(asked.slates, option, PAD)  # (B, K, d), zeros at padding for good
         weights = self._lag_weights(asked.memory)  # (G, B, L)
         taste = self._taste(asked, past, weights)  # (B, d)
         match = _grouped_sum(offers * taste[:, None, :], self.shape.tastes)  # (B, K, G)

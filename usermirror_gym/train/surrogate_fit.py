@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def _epoch(
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int) -> None:
-    fall = (1 + np.cos(np.pi * done / settings.epochs)) / 2
+    fall = (1 + math.cos(math.pi * done / settings.epochs)) / 2
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * fall)
 
