@@ -120,7 +120,7 @@ def test_other_items_are_refused(student):
     "wrong", [scene(1, (), (1, 61)), scene(61, (), (1,)), scene(1, (99,), (1,))]
 )
 def test_scenes_of_other_data_are_refused(student, wrong):
-    with pytest.raises(SceneError, match="1 .. 60"):
+    with pytest.raises(SceneError, match=r"1 \.\. 60"):
         student.choose([wrong])
 
 
