@@ -31,7 +31,7 @@ from rich.table import Table
 from usermirror_gym.agents import Agent, RecBoleAgent, make_agent
 from usermirror_gym.cli.options import parse_settings
 from usermirror_gym.envs import World, make_world
-from usermirror_gym.files import read_json, write_json
+from usermirror_gym.files import read_json, read_jsonl, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, available_simulators
 from usermirror_gym.train.rl import make_env, reward_of, split_users, train_agent
@@ -193,14 +193,29 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "ranking_under_llm": sorted(four, key=lambda n: -llm[n]["mean"]),
         "curves": {f"{a}-{s}": read_curve(args.out / f"{a}-{s}")
                    for a in args.algos for s in range(args.seeds)},
+        "monitor": {a: watched([args.out / f"{a}-{s}" for s in range(args.seeds)])
+                    for a in args.algos},
     }  # fmt: skip
 
 
 def read_curve(folder: Path) -> list[list[float]]:
     """``[user-steps, mean return]`` at each evaluation."""
-    from usermirror_gym.files import read_jsonl
-
     return [[row["steps"], row["return"]] for row in read_jsonl(folder / "curve.jsonl")]
+
+
+def watched(folders: list[Path]) -> dict[str, Any] | None:
+    """What the monitors of an algorithm's trainings said; None where there was none."""
+    rows = [row for folder in folders for row in read_jsonl(folder / "curve.jsonl")
+            if "monitor_kl" in row]  # fmt: skip
+    if not rows:
+        return None
+    return {
+        "checks": len(rows),
+        "trusted": sum(row["monitor_trusted"] for row in rows),
+        "largest_kl": max(row["monitor_kl"] for row in rows),
+        "smallest_agreement": min(row["monitor_agreement"] for row in rows),
+        "largest_gap": max((row["monitor_gap"] for row in rows), key=abs),
+    }
 
 
 def print_table(title: str, rows: dict[str, Any]) -> None:
@@ -282,6 +297,10 @@ def main() -> None:
     plot(result, args.out / "plot.png")
     print_table("in training's world", result["agents"])
     print_table(f"under {result['llm']}", result["under_llm"])
+    for algo, said in result["monitor"].items():
+        print(f"monitor of {algo}: {said}")
+    print("ranking in training's world:", " > ".join(result["ranking"]))
+    print("ranking under the LLM:", " > ".join(result["ranking_under_llm"]))
     print("above Pop and the best RecBole model, intervals apart:", result["beats_pop_and_recbole"])
 
 
