@@ -13,10 +13,10 @@ from usermirror_gym.types import Float32Array, FloatArray, IntArray, Observation
 
 
 class _LinearBandit(LearningAgent):
-    """Ridge regression of *this item was chosen* on what user and item have in common.
+    """Ridge regression of what a shown item earned on what user and item have in common.
 
-    One model for all users and items, learned online from every shown item (1 for the chosen one,
-    0 for the others).  Features of user s and item i: ``taste(s) * factors(i)`` one by one, the
+    One model for all users and items, learned online from every shown item (the reward for the
+    chosen one, 0 for the others).  Features of user s and item i: ``taste(s) * factors(i)`` one by one, the
     item's popularity, and 1; taste is the mean of the factors of the newest items, weighted by
     recency.  Before any feedback the prior believes in the sum of the products, which is item-kNN.
     A batch of N users is one update: precision += X'X, moment += X'y.
@@ -43,11 +43,12 @@ class _LinearBandit(LearningAgent):
         x = self._features(transition.observations, transition.slates)
         x = x.reshape(-1, x.shape[-1])
         k = transition.slates.shape[1]
-        chosen = (transition.choices[:, None] == np.arange(k)).reshape(-1).astype(np.float64)
+        chosen = transition.choices[:, None] == np.arange(k)
+        earned = (chosen * transition.rewards[:, None]).reshape(-1)
         there = transition.slates.reshape(-1) > 0
-        x, chosen = x[there], chosen[there]
+        x, earned = x[there], earned[there]
         self.precision = self.precision + x.T @ x
-        self.moment = self.moment + x.T @ chosen
+        self.moment = self.moment + x.T @ earned
         self._solve()
         self.updates += 1
 

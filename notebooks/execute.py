@@ -2,8 +2,8 @@
 
     python notebooks/execute.py 02_benchmark_recbole 04_build_your_own_simulator
 
-Outputs of cells with the tag ``no-output`` are left out: they show rows of data that may not be passed
-on.  What differs from run to run (times, progress) is left out, too.
+Outputs of cells with the tag ``no-output`` are left out: they show rows of data that may not be
+passed on.  What differs from run to run (times, progress) is left out, too.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 
 from usermirror_gym.agents.base import Agent
 from usermirror_gym.envs import SlateVectorEnv
-from usermirror_gym.evaluate.rollout import Episodes
+from usermirror_gym.evaluate.rollout import Episodes, play_steps
 from usermirror_gym.types import FloatArray, IntArray
 
 _NORMAL = 1.96
@@ -48,18 +48,11 @@ def evaluate(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Returns:
     explored = getattr(agent, "explore", None)
     if explored is not None:
         agent.explore = False  # type: ignore[attr-defined]
-    observations, _ = env.reset(
-        seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
-    )
     returns, clicks, lengths = np.zeros((3, len(episodes)))
-    while env.live.any():
-        live = np.flatnonzero(env.live)
-        slates = np.tile(np.arange(1, env.slate_size + 1), (len(episodes), 1))
-        seen = {name: values[live] for name, values in observations.items()}
-        slates[live] = agent.recommend(seen, env.slate_size)
-        observations, rewards, _, _, info = env.step(slates)
-        returns += rewards
-        clicks[live] += info["choice"][live] < env.slate_size
+    for step in play_steps(env, agent, episodes):
+        live = step.live
+        returns[live] += step.rewards[live]
+        clicks[live] += step.info["choice"][live] < env.slate_size
         lengths[live] += 1
     if explored is not None:
         agent.explore = explored  # type: ignore[attr-defined]
