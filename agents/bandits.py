@@ -16,10 +16,10 @@ class _LinearBandit(LearningAgent):
     """Ridge regression of what a shown item earned on what user and item have in common.
 
     One model for all users and items, learned online from every shown item (the reward for the
-    chosen one, 0 for the others).  Features of user s and item i: ``taste(s) * factors(i)`` one by one, the
-    item's popularity, and 1; taste is the mean of the factors of the newest items, weighted by
-    recency.  Before any feedback the prior believes in the sum of the products, which is item-kNN.
-    A batch of N users is one update: precision += X'X, moment += X'y.
+    chosen one, 0 for the others).  Features of user s and item i: ``taste(s) * factors(i)`` one by
+    one, the item's popularity, and 1; taste is the mean of the factors of the newest items,
+    weighted by recency.  Before any feedback the prior believes in the sum of the products, which
+    is item-kNN.  A batch of N users is one update: precision += X'X, moment += X'y.
     """
 
     settings_type = BanditSettings

@@ -121,7 +121,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "env_steps": {name: float(np.median([r[name] for r in rounds])) for name in rounds[0]},
         "training": {a: training(fast, a, args.iterations) for a in args.algos},
         "target": TARGET,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "settings": {k: v for k, v in vars(args).items() if k not in ("json", "peers_python")},
         "machine": {
             "system": platform.system(), "cores": os.cpu_count(),
             "threads": torch.get_num_threads(), "load": os.getloadavg(),
