@@ -14,11 +14,11 @@ SIZE, K = 12, 5
 
 @pytest.fixture
 def make(world_of, scripted):
-    """N users who only want the last four of twelve candidates."""
+    """N users who like an item the more the fewer others took it: the last candidates of Pop."""
     source = PopAgent()
 
     def answer(batch):
-        wanted = np.isin(batch.slates, answer.liked) * 2.0
+        wanted = answer.rarity[batch.slates] ** 3
         probs = np.column_stack([wanted, np.ones(len(wanted))])
         return probs / probs.sum(axis=1, keepdims=True)
 
@@ -27,8 +27,7 @@ def make(world_of, scripted):
         source.fit(world.split)
         env = SlateVectorEnv(n, world, session="stay", reward="expected_click",
                              max_episode_steps=4, **options)  # fmt: skip
-        candidates = source.recommend(env.core.observe(), SIZE)[0]
-        answer.liked = candidates[-4:]
+        answer.rarity = 1.5 * (1 - world.split.popularity / world.split.popularity.max())
         return VectorShortlistWrapper(env, source, SIZE, features_only=True)
 
     return make
@@ -64,7 +63,7 @@ def test_a_loop_in_the_manner_of_cleanrl_learns(make):
         loss.backward()
         optimizer.step()
         means.append(float(gain[live].mean()))
-    assert np.mean(means[-20:]) > np.mean(means[:20]) + 0.1
+    assert np.mean(means[-20:]) > np.mean(means[:20]) + 0.03
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -225,3 +228,37 @@ def test_somebody_must_be_left_for_training(tmp_path):
             settings("linucb", eval_users=100), tmp_path / "run", display=QUIET,
             world=world_of(Planted()),
         )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["reinforce", "ppo"])
+def test_sigkill_at_any_time_changes_no_curve(algo, tmp_path):
+    """A process of its own, killed again and again until it gets through."""
+    if algo == "ppo":
+        pytest.importorskip("stable_baselines3")
+    agent = "batch_size=50" if algo == "reinforce" else "source=Pop"
+    command = [
+        sys.executable, "-m", "usermirror_gym.cli", "train-agent", "--algo", algo, "--simulator",
+        "surrogate", "--no-monitor", "--steps", "1200", "--users", "20", "--horizon", "6",
+        "--eval-users", "10", "--eval-every", "1", "--agent-set", agent, "--out",
+    ]  # fmt: skip
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    killed, delays = 0, iter((0.3, 0.7, 1.3, 0.1, 0.5, 2.0))
+    rows = tmp_path / "run" / "curve.jsonl"
+    while not (tmp_path / "run" / "agent").is_dir():
+        before = rows.stat().st_size if rows.exists() else 0
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "run")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        delay = next(delays, None)
+        while delay is not None and process.poll() is None:
+            if rows.exists() and rows.stat().st_size > before:  # it has got somewhere
+                time.sleep(delay)
+                process.kill()
+                killed += 1
+                break
+            time.sleep(0.02)
+        process.wait()
+        assert delay is not None or process.returncode == 0
+    assert killed >= 2
+    assert rows.read_text() == (tmp_path / "whole" / "curve.jsonl").read_text()
