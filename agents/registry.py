@@ -48,7 +48,8 @@ def make_agent(
 
     Raises:
         UnknownNameError: no such agent; suggests the nearest one.
-        ConfigError: the oracle without a simulator, or an option that the agent does not have.
+        ConfigError: the oracle without a simulator, an option that the agent does not have, or
+            an agent that is trained in the environment and goes by its folder.
         AgentError: a RecBole model that is known not to run; says why.
         CheckpointError: a folder that holds no agent which can be read.
     """
@@ -66,11 +67,23 @@ def make_agent(
         return agent_class(name)(seed=seed, **config)
     from usermirror_gym.agents.recbole_names import unusable_reason
 
+    _refuse_untrained(spec.strip())
     if name is None and unusable_reason(spec.strip()) is None:
         raise UnknownNameError("agent", spec, names.values())
     from usermirror_gym.agents.recbole_agent import RecBoleAgent
 
     return RecBoleAgent(name or spec.strip(), config=config, seed=seed, progress=progress)
+
+
+def _refuse_untrained(name: str) -> None:
+    from usermirror_gym.agents.rl_store import KINDS
+
+    for kind in KINDS:
+        if kind.casefold() == name.casefold():
+            raise ConfigError(
+                f"agent {kind} has to be trained in the environment first: usermirror train-agent "
+                f"--algo {kind.lower()}; then name the folder of that run"
+            )
 
 
 def _is_folder(spec: str) -> bool:

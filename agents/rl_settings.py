@@ -82,7 +82,7 @@ class PPOSettings(_Settings):
     shortlist: Positive = 50
     """Candidates."""
     learning_rate: Above0 = 3e-4
-    batch_size: Positive = 512
+    batch_size: Positive = 500
     epochs: Positive = 10
     discount: Discount = 0.5
     entropy: AtLeast0 = 0.0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from usermirror_gym.agents import make_agent
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.recbole_agent import RecBoleAgent
 from usermirror_gym.agents.reinforce import _following, _SessionNumbers
@@ -204,3 +205,9 @@ def test_names_and_files_that_are_wrong(learner, split, tmp_path):
     (tmp_path / "other" / "letter.txt").write_text("keep me")
     with pytest.raises(AgentError, match="not a saved agent"):
         learner("LinUCB").fit(split).save(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["SlateQ", "reinforce", "PPO"])
+def test_who_has_to_be_trained_first_says_so(name):
+    with pytest.raises(ConfigError, match=rf"train-agent --algo {name.lower()}"):
+        make_agent(name)
