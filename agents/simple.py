@@ -7,7 +7,14 @@ from typing import Self
 import numpy as np
 
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, top_k
+from usermirror_gym.agents.ranking import (
+    SeenItems,
+    check_k,
+    hashed_uniforms,
+    hashed_words,
+    not_fitted,
+    top_k,
+)
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.types import IntArray, Observation
 
@@ -52,12 +59,8 @@ class RandomAgent(_SimpleAgent):
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`usermirror_gym.agents.Agent`."""
         seen = self._checked(k)
-        rows = np.zeros(len(observations["user_id"]), np.uint64) + np.uint64(self.seed % 2**64)
-        for key in ("user_id", "turns", "history_length"):
-            rows = _mix(rows ^ np.asarray(observations[key]).reshape(-1).astype(np.uint64))
-        items = _mix(np.arange(seen.n_items + 1, dtype=np.uint64))
-        # The upper 53 bits become an exact float64 in [0, 1).
-        scores = (_mix(rows[:, None] ^ items) >> np.uint64(11)).astype(np.float64) / 2.0**53
+        words = hashed_words(observations, self.seed)
+        scores = hashed_uniforms(words, seen.n_items)
         return top_k(scores, seen.mask(observations), k)
 
 
@@ -72,15 +75,14 @@ class PopAgent(_SimpleAgent):
         self._scores = data.popularity.astype(np.float64)
         return self
 
+    @classmethod
+    def of(cls, popularity: IntArray, seen: SeenItems) -> Self:
+        """Fitted already: interactions by item id, and who had what."""
+        agent = cls()
+        agent._seen, agent._scores = seen, popularity.astype(np.float64)
+        return agent
+
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`usermirror_gym.agents.Agent`."""
         seen = self._checked(k).mask(observations)
         return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64 finaliser (Steele, Lea & Flood, OOPSLA 2014): a bijection of 64-bit words."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

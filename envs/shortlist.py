@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from gymnasium import spaces
@@ -24,12 +24,23 @@ class Shortlist:
     the most popular item; ``candidate_shown``, 1 if it was in the last list.  ``features_only``
     replaces the ids, which a network without embeddings cannot use, by ``session_progress``
     (turns / (turns + 10)), ``history_fill`` (history length / H) and ``last_choice`` one-hot.
+
+    Args:
+        popularity: ``(n_items + 1,)`` interactions before T0.
+        history_size: H.
     """
 
     def __init__(
-        self, world: World, source: Agent, size: int, slate_size: int, *, features_only: bool
+        self,
+        source: Agent,
+        size: int,
+        slate_size: int,
+        *,
+        popularity: IntArray,
+        history_size: int,
+        features_only: bool,
     ) -> None:
-        n_items = world.split.dataset.n_items
+        n_items = len(popularity) - 1
         if not slate_size <= size <= n_items:
             raise ConfigError(
                 f"a shortlist needs at least the slate size ({slate_size}) and at most the "
@@ -40,9 +51,19 @@ class Shortlist:
         self.features_only = features_only
         self.n_items = n_items
         self.slate_size = slate_size
-        self.history_size = world.history_size
-        log_counts = np.log1p(world.split.popularity)
+        self.history_size = history_size
+        log_counts = np.log1p(popularity)
         self.popularity = (log_counts / max(log_counts.max(), 1.0)).astype(np.float32)
+
+    @classmethod
+    def of(
+        cls, world: World, source: Agent, size: int, slate_size: int, *, features_only: bool
+    ) -> Self:
+        """The shortlist in an environment of this world."""
+        return cls(
+            source, size, slate_size, popularity=world.split.popularity,
+            history_size=world.history_size, features_only=features_only,
+        )  # fmt: skip
 
     def action_space(self) -> spaces.MultiDiscrete:
         """A slate as positions in the shortlist, from 0."""

@@ -175,7 +175,7 @@ def _shortlist(env: Any, source: Agent, size: int, features_only: bool) -> Short
     base = env.unwrapped
     if not hasattr(base, "world") or not hasattr(base, "slate_size"):
         raise ConfigError(f"a shortlist needs a UserMirror/Slate environment, got {base!r}")
-    return Shortlist(base.world, source, size, base.slate_size, features_only=features_only)
+    return Shortlist.of(base.world, source, size, base.slate_size, features_only=features_only)
 
 
 def _chosen(

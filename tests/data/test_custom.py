@@ -456,3 +456,8 @@ def test_values_of_every_type_become_texts(make: Make) -> None:
     data = load_dataset(make([{**CLICKS[0], "what": 0}], goods, items={"file": "goods.jsonl"}))
     assert data.items["category"].tolist() == ["a, b", "3", "2.5", "yes", None, None]
     assert kinds(data)["category that is no text, left empty"] == 1
+
+
+def test_the_file_may_be_a_path(make: Make) -> None:
+    path = make()
+    assert load_dataset(Path(path)).titles == load_dataset(path).titles

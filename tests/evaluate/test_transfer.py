@@ -292,6 +292,14 @@ def test_learners_by_name() -> None:
         make_learner("climbr", SHORT)
 
 
+@pytest.mark.parametrize("name", ["slateq", "REINFORCE", "Thompson"])
+def test_learning_agents_are_learners(split: TimeSplit, name: str) -> None:
+    learner = make_learner(name, SHORT, users=6, updates=2, evaluations=2)
+    world = make_world(split, simulator=Likes(1))
+    names = [(c.step, c.agent.name.casefold()) for c in learner.checkpoints(world, 0)]
+    assert names == [(step, name.casefold()) for step in (0, 6, 12)]
+
+
 def test_the_plot_marks_what_was_found_and_stands_alone(tmp_path: Path) -> None:
     found = analyse(curve(UP, HACKED), n_resamples=100)
     plot = curve_plot("mine", found)

@@ -23,6 +23,12 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 
+SURROGATE: dict[str, Any] = {
+    "questions.total": 400, "questions.agents": ["Random", "Pop"], "questions.strangers": [],
+    "questions.min_history": 1, "questions.slate_sizes": [3], "fit.epochs": 2,
+}  # fmt: skip
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny real log, a popularity user where a trained simulator would be, simple models."""
@@ -139,3 +145,16 @@ def test_a_simulator_is_trained_on_the_truths_log_and_judged(
         "interactions.parquet", "items.parquet", "users.parquet", "impressions.parquet",
         "truth-log.yaml", "tables",
     }  # fmt: skip
+
+
+def test_agents_are_trained_in_a_surrogate_of_the_simulator(tiny: None, tmp_path: Path) -> None:
+    """Three worlds: the surrogate that is trained in, the simulator, the truth."""
+    config = TransferConfig(**TINY | {
+        "tier": "surrogate", "surrogate_settings": SURROGATE, "learners": ("slateq", "Thompson"),
+    })  # fmt: skip
+    results = run_transfer(config, tmp_path)
+    assert "surrogate(popularity" in results["about"]["trained_on"]
+    for name in config.learners:
+        assert set(results["curves"][name]["worlds"]) == {"tier", "simulator", "truth"}
+    assert (tmp_path / "surrogate" / "checkpoint" / "distillation.json").is_file()
+    assert (tmp_path / "curve-slateq.svg").is_file()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+ALIASES = {"surrogate": "smollm2-ml100k-surrogate"}
+"""Short names: the surrogate of the default simulator."""
 
 
 def shipped_checkpoints() -> list[str]:
@@ -17,5 +19,7 @@ def shipped_checkpoints() -> list[str]:
 
 
 def shipped_folder(name: str) -> Path | None:
-    """The folder of a simulator that ships with the package; ``None`` if none is called so."""
+    """The folder of a simulator that ships with the package, by its name or alias; ``None`` if none
+    is called so."""
+    name = ALIASES.get(name, name)
     return _HERE / name if name in shipped_checkpoints() else None

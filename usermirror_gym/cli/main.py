@@ -17,6 +17,8 @@ from usermirror_gym.cli.options import Engine, Setting, parse_names, simulator_s
 from usermirror_gym.cli.plain_errors import plain_errors
 from usermirror_gym.cli.retrain import retrain
 from usermirror_gym.cli.train import train
+from usermirror_gym.cli.train_agent import train_agent
+from usermirror_gym.cli.train_surrogate import train_surrogate
 from usermirror_gym.cli.transfer import transfer
 
 app = typer.Typer(
@@ -28,6 +30,8 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(retrain)
 app.command()(train)
+app.command()(train_agent)
+app.command()(train_surrogate)
 app.command()(transfer)
 
 Simulator = Annotated[
@@ -49,7 +53,11 @@ Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 @plain_errors
 def benchmark(
     agents: Annotated[
-        str, typer.Option(help="Comma-separated: Random, Pop, Oracle or any RecBole model.")
+        str,
+        typer.Option(
+            help="Comma-separated: Random, Pop, Oracle, LinUCB, Thompson, any RecBole model, or "
+            "the folder of a trained agent (usermirror train-agent)."
+        ),
     ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,GRU4Rec",
     users: Annotated[int, typer.Option(help="Episodes per agent, each with another user.")] = 24,
     steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 8,

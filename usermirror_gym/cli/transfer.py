@@ -24,8 +24,8 @@ def transfer(
     learners: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: climber, climber-items, climber-new, or agents that learn from "
-            "sessions."
+            help="Comma-separated: climber, climber-items, climber-new, linucb, thompson, slateq, "
+            "reinforce, ppo."
         ),
     ] = "climber,climber-new",
     models: Annotated[
@@ -33,7 +33,10 @@ def transfer(
     ] = "ItemKNN,EASE,BPR,LightGCN",
     tier: Annotated[
         str | None,
-        typer.Option(help="User that learners train on, if not the simulator: name or folder."),
+        typer.Option(
+            help="User that learners train on, if not the simulator: 'surrogate' (distilled from "
+            "it here), a name or a folder."
+        ),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="How the simulator is trained on the truth's log.")
@@ -46,6 +49,13 @@ def transfer(
     log_setting: Annotated[
         list[str] | None,
         typer.Option("--log", help="How the log is made: --log lists=100 (repeatable)."),
+    ] = None,
+    surrogate_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--surrogate",
+            help="How it is distilled: --surrogate questions.total=50000 (repeatable).",
+        ),
     ] = None,
     trainings: Annotated[int, typer.Option(help="Of every learner, with different seeds.")] = 3,
     updates: Annotated[int, typer.Option(help="Rounds of sessions of a training.")] = 60,
@@ -73,7 +83,8 @@ def transfer(
     config = TransferConfig(
         dataset=dataset, data_folder=None if data_folder is None else str(data_folder),
         truth=parse_settings(truth_setting), log=parse_settings(log_setting), recipe=recipe,
-        recipe_settings=parse_settings(setting), tier=tier, models=parse_names(models),
+        recipe_settings=parse_settings(setting), tier=tier,
+        surrogate_settings=parse_settings(surrogate_setting), models=parse_names(models),
         learners=parse_names(learners), updates=updates, evaluations=evaluations,
         trainings=trainings, users=users, steps=steps, slate_size=slate_size, patience=patience,
         reward=reward, seed=seed,

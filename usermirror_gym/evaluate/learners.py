@@ -51,10 +51,10 @@ class Practice:
     """The training of an agent that practises.
 
     Attributes:
-        name: of the agent, for ``make_agent``.
+        name: of the agent: one of :data:`~usermirror_gym.agents.rl_store.KINDS`, in any case.
         settings: of the sessions that it learns from.
         users, updates, evaluations: see :class:`~usermirror_gym.evaluate.climbers.Climber`.
-        make: an unfitted agent from a seed; by default ``make_agent``.
+        make: an unfitted agent from a seed; by default the one of that name.
     """
 
     name: str
@@ -71,8 +71,7 @@ class Practice:
             UnknownNameError: no such agent.
             ConfigError: it does not learn from sessions.
         """
-        make = self.make or (lambda s: make_agent(self.name, seed=s, progress=False))
-        agent = make(seed)
+        agent = _named(self.name, seed) if self.make is None else self.make(seed)
         if not isinstance(agent, Practising):
             raise ConfigError(
                 f"agent {self.name!r} does not learn from sessions: name one that does, or one of "
@@ -115,6 +114,15 @@ def make_learner(
     practice = Practice(name, **options, evaluations=evaluations)  # type: ignore[arg-type]
     practice.new(0)
     return practice
+
+
+def _named(name: str, seed: int) -> Any:
+    """A learning agent that has no policy of its own yet, or any other agent."""
+    from usermirror_gym.agents.rl_store import KINDS, agent_class
+
+    if name.casefold() in {kind.casefold() for kind in KINDS}:
+        return agent_class(name)(seed=seed)
+    return make_agent(name, seed=seed, progress=False)
 
 
 def _at_its_best(agent: Any) -> Agent:

@@ -53,7 +53,7 @@ def curve_plot(name: str, found: Mapping[str, Any], number: int = 0) -> Plot:
         axes.margins(x=0.02)
         axes.grid(lw=0.6)
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0
         )
 
     sentence = parting_sentence(found)
@@ -68,7 +68,7 @@ def curve_plot(name: str, found: Mapping[str, Any], number: int = 0) -> Plot:
     return Plot(
         f"{name}: return over training", bands + sentence,
         f"Return per session over training of {name}: {ends}. {sentence}",
-        draw_svg(draw, 3.6, f"transfer-{number}"),
+        draw_svg(draw, 3.8, f"transfer-{number}"),
     )  # fmt: skip
 
 

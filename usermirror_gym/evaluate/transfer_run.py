@@ -6,6 +6,7 @@ Every file is written whole, so that a run that was killed goes on where it was:
     truth/truth.npz              the known truth, which nothing below it may read but to judge
     log/                         what its users did: all that simulator and policies learn from
     simulator/                   a training run (see usermirror_gym.train.folder)
+    surrogate/                   a distillation of it, if learners train on one
     agents/<name>/               recommenders fitted on the log
     ranking.json  probes.json    finished stages
     curves/<learner>-<seed>.npz  one training, judged in every world
@@ -48,6 +49,7 @@ from usermirror_gym.simulators.known_truth import (
 )
 
 SIMULATOR, TIER = "simulator", "tier"
+_SURROGATE = "surrogate"
 T = TypeVar("T")
 
 
@@ -67,7 +69,10 @@ class TransferConfig:
     recipe_settings: dict[str, Any] = field(default_factory=dict)
     """Overrides of it, by dotted name."""
     tier: str | None = None
-    """Name or folder of the user that learners train on, if it is not the simulator itself."""
+    """Name or folder of the user that learners train on, if it is not the simulator itself;
+    ``surrogate``: one that is distilled from the simulator."""
+    surrogate_settings: dict[str, Any] = field(default_factory=dict)
+    """Overrides of how that is distilled (``configs/surrogates/smollm2-ml100k.yaml``)."""
     models: tuple[str, ...] = GOOD
     """RecBole models among the ranked policies; probes are built around the best in the truth."""
     learners: tuple[str, ...] = ("climber", "climber-new")
@@ -210,10 +215,24 @@ class _Run:
         """By name; the same users, with the same histories, in each."""
         worlds = {SIMULATOR: make_world(self.split, simulator=str(self.checkpoint))}
         if self.config.tier is not None:
-            user = make_simulator(self.config.tier, self.split)
+            user = make_simulator(self._tier(worlds[SIMULATOR]), self.split)
             worlds = {TIER: make_world(self.split, simulator=user)} | worlds
         user = self.truth.knowing(self.split)
         return worlds | {TRUTH: make_world(self.split, simulator=user, ratings=self.ratings)}
+
+    def _tier(self, world: World) -> str:
+        if self.config.tier != _SURROGATE:
+            return str(self.config.tier)
+        from usermirror_gym.train.surrogate import distill
+        from usermirror_gym.train.surrogate_config import read_surrogate_config
+
+        settings = {
+            "name": "truth-log", "seed": self.config.seed, "teacher": str(self.checkpoint),
+            "dataset": "truth-log",
+        } | self.config.surrogate_settings  # fmt: skip
+        recipe = read_surrogate_config("smollm2-ml100k", settings)
+        home = self.folder / _SURROGATE
+        return str(distill(world.simulator, self.split, recipe, home, display=self.display))
 
     @property
     def trained_on(self) -> str:

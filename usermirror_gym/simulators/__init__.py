@@ -8,16 +8,19 @@ from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
 from usermirror_gym.simulators.rationale import RationaleSimulator, Thinking
+from usermirror_gym.simulators.recording import RecordingSimulator, SceneReservoir
 from usermirror_gym.simulators.registry import (
     DEFAULT_SIMULATOR,
     available_simulators,
     make_simulator,
 )
+from usermirror_gym.simulators.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
 __all__ = [
     "DEFAULT_SIMULATOR", "AffinityHead", "AffinitySimulator", "AffinityWeights", "BiasRatings",
     "ChoiceBatch", "ChoiceWeights", "LettersSimulator", "LikelihoodSimulator", "LikelihoodWeights",
     "OptionsSimulator", "PopularityChooser", "RatingModel", "RationaleSimulator",
-    "Thinking", "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
+    "RecordingSimulator", "SceneReservoir", "SurrogateSimulator", "Thinking", "UniformChooser",
+    "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

@@ -12,6 +12,9 @@
     options readout: ``weight`` (hidden,) and ``bias`` (1,), float32.
 ``affinity.safetensors``
     affinity readout: see :mod:`usermirror_gym.simulators.affinity_head`.
+``surrogate.safetensors``
+    surrogate: see :mod:`usermirror_gym.simulators.surrogate`.  ``checkpoint`` is then the name of
+    its teacher, which is not needed to ask it.
 """
 
 from __future__ import annotations
@@ -31,12 +34,14 @@ from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
 from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS
 from usermirror_gym.simulators.settings import checked_settings
+from usermirror_gym.simulators.surrogate import SURROGATE_WEIGHTS
 
 SIMULATOR_FILE = "simulator.yaml"
 FORMAT = 1
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _IMPLIED = ("adapter", "head")
 """Settings that are paths, and follow from what the folder holds."""
+_HEADS = (HEAD_WEIGHTS, AFFINITY_WEIGHTS, SURROGATE_WEIGHTS)
 
 
 def write_simulator(folder: str | Path, settings: Mapping[str, Any]) -> Path:
@@ -105,7 +110,9 @@ def fetch_simulator(name: str) -> Path:
     folder = find_simulator(name)
     if folder is None:
         return resolve_checkpoint(name)
-    resolve_checkpoint(read_simulator(folder)["checkpoint"])
+    settings = read_simulator(folder)
+    if settings.get("readout") != "surrogate":  # which needs no LLM
+        resolve_checkpoint(settings["checkpoint"])
     return folder
 
 
@@ -145,7 +152,7 @@ def _read(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} sets {name!r}, which follows from the folder's files")
     if (folder / ADAPTER_CONFIG).is_file():
         content["adapter"] = str(folder)
-    if any((folder / name).is_file() for name in (HEAD_WEIGHTS, AFFINITY_WEIGHTS)):
+    if any((folder / name).is_file() for name in _HEADS):
         content["head"] = str(folder)
     if "checkpoint" not in content:
         if not (folder / "config.json").is_file():

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from usermirror_gym.checkpoints import shipped_checkpoints
+from usermirror_gym.checkpoints import ALIASES, shipped_checkpoints
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines import SERVER_PREFIX, load_engine
@@ -27,6 +27,11 @@ from usermirror_gym.simulators.likelihood import LikelihoodSimulator
 from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
 from usermirror_gym.simulators.rationale import RationaleSimulator, Thinking
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
+from usermirror_gym.simulators.surrogate import (
+    SURROGATE_WEIGHTS,
+    SurrogateSimulator,
+    read_surrogate,
+)
 from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
 DEFAULT_SIMULATOR = "smollm2-ml100k"
@@ -36,7 +41,9 @@ CLASSIC = ("popularity", "uniform")
 def available_simulators() -> list[str]:
     """Names that :func:`make_simulator` knows: classic choosers, presets, and the trained ones that
     ship with the package.  Any checkpoint's name or folder works too."""
-    return sorted({*CLASSIC, *preset_names("simulators"), *shipped_checkpoints()})
+    shipped = shipped_checkpoints()
+    short = (alias for alias, name in ALIASES.items() if name in shipped)
+    return sorted({*CLASSIC, *preset_names("simulators"), *shipped, *short})
 
 
 def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator:
@@ -76,6 +83,8 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
         ConfigError: settings that do not go together, or not with these data.
     """
     _check_domain(settings, split)
+    if settings.readout == "surrogate":
+        return _surrogate(settings, split)
     builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
     folder = _head_folder(settings)
     engine = _engine(settings)
@@ -123,7 +132,7 @@ def _check_domain(settings: LLMSettings, split: TimeSplit) -> None:
 
 def _head_folder(settings: LLMSettings) -> Path | None:
     """Where the head of the readout is; ``None`` if the readout has none."""
-    files = {"options": HEAD_WEIGHTS, "affinity": AFFINITY_WEIGHTS}
+    files = {"options": HEAD_WEIGHTS, "affinity": AFFINITY_WEIGHTS, "surrogate": SURROGATE_WEIGHTS}
     if settings.readout not in files:
         return None
     if settings.head is None:
@@ -133,6 +142,20 @@ def _head_folder(settings: LLMSettings) -> Path | None:
             f"{settings.readout!r}, or use 'likelihood' or 'letters'"
         )
     return Path(settings.head).expanduser()
+
+
+def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:
+    known = {"checkpoint", "readout", "head", "domain", "outside_option"}
+    if others := sorted(settings.model_fields_set - known):
+        raise ConfigError(
+            f"a surrogate has no option {', '.join(others)}: it imitates {settings.checkpoint!r} "
+            "as it was. It has outside_option and domain; for the others distil that simulator "
+            "anew (usermirror train-surrogate)"
+        )
+    folder = _head_folder(settings)
+    assert folder is not None
+    net, facts = read_surrogate(folder)
+    return SurrogateSimulator(net, facts, split, outside=settings.outside_option, folder=folder)
 
 
 T = TypeVar("T")

@@ -27,8 +27,10 @@ class LLMSettings(BaseModel):
     adapter: str | None = None
     """Folder of a LoRA adapter to these weights; a simulator's folder implies its own."""
     head: str | None = None
-    """options, affinity: folder of the head; a simulator's folder implies its own."""
-    readout: Literal["letters", "likelihood", "options", "affinity"] = "letters"
+    """options, affinity, surrogate: folder of the head; a simulator's folder implies its own."""
+    readout: Literal["letters", "likelihood", "options", "affinity", "surrogate"] = "letters"
+    """surrogate: a small network that imitates the simulator named by ``checkpoint``; it takes no
+    other settings than ``outside_option`` and ``domain``."""
     form: PromptForm = PromptConfig.form
     history_lines: int = PromptConfig.history_lines
     drop_lines: int = PromptConfig.drop_lines

@@ -45,7 +45,7 @@ def write_card(
         manifest: of the build that was trained on.
     """
     view = _view(config, stages, scores, manifest)
-    text = _environment().get_template("card.md").render(view, manifest=manifest_sha256)
+    text = card_environment().get_template("card.md").render(view, manifest=manifest_sha256)
     # Names may hold lone surrogates, which no file can.
     write_text(folder / "README.md", text.encode("utf-8", "replace").decode("utf-8"))
     write_json(
@@ -243,7 +243,8 @@ def _licence_note(config: TrainConfig, terms: str) -> str:
     )
 
 
-def _environment() -> Environment:
+def card_environment() -> Environment:
+    """Templates of cards, which show foreign text as text."""
     environment = Environment(
         loader=PackageLoader("usermirror_gym.train"),
         autoescape=False,
@@ -253,5 +254,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": cell, "markdown_table": markdown_table}
+    environment.filters |= {
+        "cell": cell,
+        "markdown_table": markdown_table,
+        "percent": lambda share: f"{share:.1%}",
+    }
     return environment

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
@@ -30,7 +31,7 @@ TRAINED_FILE = "trained.safetensors"
 
 
 @contextmanager
-def own_folder(config: TrainConfig, folder: Path) -> Iterator[None]:
+def own_folder(config: BaseModel, folder: Path) -> Iterator[None]:
     """Inside the block the folder is this run's, and nobody else works in it.
 
     Raises:

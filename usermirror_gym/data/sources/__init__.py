@@ -63,7 +63,7 @@ def get_source(name: str) -> Source:
 
 
 def load_dataset(
-    name: str = "ml-100k", folder: str | Path | None = None, **options: Any
+    name: str | Path = "ml-100k", folder: str | Path | None = None, **options: Any
 ) -> RecDataset:
     """Load a data set by name.
 
@@ -78,7 +78,7 @@ def load_dataset(
         UnknownNameError: no such source.
         DataError: files are missing or malformed; says which and what was expected.
     """
-    source = get_source(name)
+    source = get_source(str(name))
     return source.load(find_folder(source, folder), **options)
 
 

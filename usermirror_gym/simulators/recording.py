@@ -1,0 +1,90 @@
+"""What a simulator is asked: a fair sample of its scenes while an agent trains or plays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
+from usermirror_gym.types import FloatArray
+
+
+class SceneReservoir:
+    """Keeps ``capacity`` of all scenes that it is shown, each with equal probability.
+
+    Every scene draws a number, and those with the smallest are kept: a reservoir (Vitter, Random
+    sampling with a reservoir, ACM TOMS 11(1), 1985) whose sample depends on the seed and on the
+    order of the scenes alone, not on how they were cut into batches.
+
+    Args:
+        capacity: how many are kept, at least 1.
+        seed: of the numbers.
+    """
+
+    def __init__(self, capacity: int, seed: int = 0) -> None:
+        if capacity < 1:
+            raise ConfigError(f"capacity must be at least 1, got {capacity}")
+        self.capacity, self.seed = capacity, seed
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def clear(self) -> None:
+        """Forget all scenes; the next ones are sampled as the first ones were."""
+        self._rng = np.random.default_rng(self.seed)
+        self._scenes: list[Scene] = []
+        self._numbers: FloatArray = np.empty(0)
+        self.seen = 0
+
+    def observe(self, scenes: Sequence[Scene]) -> None:
+        """Look at scenes as a simulator is given them; those that are kept are copied."""
+        drawn = self._rng.random(len(scenes))
+        self.seen += len(scenes)
+        full = len(self._scenes) == self.capacity
+        rows = np.flatnonzero(drawn < self._numbers.max()) if full else np.arange(len(scenes))
+        if len(rows) == 0:
+            return
+        numbers = np.concatenate([self._numbers, drawn[rows]])
+        kept = np.sort(np.argsort(numbers, kind="stable")[: self.capacity])
+        old = len(self._scenes)
+        self._scenes = [self._scenes[i] if i < old else scenes[rows[i - old]] for i in kept]
+        self._numbers = numbers[kept]
+
+    def scenes(self) -> list[Scene]:
+        """Those that are kept, oldest first."""
+        return list(self._scenes)
+
+
+class RecordingSimulator:
+    """Another simulator, whose scenes are sampled as it is asked.
+
+    Args:
+        inner: answers.
+        capacity: scenes that are kept, see :class:`SceneReservoir`.
+        seed: of the sample.
+    """
+
+    def __init__(self, inner: UserSimulator, capacity: int, seed: int = 0) -> None:
+        self.inner = inner
+        self._reservoir = SceneReservoir(capacity, seed)
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        answer = self.inner.choose(scenes)
+        self._reservoir.observe(scenes)
+        return answer
+
+    def scenes(self) -> list[Scene]:
+        """The sample, oldest first."""
+        return self._reservoir.scenes()
+
+    def clear(self) -> None:
+        """Begin a new sample."""
+        self._reservoir.clear()
