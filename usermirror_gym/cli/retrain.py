@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from usermirror_gym.cli.options import Setting, parse_names, parse_settings
+from usermirror_gym.cli.options import (
+    Engine,
+    Setting,
+    parse_names,
+    parse_settings,
+    simulator_settings,
+)
 from usermirror_gym.cli.plain_errors import plain_errors
 
 
@@ -29,6 +35,7 @@ def retrain(
         str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
     ] = "smollm2-ml100k",
     setting: Setting = None,
+    engine: Engine = "auto",
     dataset: Annotated[str, typer.Option(help="Data set: a name, or a YAML file.")] = "ml-100k",
     data_folder: Annotated[
         Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
@@ -54,7 +61,7 @@ def retrain(
     config = RetrainConfig(
         models=parse_names(models), seeds=seeds,
         amount=amount, lists=lists, slate_size=slate_size, lister=lister, simulator=simulator,
-        simulator_options=parse_settings(setting), dataset=dataset,
+        simulator_options=simulator_settings(setting, engine), dataset=dataset,
         data_folder=None if data_folder is None else str(data_folder), cut=cut, until=until,
         model_options=parse_settings(model_setting),
     )  # fmt: skip
