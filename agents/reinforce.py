@@ -90,7 +90,7 @@ class ReinforceAgent(TorchAgent):
             "advantage": np.zeros(len(transition.slates), np.float32),
         }
 
-    def _learn(self) -> dict[str, float]:
+    def _descended(self) -> dict[str, float]:
         self._experience = self._forget(self._experience)
         columns = self._experience.arrays()
         if not columns:
@@ -104,7 +104,7 @@ class ReinforceAgent(TorchAgent):
         columns["advantage"] = (advantage / spread).astype(np.float32)
         self._sessions = _SessionNumbers()
         explained = 1.0 - float(advantage.var()) / spread**2
-        return super()._learn() | {"baseline_explains": explained}
+        return super()._descended() | {"baseline_explains": explained}
 
     def _forget(self, experience: Experience) -> Experience:
         if not len(experience):

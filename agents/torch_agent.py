@@ -13,6 +13,8 @@ from usermirror_gym.agents.experience import Experience
 from usermirror_gym.agents.learning import Arrays, LearningAgent
 from usermirror_gym.agents.rl_settings import TorchSettings
 from usermirror_gym.agents.two_tower import ITEM_TABLES
+from usermirror_gym.threads import one_thread
+from usermirror_gym.types import IntArray, Observation
 
 _MOMENTS, _EXPERIENCE = "optimizer.", "experience."
 
@@ -35,10 +37,21 @@ class TorchAgent(LearningAgent):
         )
         self._experience = Experience()
 
+    def recommend(self, observations: Observation, k: int) -> IntArray:
+        """See :class:`usermirror_gym.agents.Agent`; also a function of ``explore``."""
+        with one_thread():
+            return super().recommend(observations, k)
+
     def _observe(self, transition: Transition) -> None:
-        self._experience.add(self._record(transition))
+        with one_thread():
+            self._experience.add(self._record(transition))
 
     def _learn(self) -> dict[str, float]:
+        with one_thread():
+            return self._descended()
+
+    def _descended(self) -> dict[str, float]:
+        """Some epochs over what is remembered; means of the losses."""
         self._experience = self._forget(self._experience)
         if not len(self._experience):
             return {}

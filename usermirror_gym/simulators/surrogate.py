@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from usermirror_gym.simulators.profile_codes import (
     features_to_json,
     profile_codes,
 )
+from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, TOKEN, Float32Array, IntArray
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class SurrogateSimulator:
         import torch
 
         self._check(asked)
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode(), one_thread():
             probs = self.net(self.inputs(asked), outside=self.outside).exp()
         return probs.numpy()
 
@@ -280,19 +280,6 @@ def read_surrogate(folder: str | Path) -> tuple[SurrogateNet, SurrogateFacts]:
     if any(not values.isfinite().all() for values in weights.values()):
         raise CheckpointError(f"{path} holds numbers that are not finite: distil it again.")
     return net, facts
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The sums are so small that threads wait for each other longer than they work."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _misses(batch: SceneBatch) -> IntArray:

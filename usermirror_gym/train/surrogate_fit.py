@@ -14,6 +14,7 @@ from usermirror_gym.files import replacing
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.surrogate_net import NetInputs, SurrogateNet
+from usermirror_gym.threads import one_thread
 from usermirror_gym.train.surrogate_answers import Answers
 from usermirror_gym.train.surrogate_config import FitSettings, NetworkSettings
 from usermirror_gym.types import Float32Array, FloatArray
@@ -57,8 +58,11 @@ def fit(
     progress(len(now["curve"]) - 1)
     while len(now["curve"]) <= settings.epochs and now["since"] < settings.patience:
         _set_rate(optimizer, settings, len(now["curve"]) - 1)
-        _epoch(net, optimizer, questions, targets, settings.batch_size, [seed, len(now["curve"])])
-        now["curve"].append(divergence(student, validation))
+        with one_thread():
+            _epoch(
+                net, optimizer, questions, targets, settings.batch_size, [seed, len(now["curve"])]
+            )
+            now["curve"].append(divergence(student, validation))
         better = now["curve"][-1] < min(now["curve"][:-1])
         now["since"] = 0 if better else now["since"] + 1
         if better:
