@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "recbole", "transformers", "matplotlib", "vllm", "stable_baselines3")
 LEVELS = (
-    ("types", "errors", "checkpoints", "configs", "files", "progress"),
+    ("types", "errors", "checkpoints", "configs", "files", "progress", "threads"),
     ("data",),
     ("engines", "scenes"),
     ("simulators",),
