@@ -26,7 +26,7 @@ class _LinearBandit(LearningAgent):
     settings: BanditSettings
 
     def _begin(self) -> None:
-        d = self.space.d
+        d, self.updates = self.space.d, 0
         self.precision: FloatArray = np.eye(d + 2) * self.settings.ridge
         prior = np.r_[np.full(d, 1.0 / d), 0.0, 0.0]
         self.moment: FloatArray = self.precision @ prior
@@ -51,8 +51,6 @@ class _LinearBandit(LearningAgent):
         self.moment = self.moment + x.T @ earned
         self._solve()
         self.updates += 1
-
-    updates = 0
 
     def _tastes(self, observations: Observation) -> Float32Array:
         """``(N, d)``."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.item_space import ItemSpace
+from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.agents.ranking import check_k, not_fitted, top_k
 from usermirror_gym.configs.settings import validated
 from usermirror_gym.data import TimeSplit
@@ -197,8 +198,3 @@ class LearningAgent(ABC):
 
     @abstractmethod
     def _take_policy(self, arrays: Arrays) -> None: ...
-
-
-def rows_of(observations: Observation, rows: IntArray) -> Observation:
-    """Some rows of a batch."""
-    return {name: values[rows] for name, values in observations.items()}

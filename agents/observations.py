@@ -37,3 +37,8 @@ def situation_keys(seed: int, observations: Observation) -> KeyArray:
     history length: what is drawn by them belongs to the row, not to its place in a batch."""
     columns = ("user_id", "turns", "history_length")
     return keys(seed, *(np.asarray(observations[c]).reshape(-1).astype(np.int64) for c in columns))
+
+
+def rows_of(observations: Observation, rows: IntArray) -> Observation:
+    """Some rows of a batch."""
+    return {name: values[rows] for name, values in observations.items()}

@@ -121,6 +121,14 @@ def hashed_uniforms(words: np.ndarray, n_items: int) -> FloatArray:
     return (_mix(words[:, None] ^ items) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
+def hashed_gumbel(words: np.ndarray, n_items: int) -> FloatArray:
+    """``(N, n_items + 1)`` Gumbel noise: the k best of scores with it are a draw by their softmax
+    without replacement."""
+    uniforms = np.clip(hashed_uniforms(words, n_items), 1e-12, 1 - 1e-12)
+    noise: FloatArray = -np.log(-np.log(uniforms))
+    return noise
+
+
 def _mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64 finaliser (Steele, Lea & Flood, OOPSLA 2014): a bijection of 64-bit words."""
     x = x + np.uint64(0x9E3779B97F4A7C15)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from usermirror_gym.agents.recbole_defaults import NO_TRAINING
 from usermirror_gym.agents.recbole_shim import contained
 from usermirror_gym.agents.recbole_train import Built, build, settings_for
 from usermirror_gym.errors import AgentError, CheckpointError
+from usermirror_gym.files import replacing_folder
 
 if TYPE_CHECKING:
     from usermirror_gym.agents.recbole_agent import RecBoleAgent
@@ -39,28 +37,11 @@ def save(agent: RecBoleAgent, built: Built, tables: Tables, folder: Path) -> Pat
     folder = folder.expanduser().absolute()
     if folder.exists() and not (folder / _HEADER).is_file() and any(folder.iterdir()):
         raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
-    try:
-        save_file(_tensors(built, tables), temporary / _TENSORS)
+    with replacing_folder(folder) as new:
+        save_file(_tensors(built, tables), new / _TENSORS)
         header = json.dumps(_header(agent, tables), indent=1)
-        (temporary / _HEADER).write_text(header, encoding="utf-8")
-        _swap_in(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (new / _HEADER).write_text(header, encoding="utf-8")
     return folder
-
-
-def _swap_in(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``; what was there before is moved aside first, then removed."""
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    aside = new.with_name(f"{new.name}-old")
-    os.replace(folder, aside)
-    os.replace(new, folder)
-    shutil.rmtree(aside)
 
 
 def load(folder: Path) -> tuple[dict[str, Any], Built, Tables]:

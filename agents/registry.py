@@ -76,14 +76,13 @@ def make_agent(
 
 
 def _refuse_untrained(name: str) -> None:
-    from usermirror_gym.agents.rl_store import KINDS
+    from usermirror_gym.agents.rl_store import kind_of
 
-    for kind in KINDS:
-        if kind.casefold() == name.casefold():
-            raise ConfigError(
-                f"agent {kind} has to be trained in the environment first: usermirror train-agent "
-                f"--algo {kind.lower()}; then name the folder of that run"
-            )
+    if kind := kind_of(name):
+        raise ConfigError(
+            f"agent {kind} has to be trained in the environment first: usermirror train-agent "
+            f"--algo {kind.lower()}; then name the folder of that run"
+        )
 
 
 def _is_folder(spec: str) -> bool:

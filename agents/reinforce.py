@@ -10,11 +10,11 @@ from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.experience import Experience
 from usermirror_gym.agents.item_space import newest_items
 from usermirror_gym.agents.learning import Arrays
-from usermirror_gym.agents.ranking import hashed_uniforms, hashed_words
+from usermirror_gym.agents.ranking import hashed_gumbel, hashed_words
 from usermirror_gym.agents.rl_settings import ReinforceSettings
 from usermirror_gym.agents.torch_agent import TorchAgent
 from usermirror_gym.agents.two_tower import TwoTower
-from usermirror_gym.types import PAD, Float32Array, FloatArray, IntArray, Observation
+from usermirror_gym.types import Float32Array, FloatArray, IntArray, Observation
 
 _SCALE = 6.0
 
@@ -58,10 +58,9 @@ class ReinforceAgent(TorchAgent):
         scores = self._logits(observations).numpy()
         if not self.explore:
             return scores
-        uniforms = hashed_uniforms(
-            hashed_words(observations, self.seed, self.iteration), self.space.n_items
-        )
-        return scores - np.log(-np.log(np.clip(uniforms, 1e-12, 1 - 1e-12)))
+        words = hashed_words(observations, self.seed, self.iteration)
+        noisy: FloatArray = scores + hashed_gumbel(words, self.space.n_items)
+        return noisy
 
     def _logits(self, observations: Observation) -> Tensor:
         newest = newest_items(observations, self.settings.history)
@@ -144,13 +143,7 @@ class ReinforceAgent(TorchAgent):
 
     def _hidden(self, batch: dict[str, Tensor]) -> Tensor:
         """``(B, n_items + 1)`` what the policy must not show; what it did show is never hidden."""
-        history = batch["history"].numpy()
-        observed = {
-            "user_id": batch["user"].numpy(),
-            "history_items": history,
-            "history_length": (history != PAD).sum(axis=1),
-        }
-        hidden = self.space.mask(observed)
+        hidden = self._seen(batch["user"], batch["history"])
         np.put_along_axis(hidden, batch["slate"].numpy().astype(np.int64), False, axis=1)
         return torch.from_numpy(hidden)
 

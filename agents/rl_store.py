@@ -8,9 +8,6 @@ policy.zip, source/   PPO only: what Stable-Baselines3 writes, and whose shortli
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
-from usermirror_gym.files import write_json
+from usermirror_gym.files import replacing_folder, write_json
 
 if TYPE_CHECKING:
     from usermirror_gym.agents.learning import Arrays, LearningAgent
@@ -37,16 +34,21 @@ KINDS = {
 """Where the class of each kind of learning agent lives."""
 
 
+def kind_of(name: str) -> str | None:
+    """Which of :data:`KINDS` is meant, in any case; ``None`` if none is."""
+    return {kind.casefold(): kind for kind in KINDS}.get(name.casefold())
+
+
 def agent_class(kind: str) -> type[LearningAgent]:
     """The class of a learning agent by its name, in any case.
 
     Raises:
         UnknownNameError: no such agent; suggests the nearest one.
     """
-    names = {name.casefold(): name for name in KINDS}
-    if kind.casefold() not in names:
+    known = kind_of(kind)
+    if known is None:
         raise UnknownNameError("learning agent", kind, KINDS)
-    module, _, name = KINDS[names[kind.casefold()]].partition(":")
+    module, _, name = KINDS[known].partition(":")
     found: type[LearningAgent] = getattr(import_module(f"usermirror_gym.agents.{module}"), name)
     return found
 
@@ -71,7 +73,7 @@ def save_agent(
     folder = folder.expanduser().absolute()
     if folder.exists() and not (folder / HEADER).is_file() and any(folder.iterdir()):
         raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
-    with _new_folder(folder) as new:
+    with replacing_folder(folder) as new:
         _write_arrays(new / TENSORS, arrays)
         if training:
             _write_arrays(new / _TRAINING, agent.training_arrays())
@@ -151,24 +153,6 @@ def _explained(folder: Path) -> Iterator[None]:
             f"the agent in {folder} cannot be read ({type(error).__name__}: {error}); "
             "train it again"
         ) from error
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``folder`` once the block has ended well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
-    try:
-        yield temporary
-        if folder.exists():
-            aside = temporary.with_name(f"{temporary.stem}-old.tmp")
-            os.replace(folder, aside)
-            os.replace(temporary, folder)
-            shutil.rmtree(aside)
-        else:
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:

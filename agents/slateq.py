@@ -12,7 +12,7 @@ from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.experience import Experience
 from usermirror_gym.agents.item_space import ItemSpace, newest_items
 from usermirror_gym.agents.learning import Arrays
-from usermirror_gym.agents.ranking import hashed_uniforms, hashed_words
+from usermirror_gym.agents.ranking import hashed_gumbel, hashed_words
 from usermirror_gym.agents.rl_settings import SlateQSettings
 from usermirror_gym.agents.torch_agent import TorchAgent
 from usermirror_gym.agents.two_tower import TwoTower
@@ -103,8 +103,7 @@ class SlateQAgent(TorchAgent):
         utility = self._net.utility.all_scores(newest)
         if self.explore and self.settings.temperature:
             words = hashed_words(observations, self.seed, self.iteration)
-            uniforms = hashed_uniforms(words, self.space.n_items)
-            gumbel = -np.log(-np.log(np.clip(uniforms, 1e-12, 1 - 1e-12)))
+            gumbel = hashed_gumbel(words, self.space.n_items)
             utility = utility + self.settings.temperature * torch.from_numpy(gumbel).float()
         hidden = torch.from_numpy(self.space.mask(observations))
         values = self._net.values(newest, situation)
@@ -156,7 +155,7 @@ class SlateQAgent(TorchAgent):
         utility = self._net.utility.all_scores(newest)
         values = self._target.values(newest, situation)
         k = batch["slate"].shape[1]
-        hidden = self._shown(batch)
+        hidden = torch.from_numpy(self._seen(batch["next_user"], batch["next_history"]))
         scores = best_slate_scores(utility, self._net.outside, values, hidden, k)
         best = scores.masked_fill(hidden, -torch.inf).topk(k, dim=1).indices
         logits = torch.cat([
@@ -164,15 +163,6 @@ class SlateQAgent(TorchAgent):
         ], dim=1)  # fmt: skip
         options = torch.cat([values.items.gather(1, best), values.none[:, None]], dim=1)
         return (torch.softmax(logits, dim=1) * options).sum(dim=1)
-
-    def _shown(self, batch: dict[str, Tensor]) -> Tensor:
-        history = batch["next_history"].numpy()
-        observed = {
-            "user_id": batch["next_user"].numpy(),
-            "history_items": history,
-            "history_length": (history != PAD).sum(axis=1),
-        }
-        return torch.from_numpy(self.space.mask(observed))
 
     def _after_step(self) -> None:
         rate = self.settings.target_rate

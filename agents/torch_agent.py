@@ -14,7 +14,7 @@ from usermirror_gym.agents.learning import Arrays, LearningAgent
 from usermirror_gym.agents.rl_settings import TorchSettings
 from usermirror_gym.agents.two_tower import ITEM_TABLES
 from usermirror_gym.threads import one_thread
-from usermirror_gym.types import IntArray, Observation
+from usermirror_gym.types import PAD, BoolArray, IntArray, Observation
 
 _MOMENTS, _EXPERIENCE = "optimizer.", "experience."
 
@@ -65,6 +65,18 @@ class TorchAgent(LearningAgent):
                     sums[name] = sums.get(name, 0.0) + value
                 steps += 1
         return {name: total / steps for name, total in sums.items()} | {"gradient_steps": steps}
+
+    def _seen(self, users: Tensor, history: Tensor) -> BoolArray:
+        """``(B, n_items + 1)`` what users that are remembered must not be shown.
+
+        Args:
+            history: ``(B, H)`` the whole observed history, in any order, 0 behind it.
+        """
+        items = history.numpy()
+        lengths = (items != PAD).sum(axis=1)
+        return self.space.mask(
+            {"user_id": users.numpy(), "history_items": items, "history_length": lengths}
+        )
 
     def _descend(self, batch: dict[str, Tensor]) -> dict[str, float]:
         losses = self._loss(batch)

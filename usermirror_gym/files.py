@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +118,21 @@ def read_jsonl(path: Path) -> list[Any]:
                 f"{path}, line {number}: {error}. Delete the file to redo it."
             ) from error
     return rows
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
+    try:
+        yield new
+        if folder.exists():
+            aside = new.with_name(f"{new.stem}-old.tmp")
+            os.replace(folder, aside)
+            os.replace(new, folder)
+            shutil.rmtree(aside)
+        else:
+            os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

@@ -118,9 +118,9 @@ def make_learner(
 
 def _named(name: str, seed: int) -> Any:
     """A learning agent that has no policy of its own yet, or any other agent."""
-    from usermirror_gym.agents.rl_store import KINDS, agent_class
+    from usermirror_gym.agents.rl_store import agent_class, kind_of
 
-    if name.casefold() in {kind.casefold() for kind in KINDS}:
+    if kind_of(name):
         return agent_class(name)(seed=seed)
     return make_agent(name, seed=seed, progress=False)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usermirror_gym.agents.base import Agent
+from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.envs import SlateVectorEnv
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
@@ -122,7 +123,7 @@ def play_steps(
     while env.live.any():
         live = np.flatnonzero(env.live)
         start = time.perf_counter()
-        slates[live] = agent.recommend(_rows(observations, live), env.slate_size)
+        slates[live] = agent.recommend(rows_of(observations, live), env.slate_size)
         middle, engine_before = time.perf_counter(), _engine_seconds(env)
         observations, rewards, terminated, truncated, info = env.step(slates)
         end = time.perf_counter()
@@ -136,10 +137,6 @@ def play_steps(
 def _engine_seconds(env: SlateVectorEnv) -> float:
     engine = getattr(env.world.simulator, "engine", None)
     return engine.usage.seconds if engine is not None else 0.0
-
-
-def _rows(observations: Observation, rows: IntArray) -> Observation:
-    return {name: values[rows] for name, values in observations.items()}
 
 
 def _record(

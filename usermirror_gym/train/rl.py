@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
 from usermirror_gym.agents.rl_store import agent_class, load_agent, save_agent
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError
+from usermirror_gym.evaluate.returns import SessionSettings
 from usermirror_gym.evaluate.rollout import Episodes, plan_episodes
 from usermirror_gym.files import read_json, write_jsonl
 from usermirror_gym.progress import Display
@@ -132,10 +132,9 @@ def split_users(config: RLConfig, world: World) -> tuple[Episodes, np.ndarray]:
 
 def make_env(config: RLConfig, world: World, rows: int, reward: Any) -> SlateVectorEnv:
     """The environment of training and evaluation."""
-    return SlateVectorEnv(
-        rows, world, max_episode_steps=config.horizon, slate_size=config.slate_size,
-        session=config.patience, reward=reward, autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+    return SessionSettings(
+        config.horizon, config.slate_size, config.patience, reward
+    ).env(world, rows)  # fmt: skip
 
 
 def reward_of(config: RLConfig) -> str | dict[str, float]:

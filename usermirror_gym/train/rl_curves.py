@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.progress import Display
+from usermirror_gym.train.tensorboard import summary_writer
 
 
 class Curves:
@@ -17,15 +18,7 @@ class Curves:
     """
 
     def __init__(self, folder: Path, begun: int, display: Display) -> None:
-        self._writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            display.say(
-                "no curves: TensorBoard is not installed (pip install 'usermirror-gym[train]')"
-            )
-            return
-        self._writer = SummaryWriter(str(folder), purge_step=begun + 1 if begun else None)
+        self._writer = summary_writer(folder, display, purge_step=begun + 1 if begun else None)
 
     def write(self, group: str, numbers: Mapping[str, Any], iteration: int) -> None:
         """Each number as ``group/name``."""

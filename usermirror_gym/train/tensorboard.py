@@ -1,4 +1,4 @@
-"""Curves of a stage for TensorBoard."""
+"""Curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ def curves(folder: Path, display: Display) -> list[Any]:
 
     if not PartialState().is_main_process:
         return []
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        display.say("no curves: TensorBoard is not installed (pip install 'usermirror-gym[train]')")
+    writer = summary_writer(folder, display)
+    if writer is None:
         return []
     from transformers.integrations import TensorBoardCallback
 
@@ -37,4 +35,14 @@ def curves(folder: Path, display: Display) -> list[Any]:
                     self.tb_writer.add_scalar("validation/log_loss", loss, step)
             self.written = len(state.log_history)
 
-    return [Curves(tb_writer=SummaryWriter(str(folder)))]
+    return [Curves(tb_writer=writer)]
+
+
+def summary_writer(folder: Path, display: Display, **options: Any) -> Any:
+    """TensorBoard's writer; ``None``, with a message, without the package tensorboard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        display.say("no curves: TensorBoard is not installed (pip install 'usermirror-gym[train]')")
+        return None
+    return SummaryWriter(str(folder), **options)
