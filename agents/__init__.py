@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from usermirror_gym.agents.base import Agent, Transition
     from usermirror_gym.agents.observations import observations_from_split
     from usermirror_gym.agents.oracle import OracleAgent
-    from usermirror_gym.agents.recbole_agent import RecBoleAgent
+    from usermirror_gym.agents.recbole.agent import RecBoleAgent
     from usermirror_gym.agents.registry import available_agents, make_agent
     from usermirror_gym.agents.simple import PopAgent, RandomAgent
 
@@ -21,7 +21,7 @@ _HOME = {
     "OracleAgent": "oracle",
     "PopAgent": "simple",
     "RandomAgent": "simple",
-    "RecBoleAgent": "recbole_agent",
+    "RecBoleAgent": "recbole.agent",
     "Transition": "base",
     "available_agents": "registry",
     "make_agent": "registry",

@@ -8,15 +8,7 @@ import numpy as np
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import AgentError
-from usermirror_gym.types import (
-    ITEM_ID,
-    PAD,
-    USER_ID,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Observation,
-)
+from usermirror_gym.types import ITEM_ID, PAD, USER_ID, BoolArray, FloatArray, IntArray, Observation
 
 
 class SeenItems:

@@ -18,7 +18,7 @@ def available_agents() -> list[str]:
 
     Agents that are trained in an environment (``usermirror train-agent``) go by their folders.
     """
-    from usermirror_gym.agents.recbole_names import available_models
+    from usermirror_gym.agents.recbole.models import available_models
 
     ours = [*_SIMPLE, *_BANDITS]
     return [*ours, *(m for m in available_models() if m not in ours)]
@@ -37,7 +37,7 @@ def make_agent(
     Args:
         spec: ``"Random"``, ``"Pop"``, ``"Oracle"``, ``"LinUCB"``, ``"Thompson"``, the name of any
             RecBole model; or the folder of an agent that was trained
-            (:func:`usermirror_gym.train.rl.train_agent`), which is named after its run.
+            (:func:`usermirror_gym.train.agent.run.train_agent`), which is named after its run.
             Bandits by name know nothing yet: they learn from what
             :meth:`~usermirror_gym.agents.Agent.observe` is told, in a benchmark nothing.
         seed: for agents that draw or train.
@@ -62,21 +62,21 @@ def make_agent(
     if name in ("Random", "Pop"):
         return _simple(name, seed, config)
     if name in _BANDITS:
-        from usermirror_gym.agents.rl_store import agent_class
+        from usermirror_gym.agents.learners.store import agent_class
 
         return agent_class(name)(seed=seed, **config)
-    from usermirror_gym.agents.recbole_names import unusable_reason
+    from usermirror_gym.agents.recbole.models import unusable_reason
 
     _refuse_untrained(spec.strip())
     if name is None and unusable_reason(spec.strip()) is None:
         raise UnknownNameError("agent", spec, names.values())
-    from usermirror_gym.agents.recbole_agent import RecBoleAgent
+    from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
     return RecBoleAgent(name or spec.strip(), config=config, seed=seed, progress=progress)
 
 
 def _refuse_untrained(name: str) -> None:
-    from usermirror_gym.agents.rl_store import kind_of
+    from usermirror_gym.agents.learners.store import kind_of
 
     if kind := kind_of(name):
         raise ConfigError(
@@ -90,8 +90,8 @@ def _is_folder(spec: str) -> bool:
 
 
 def _saved(folder: Path, config: dict[str, Any]) -> Agent:
-    from usermirror_gym.agents.recbole_agent import RecBoleAgent
-    from usermirror_gym.agents.rl_store import HEADER, is_learning_agent, load_agent
+    from usermirror_gym.agents.learners.store import HEADER, is_learning_agent, load_agent
+    from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
     if config:
         raise ConfigError(f"{folder} is trained and takes no options, got {sorted(config)}")

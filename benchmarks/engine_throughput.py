@@ -236,7 +236,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _hidden_size(checkpoint: str) -> int:
-    from usermirror_gym.engines.model_loading import load_config
+    from usermirror_gym.engines.local.model_loading import load_config
 
     config = load_config(Path(resolve_checkpoint(checkpoint)))
     return int(config.get_text_config(decoder=True).hidden_size)

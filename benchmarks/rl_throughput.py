@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import usermirror_gym
-from usermirror_gym.agents.rl_store import agent_class
+from usermirror_gym.agents.learners.store import agent_class
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.simulators import DEFAULT_SIMULATOR
 

@@ -29,14 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 from usermirror_gym.agents import Agent, RecBoleAgent, make_agent
+from usermirror_gym.agents.returns import Returns, evaluate
 from usermirror_gym.cli.options import parse_settings
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.files import read_json, read_jsonl, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, available_simulators
-from usermirror_gym.train.rl import make_env, reward_of, split_users, train_agent
-from usermirror_gym.train.rl_config import RLConfig, rl_config
-from usermirror_gym.train.rl_evaluation import Returns, evaluate
+from usermirror_gym.train.agent.config import RLConfig, rl_config
+from usermirror_gym.train.agent.run import make_env, reward_of, split_users, train_agent
 
 SURROGATE = "smollm2-ml100k-surrogate"
 RECBOLE = "ItemKNN,EASE,BPR,LightGCN,MultiVAE,GRU4Rec,SASRec"

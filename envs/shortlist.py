@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 import numpy as np
 from gymnasium import spaces
@@ -11,10 +11,20 @@ from usermirror_gym.envs.world import World
 from usermirror_gym.errors import AgentError, ConfigError
 from usermirror_gym.types import Float32Array, IntArray, Observation
 
-if TYPE_CHECKING:
-    from usermirror_gym.agents.base import Agent
-
 _HALF_TURNS = 10  # lists after which the turn feature stands at one half
+
+
+class Retriever(Protocol):
+    """Who proposes candidates: any fitted agent."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    def recommend(self, observations: Observation, k: int) -> IntArray:
+        """``(N, k)`` item ids, best first."""
+        ...
 
 
 class Shortlist:
@@ -32,7 +42,7 @@ class Shortlist:
 
     def __init__(
         self,
-        source: Agent,
+        source: Retriever,
         size: int,
         slate_size: int,
         *,
@@ -57,7 +67,13 @@ class Shortlist:
 
     @classmethod
     def of(
-        cls, world: World, source: Agent, size: int, slate_size: int, *, features_only: bool
+        cls,
+        world: World,
+        source: Retriever,
+        size: int,
+        slate_size: int,
+        *,
+        features_only: bool,
     ) -> Self:
         """The shortlist in an environment of this world."""
         return cls(

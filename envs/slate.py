@@ -11,13 +11,7 @@ from usermirror_gym.envs.core import SessionCore, StepResult
 from usermirror_gym.envs.render import RENDERERS, StepView, step_view
 from usermirror_gym.envs.rewards import Reward, RewardSpec
 from usermirror_gym.envs.session import SessionModel, session_model
-from usermirror_gym.envs.setup import (
-    Duplicates,
-    check_options,
-    check_setup,
-    prepare,
-    spaces_of,
-)
+from usermirror_gym.envs.spaces import Duplicates, check_options, check_setup, prepare, spaces_of
 from usermirror_gym.envs.world import World, check_users, make_world
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import IntArray, Observation

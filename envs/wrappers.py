@@ -6,7 +6,7 @@ environment, where candidates of all rows are asked for at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,13 +15,10 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from usermirror_gym.envs.shortlist import Shortlist
+from usermirror_gym.envs.shortlist import Retriever, Shortlist
 from usermirror_gym.envs.spaces import check_slates
 from usermirror_gym.errors import ActionError, ConfigError
 from usermirror_gym.types import FloatArray, IntArray, Observation
-
-if TYPE_CHECKING:
-    from usermirror_gym.agents.base import Agent
 
 
 class ShortlistWrapper(gymnasium.Wrapper, RecordConstructorArgs):
@@ -39,7 +36,12 @@ class ShortlistWrapper(gymnasium.Wrapper, RecordConstructorArgs):
     """
 
     def __init__(
-        self, env: gymnasium.Env, source: Agent, size: int = 50, *, features_only: bool = False
+        self,
+        env: gymnasium.Env,
+        source: Retriever,
+        size: int = 50,
+        *,
+        features_only: bool = False,
     ) -> None:
         RecordConstructorArgs.__init__(self, source=source, size=size, features_only=features_only)
         gymnasium.Wrapper.__init__(self, env)
@@ -86,7 +88,12 @@ class VectorShortlistWrapper(VectorWrapper):
     """
 
     def __init__(
-        self, env: VectorEnv, source: Agent, size: int = 50, *, features_only: bool = False
+        self,
+        env: VectorEnv,
+        source: Retriever,
+        size: int = 50,
+        *,
+        features_only: bool = False,
     ) -> None:
         super().__init__(env)
         self.shortlist = _shortlist(env, source, size, features_only)
@@ -141,7 +148,7 @@ class ScoreWrapper(gymnasium.Wrapper, RecordConstructorArgs):
         options: further arguments of :class:`ShortlistWrapper`.
     """
 
-    def __init__(self, env: gymnasium.Env, source: Agent | None = None, **options: Any) -> None:
+    def __init__(self, env: gymnasium.Env, source: Retriever | None = None, **options: Any) -> None:
         RecordConstructorArgs.__init__(self, source=source, **options)
         env = env if source is None else ShortlistWrapper(env, source, **options)
         gymnasium.Wrapper.__init__(self, env)
@@ -160,7 +167,7 @@ class ScoreWrapper(gymnasium.Wrapper, RecordConstructorArgs):
 class VectorScoreWrapper(VectorWrapper):
     """:class:`ScoreWrapper` for :class:`~usermirror_gym.envs.SlateVectorEnv`."""
 
-    def __init__(self, env: VectorEnv, source: Agent | None = None, **options: Any) -> None:
+    def __init__(self, env: VectorEnv, source: Retriever | None = None, **options: Any) -> None:
         super().__init__(env if source is None else VectorShortlistWrapper(env, source, **options))
         self.slates = _slate_space(self.env.single_action_space)
         self.single_action_space = _score_space(self.slates)
@@ -171,7 +178,7 @@ class VectorScoreWrapper(VectorWrapper):
         return self.env.step(_best(actions, self.action_space.shape, self.slates))  # type: ignore[arg-type]
 
 
-def _shortlist(env: Any, source: Agent, size: int, features_only: bool) -> Shortlist:
+def _shortlist(env: Any, source: Retriever, size: int, features_only: bool) -> Shortlist:
     base = env.unwrapped
     if not hasattr(base, "world") or not hasattr(base, "slate_size"):
         raise ConfigError(f"a shortlist needs a UserMirror/Slate environment, got {base!r}")

@@ -17,6 +17,7 @@ from usermirror_gym.errors import RunError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+import numpy as np
 
 
 @contextmanager
@@ -136,3 +137,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             os.replace(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def to_json_types(value: Any) -> Any:
+    """Plain JSON types: numpy scalars and arrays converted, NaN and infinities to ``None``."""
+    if isinstance(value, Mapping):
+        return {str(k): to_json_types(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return to_json_types(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [to_json_types(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

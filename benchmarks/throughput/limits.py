@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from usermirror_gym.engines import resolve_checkpoint
-from usermirror_gym.engines.model_loading import load_config, torch_dtype
+from usermirror_gym.engines.local.model_loading import load_config, torch_dtype
 
 _REPEATS = 5
 

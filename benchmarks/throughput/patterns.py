@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from usermirror_gym.agents.rollout import Clock, plan_episodes, roll_out
 from usermirror_gym.agents.simple import RandomAgent
 from usermirror_gym.envs import SlateVectorEnv
 from usermirror_gym.envs.world import World, make_world
-from usermirror_gym.evaluate.rollout import Clock, plan_episodes, roll_out
-from usermirror_gym.scenes.prompt import PromptBuilder
 from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.simulators.classic import UniformChooser
 

@@ -31,7 +31,7 @@ def random_checkpoint(shape: str, dtype: str) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from usermirror_gym.engines.model_loading import torch_dtype
+    from usermirror_gym.engines.local.model_loading import torch_dtype
 
     folder = cache_folder() / "random-shapes" / f"{shape}-{dtype}"
     if (folder / "tokenizer_config.json").is_file():

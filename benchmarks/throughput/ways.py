@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from usermirror_gym.engines import load_engine, resolve_checkpoint
-from usermirror_gym.engines.answer_store import AnswerStore
+from usermirror_gym.engines import resolve_checkpoint
 from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.engines.encoding import PromptEncoder
-from usermirror_gym.engines.model_loading import load_model, load_tokenizer, torch_dtype
-from usermirror_gym.engines.stored_engine import StoredEngine
-from usermirror_gym.scenes.rationale_prompt import STOP, tidy
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.local.encoding import PromptEncoder
+from usermirror_gym.engines.local.model_loading import load_model, load_tokenizer, torch_dtype
+from usermirror_gym.engines.store.answer_store import AnswerStore
+from usermirror_gym.engines.store.stored_engine import StoredEngine
+from usermirror_gym.scenes.words.rationale_prompt import STOP, tidy
 from usermirror_gym.types import Prompt
 
 from .questions import Pattern, Question, load_patterns

@@ -41,7 +41,7 @@ def split(tiny):
 @pytest.fixture(scope="session")
 def learner():
     """``learner("SlateQ", **options)`` -> a small one, not fitted."""
-    from usermirror_gym.agents.rl_store import agent_class
+    from usermirror_gym.agents.learners.store import agent_class
 
     def make(kind, **options):
         small = {"source": "Pop", "shortlist": 10, "batch_size": 50} if kind == "PPO" else {"d": 8}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from usermirror_gym.agents import observations_from_split
-from usermirror_gym.agents.item_space import ItemSpace, newest_items
+from usermirror_gym.agents.learners.item_space import ItemSpace, newest_items
 from usermirror_gym.testing.data import tiny_split
 
 

@@ -11,10 +11,10 @@ import torch
 
 from usermirror_gym.agents import make_agent
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.recbole_agent import RecBoleAgent
-from usermirror_gym.agents.reinforce import _following, _SessionNumbers
-from usermirror_gym.agents.rl_store import agent_class, is_learning_agent, load_agent
-from usermirror_gym.agents.slateq import SlateQAgent, Values, best_slate_scores
+from usermirror_gym.agents.learners.reinforce import _following, _SessionNumbers
+from usermirror_gym.agents.learners.slateq import SlateQAgent, Values, best_slate_scores
+from usermirror_gym.agents.learners.store import agent_class, is_learning_agent, load_agent
+from usermirror_gym.agents.recbole.agent import RecBoleAgent
 from usermirror_gym.envs import make_world
 from usermirror_gym.errors import AgentError, CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.testing.agents import grow

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from usermirror_gym.agents.bandits import LinUCBAgent, ThompsonAgent
-from usermirror_gym.agents.ppo import PPOAgent
-from usermirror_gym.agents.reinforce import ReinforceAgent
-from usermirror_gym.agents.slateq import SlateQAgent
+from usermirror_gym.agents.learners.bandits import LinUCBAgent, ThompsonAgent
+from usermirror_gym.agents.learners.ppo import PPOAgent
+from usermirror_gym.agents.learners.reinforce import ReinforceAgent
+from usermirror_gym.agents.learners.slateq import SlateQAgent
 from usermirror_gym.testing.agents import AgentContract
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from usermirror_gym.agents import RecBoleAgent, available_agents, make_agent
-from usermirror_gym.agents.recbole_data import Tables
+from usermirror_gym.agents.recbole.data import Tables
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import AgentError, CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.testing.agents import grow

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from usermirror_gym.agents import make_agent, observations_from_split
+from usermirror_gym.benchmark.offline import offline_scores
 from usermirror_gym.data import load_dataset, time_cut
-from usermirror_gym.evaluate.offline import offline_scores
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from usermirror_gym.agents import PopAgent, RecBoleAgent, observations_from_split
-from usermirror_gym.agents.recbole_foldin import fit_fold_in, history_code
-from usermirror_gym.agents.recbole_shim import contained
+from usermirror_gym.agents.recbole.foldin import fit_fold_in, history_code
+from usermirror_gym.agents.recbole.shim import contained
 from usermirror_gym.testing.agents import grow
 from usermirror_gym.testing.data import tiny_split
 
@@ -69,7 +69,7 @@ def test_the_order_of_the_history_matters_to_sequential_models_only(fitted, ever
 
 @pytest.mark.parametrize("size", [2, 15])
 def test_sequences_end_with_the_newest_and_reach_back_before_the_observed(fitted, tiny, size):
-    from usermirror_gym.agents.recbole_serving import sequence_fields
+    from usermirror_gym.agents.recbole.serving import sequence_fields
 
     agent = fitted("GRU4Rec", MAX_ITEM_LIST_LENGTH=6)
     users = tiny.users_with_history(6)[:4]
@@ -125,7 +125,7 @@ def test_a_new_user_is_served_by_taste(fitted, everybody, model):
 
 
 def test_what_is_learned_beats_popularity_on_two_tastes(tiny):
-    from usermirror_gym.evaluate.offline import offline_scores
+    from usermirror_gym.benchmark.offline import offline_scores
 
     split = tiny_split(n_users=200, n_items=60, seed=1)
     agent = RecBoleAgent("EASE", config={"reg_weight": 20.0}, progress=False).fit(split)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from usermirror_gym.benchmark.run import BenchmarkConfig
 from usermirror_gym.cli import app
 from usermirror_gym.cli.main import benchmark
-from usermirror_gym.evaluate.benchmark import BenchmarkConfig
 
 
 def call(*arguments: str) -> Result:

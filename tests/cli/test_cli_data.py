@@ -145,7 +145,7 @@ def test_ctrl_c_ends_with_a_word_and_no_traceback(monkeypatch: pytest.MonkeyPatc
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("usermirror_gym.distill.build.build_data", interrupted)
+    monkeypatch.setattr("usermirror_gym.corpus.build.build_data", interrupted)
     result = call("build", "--config", "ml-100k")
     assert result.exit_code == 130
     assert "Stopped" in result.output

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from usermirror_gym.cli import app
 from usermirror_gym.cli.evaluate import evaluate
-from usermirror_gym.evaluate import fidelity_scenes
-from usermirror_gym.evaluate.fidelity_run import EvaluateConfig
+from usermirror_gym.fidelity import scenes as fidelity_scenes
+from usermirror_gym.fidelity.run import EvaluateConfig
 from usermirror_gym.testing.data import tiny_split
 
 

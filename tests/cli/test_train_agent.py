@@ -13,7 +13,7 @@ from usermirror_gym.cli import app
 from usermirror_gym.files import read_jsonl
 from usermirror_gym.progress import Display
 from usermirror_gym.testing.data import tiny_split
-from usermirror_gym.train.surrogate_config import SurrogateConfig
+from usermirror_gym.train.surrogate.config import SurrogateConfig
 
 QUICK = ("--steps", "80", "--users", "10", "--horizon", "4", "--eval-users", "6", "--eval-every",
          "1", "--agent-set", "d=8")  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_distillation_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         called.update(config=config, folder=folder)
         return folder / "checkpoint"
 
-    monkeypatch.setattr("usermirror_gym.train.surrogate.train_surrogate", train)
+    monkeypatch.setattr("usermirror_gym.train.surrogate.distil.train_surrogate", train)
     result = run("train-surrogate", "--set", "questions.total=500", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert called["config"].questions.total == 500

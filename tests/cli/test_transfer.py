@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usermirror_gym.cli import app
-from usermirror_gym.evaluate.transfer_run import TransferConfig
+from usermirror_gym.experiments.transfer.run import TransferConfig
 
 
 @pytest.fixture
@@ -21,9 +21,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         calls.update(config=config, folder=folder)
         return {}
 
-    monkeypatch.setattr("usermirror_gym.evaluate.transfer_run.run_transfer", run)
+    monkeypatch.setattr("usermirror_gym.experiments.transfer.run.run_transfer", run)
     monkeypatch.setattr(
-        "usermirror_gym.evaluate.transfer_report.sentences", lambda results: ["It does [so far]."]
+        "usermirror_gym.experiments.transfer.report.sentences",
+        lambda results: ["It does [so far]."],
     )
     return calls
 

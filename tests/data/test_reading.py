@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from usermirror_gym.data.raw_files import has_file
-from usermirror_gym.data.reading import (
+from usermirror_gym.data.raw.raw_files import has_file
+from usermirror_gym.data.raw.reading import (
     ReadLog,
     find_file,
     read_csv_rows,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.data.read_log import ReadLog
-from usermirror_gym.data.values import Numbers, csv_text, identifier, joined, number, text
+from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, joined, number, text
 
 
 @pytest.mark.parametrize(

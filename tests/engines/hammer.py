@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usermirror_gym.engines.answer_store import AnswerStore
+from usermirror_gym.engines.store.answer_store import AnswerStore
 
 QUESTIONS = 3_000
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from usermirror_gym.engines import load_engine
 from usermirror_gym.engines.adapters import content_hash, load_head
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.errors import CheckpointError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.types import Prompt
 
 TOLERANCE = 1e-4  # natural logs, float32; sums over up to a dozen tokens

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.engines import hammer
-from usermirror_gym.engines import answer_store
-from usermirror_gym.engines.answer_store import AnswerStore
+from usermirror_gym.engines.store import answer_store
+from usermirror_gym.engines.store.answer_store import AnswerStore
 from usermirror_gym.errors import ConfigError, StoreError
 
 SOURCES = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_put_is_there_for_the_next_process(path: Path) -> None:
     AnswerStore(path).put({b"a": b"1", b"b": b"", b"c": bytes(range(256))})
-    code = "import sys; from usermirror_gym.engines.answer_store import AnswerStore as S; " \
+    code = "import sys; from usermirror_gym.engines.store.answer_store import AnswerStore as S; " \
            "sys.stdout.write(repr(S(sys.argv[1]).get([b'c', b'x', b'b', b'a', b'a'])))"  # fmt: skip
     found = subprocess.run([sys.executable, "-c", code, path], cwd=SOURCES, capture_output=True)
     assert eval(found.stdout) == [bytes(range(256)), None, b"", b"1", b"1"]

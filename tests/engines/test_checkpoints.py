@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine, resolve_checkpoint, smollm2
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint, smollm2
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.errors import CheckpointError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

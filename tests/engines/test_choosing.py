@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from usermirror_gym.engines import choosing, load_engine
-from usermirror_gym.engines.choosing import Available, available_engines, choose_kind
-from usermirror_gym.engines.server_engine import ServerEngine
-from usermirror_gym.engines.transformers_engine import TransformersEngine
-from usermirror_gym.engines.vllm_engine import VLLMEngine
+from usermirror_gym.engines import choosing
+from usermirror_gym.engines.choosing import Available, available_engines, choose_kind, load_engine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
+from usermirror_gym.engines.local.vllm_engine import VLLMEngine
+from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import (
     ConfigError,
     MissingDependencyError,

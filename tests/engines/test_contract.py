@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.testing.engines import EngineContract
 
 

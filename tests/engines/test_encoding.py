@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usermirror_gym.engines.encoding import PromptEncoder
+from usermirror_gym.engines.local.encoding import PromptEncoder
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import Message, Prompt
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine, resolve_checkpoint
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.types import Prompt
 
 

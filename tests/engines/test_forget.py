@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.choosing import load_engine
 
 
 def test_after_forgetting_everything_is_computed_again_to_the_last_bit(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from usermirror_gym.engines.line_states import _pooled
-from usermirror_gym.engines.server_engine import ServerEngine
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines.local.line_states import _pooled
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
+from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError, UnknownNameError
 
 HEAD = "Films watched, in order:\n"

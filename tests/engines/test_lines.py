@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from usermirror_gym.engines.server_engine import ServerEngine
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
+from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import CheckpointError, EngineError
 from usermirror_gym.types import Prompt
 

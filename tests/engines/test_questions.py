@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.errors import CheckpointError, ConfigError, EngineError, UnknownNameError
 from usermirror_gym.types import Prompt
 

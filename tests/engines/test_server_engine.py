@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from tests.engines.stand_in import LETTERS, Reply, Server, completion
-from usermirror_gym.engines import load_engine
-from usermirror_gym.engines.chat_api import chat_body
-from usermirror_gym.engines.detailed import Generations, Sampling, generate_detailed
-from usermirror_gym.engines.server_engine import ServerEngine
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.local.detailed import Generations, Sampling, generate_detailed
+from usermirror_gym.engines.server.chat_api import chat_body
+from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError, MissingDependencyError
 from usermirror_gym.testing.engines import EngineContract
 from usermirror_gym.types import Message, Prompt
@@ -437,13 +437,13 @@ def test_other_engines_are_counted_and_asked_alone_when_one_prompt_fails() -> No
 def test_rationales_through_a_server_end_to_end(
     engine: ServerEngine, server: Server, tmp_path: Path
 ) -> None:
-    from usermirror_gym.distill.predictions import load_predictions, predict_choices
-    from usermirror_gym.distill.rationale_plan import RationaleSettings
-    from usermirror_gym.distill.rationales import read_rationales, write_rationales
+    from usermirror_gym.corpus.rationales.plan import RationaleSettings
+    from usermirror_gym.corpus.rationales.predictions import load_predictions, predict_choices
+    from usermirror_gym.corpus.rationales.write import read_rationales, write_rationales
     from usermirror_gym.progress import Display
-    from usermirror_gym.scenes.prompt import PromptBuilder
     from usermirror_gym.scenes.scene import Scene
-    from usermirror_gym.scenes.text import domain_text
+    from usermirror_gym.scenes.words.prompt import PromptBuilder
+    from usermirror_gym.scenes.words.text import domain_text
     from usermirror_gym.testing.data import tiny_split
 
     quiet, builder = Display(quiet=True), PromptBuilder(domain_text(tiny_split().dataset))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.engines.stand_in import LETTERS, Server, completion
-from usermirror_gym.engines.replicas import Replica, assign, beginning_of
-from usermirror_gym.engines.server_engine import ServerEngine
+from usermirror_gym.engines.server.replicas import Replica, assign, beginning_of
+from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.types import Message, Prompt
 
@@ -131,7 +131,7 @@ def test_a_replica_that_comes_back_is_asked_again(servers, monkeypatch) -> None:
     engine.choice_logprobs([session(user, 1) for user in range(12)])
     assert len(first.bodies) == asked  # left alone for a while
     now = time.monotonic() + 100
-    monkeypatch.setattr("usermirror_gym.engines.replicas.time.monotonic", lambda: now)
+    monkeypatch.setattr("usermirror_gym.engines.server.replicas.time.monotonic", lambda: now)
     engine.choice_logprobs([session(user, 2) for user in range(12)])
     assert len(first.bodies) > asked
     assert not replicas_report(engine)[0]["down"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.engines.stand_in import Server
-from usermirror_gym.engines.server_engine import ServerEngine
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
+from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import EngineError
 from usermirror_gym.testing.engines import EngineContract
 from usermirror_gym.types import Prompt

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from usermirror_gym.engines import load_engine
-from usermirror_gym.engines.answer_store import AnswerStore
 from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.engines.stored_engine import StoredEngine
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.store.answer_store import AnswerStore
+from usermirror_gym.engines.store.stored_engine import StoredEngine
 from usermirror_gym.errors import EngineError
 from usermirror_gym.simulators.registry import make_simulator
 from usermirror_gym.testing.data import tiny_split

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine, resolve_checkpoint
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.errors import CheckpointError, EngineError
 from usermirror_gym.testing.engines import EngineContract
 from usermirror_gym.types import Message, Prompt
@@ -88,7 +89,7 @@ def test_vllm_itself_normalises_over_the_letters(vllm_engine):
     """What it tells must come from behind the mask; the engine normalises in any case."""
     prompt = question(0, 0)
     ids = vllm_engine._encoder.encode(prompt)
-    from usermirror_gym.engines import vllm_engine as module
+    from usermirror_gym.engines.local import vllm_engine as module
 
     letters = tuple(option[0] for option in ids.options)
     (out,) = vllm_engine._ask([ids.prefix], [module._letters(letters)])

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from tests.engines.vllm_servers import VLLMServer, vllm_servers
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine, resolve_checkpoint
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.benchmark.run import BenchmarkConfig, run_benchmark
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.errors import EngineError
-from usermirror_gym.evaluate.benchmark import BenchmarkConfig, run_benchmark
 from usermirror_gym.testing.engines import EngineContract
 from usermirror_gym.types import Message, Prompt
 
@@ -79,7 +80,7 @@ def test_one_is_killed_in_mid_benchmark_and_every_choice_is_as_it_would_have_bee
     servers, weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Must be the last test of this module: one server is gone afterwards."""
-    from usermirror_gym.engines.server_engine import ServerEngine
+    from usermirror_gym.engines.server.server_engine import ServerEngine
 
     asked: list[tuple[Prompt, np.ndarray]] = []
     plain = ServerEngine.choice_logprobs

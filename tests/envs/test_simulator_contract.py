@@ -129,7 +129,7 @@ def test_rationales_and_token_counts_reach_the_info(world_of, scripted):
 
 
 def test_the_known_truth_answers_as_environments_ask(split, world_of):
-    from usermirror_gym.simulators.known_truth import LatentFactorUser, TruthSettings
+    from usermirror_gym.experiments.transfer.known_truth import LatentFactorUser, TruthSettings
 
     user = LatentFactorUser.fit(split.dataset, TruthSettings(factors=3, iterations=20))
     world = world_of(user.knowing(split))

@@ -18,8 +18,8 @@ from usermirror_gym.errors import (
     MissingDependencyError,
     UnknownNameError,
 )
-from usermirror_gym.scenes import embeddings
-from usermirror_gym.scenes.embeddings import embed_texts
+from usermirror_gym.scenes.draw import embeddings
+from usermirror_gym.scenes.draw.embeddings import embed_texts
 
 TEXTS = [
     "Starship Rebellion, Action, Sci-Fi", "Quiet Harbour, Drama", "Galactic War, Action, Sci-Fi",

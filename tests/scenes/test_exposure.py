@@ -13,9 +13,9 @@ from scipy.stats import chisquare
 from usermirror_gym.data import RecDataset, TimeSplit, histories, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
 from usermirror_gym.scenes import Rankers, ScenePlan, build_scenes, draw_scenes, swap_histories
-from usermirror_gym.scenes import build as build_module
-from usermirror_gym.scenes.columns import SceneColumns
-from usermirror_gym.scenes.exposure import GAP, ORIGINS
+from usermirror_gym.scenes.draw import build as build_module
+from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.exposure import GAP, ORIGINS
 
 MIXED = {"uniform": 1.0, "popularity": 1.0, "collaborative": 1.0}
 

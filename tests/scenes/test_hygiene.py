@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.scenes.hygiene import clean, visible
+from usermirror_gym.scenes.words.segments import clean, visible
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes import Rankers, ScenePlan
-from usermirror_gym.scenes.columns import SceneColumns
-from usermirror_gym.scenes.impressions import draw_impressions
+from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.impressions import draw_impressions
 
 SHOWN = [  # user, time, shown, clicked
     ("a", 10, ["n4", "n5", "n6"], [False, True, False]),

@@ -10,9 +10,9 @@ import pytest
 from scipy import sparse
 
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.scenes import rankers
-from usermirror_gym.scenes.rankers import Rankers, fit_collaborative
-from usermirror_gym.scenes.timeline import Timeline, spans
+from usermirror_gym.scenes.draw import rankers
+from usermirror_gym.scenes.draw.rankers import Rankers, fit_collaborative
+from usermirror_gym.scenes.draw.timeline import Timeline, spans
 
 
 def dense(split: TimeSplit) -> np.ndarray:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.scenes.prompt import ANSWER_PREFIX, PromptBuilder
-from usermirror_gym.scenes.rationale_prompt import (
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.scenes.words.rationale_prompt import (
     EVALUATION_STYLES,
     KNOWLEDGE_FACTORS,
     STIMULUS_FACTORS,
@@ -22,8 +23,7 @@ from usermirror_gym.scenes.rationale_prompt import (
     stages,
     tidy,
 )
-from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.scenes.text import domain_text
+from usermirror_gym.scenes.words.text import domain_text
 from usermirror_gym.testing.data import tiny_split
 
 TEXT = "Stimulus: rain.\nKnowledge: I know it.\nEvaluation: gut feeling."

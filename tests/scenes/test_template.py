@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from usermirror_gym.data import RecDataset
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.scenes.template import TemplateText, ago
-from usermirror_gym.scenes.template_form import read_template
+from usermirror_gym.scenes.words.template import TemplateText, ago
+from usermirror_gym.scenes.words.template_form import read_template
 
 PLAIN: dict[str, Any] = {
     "noun": "thing",

@@ -11,8 +11,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from usermirror_gym.errors import CheckpointError, UnknownNameError
-from usermirror_gym.simulators.affinity_head import AffinityHead, read_head, write_head
-from usermirror_gym.simulators.line_memory import LineMemory
+from usermirror_gym.simulators.affinity.affinity_head import (
+    AffinityHead,
+    read_head,
+    write_head,
+)
+from usermirror_gym.simulators.affinity.line_memory import LineMemory
 
 SHAPES = {"mean": (6,), "history": (6, 2), "option": (6, 2), "bias": (6,), "lags": (5,)}
 NAMES = tuple(SHAPES)

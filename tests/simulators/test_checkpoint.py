@@ -23,9 +23,9 @@ from usermirror_gym.simulators import (
     make_simulator,
     registry,
 )
-from usermirror_gym.simulators.affinity_head import read_head, write_head
+from usermirror_gym.simulators.affinity.affinity_head import read_head, write_head
 from usermirror_gym.simulators.checkpoint import fetch_simulator, read_simulator, write_simulator
-from usermirror_gym.simulators.utility import ChoiceWeights, LikelihoodWeights
+from usermirror_gym.simulators.readouts.utility import ChoiceWeights, LikelihoodWeights
 
 FITTED = {
     "conditional": 0.1234567890123456, "unconditional": -1e-7, "tokens": 0.25, "outside": -3.5,

@@ -10,11 +10,11 @@ import pytest
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.evaluate.fidelity import score, swap_histories
+from usermirror_gym.fidelity.quick_check import score, swap_histories
 from usermirror_gym.files import read_json
 from usermirror_gym.scenes import ScenePlan, build_scenes
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, AffinitySimulator, make_simulator
-from usermirror_gym.simulators.affinity_head import read_head
+from usermirror_gym.simulators.affinity.affinity_head import read_head
 from usermirror_gym.simulators.checkpoint import read_simulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import TrainConfig, read_config

@@ -18,7 +18,7 @@ from usermirror_gym.simulators import (
     OptionsSimulator,
     UserSimulator,
 )
-from usermirror_gym.simulators.utility import fit_choice
+from usermirror_gym.simulators.readouts.utility import fit_choice
 
 SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12))
 SHORT = replace(SCENE, slate=(20, 21))

@@ -15,8 +15,8 @@ from usermirror_gym.simulators import (
     available_simulators,
     make_simulator,
 )
-from usermirror_gym.train.surrogate_config import SurrogateConfig, read_surrogate_config
-from usermirror_gym.train.surrogate_measures import Agreement
+from usermirror_gym.train.surrogate.config import SurrogateConfig, read_surrogate_config
+from usermirror_gym.train.surrogate.report import Agreement
 
 
 @pytest.fixture(scope="module")

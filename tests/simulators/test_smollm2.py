@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
-from usermirror_gym.engines import DEFAULT_CHECKPOINT, load_engine
-from usermirror_gym.engines.transformers_engine import TransformersEngine
-from usermirror_gym.evaluate.fidelity import score
+from usermirror_gym.engines import DEFAULT_CHECKPOINT
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
+from usermirror_gym.fidelity.quick_check import score
 from usermirror_gym.scenes import (
     PromptBuilder,
     ScenePlan,
@@ -24,7 +25,7 @@ from usermirror_gym.simulators import (
     LikelihoodSimulator,
     make_simulator,
 )
-from usermirror_gym.simulators.affinity_head import write_head
+from usermirror_gym.simulators.affinity.affinity_head import write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
 
 pytestmark = pytest.mark.slow

@@ -12,10 +12,10 @@ from usermirror_gym.errors import CheckpointError, ConfigError, SceneError
 from usermirror_gym.scenes.scene import Scene, Turn
 from usermirror_gym.simulators import SurrogateSimulator, make_simulator
 from usermirror_gym.simulators.checkpoint import write_simulator
-from usermirror_gym.simulators.surrogate import read_surrogate, write_surrogate
+from usermirror_gym.simulators.surrogate.surrogate import read_surrogate, write_surrogate
 from usermirror_gym.testing.data import tiny_split
-from usermirror_gym.train.surrogate import new_student
-from usermirror_gym.train.surrogate_config import NetworkSettings
+from usermirror_gym.train.surrogate.config import NetworkSettings
+from usermirror_gym.train.surrogate.distil import new_student
 
 
 @pytest.fixture(scope="module")

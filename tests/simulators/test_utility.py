@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import check_grad
 
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.simulators import logit, utility
-from usermirror_gym.simulators.utility import (
+from usermirror_gym.measures import logit
+from usermirror_gym.simulators.readouts import utility
+from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,

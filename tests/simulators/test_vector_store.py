@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from usermirror_gym.simulators import vector_store
-from usermirror_gym.simulators.vector_store import VectorStore
+from usermirror_gym.simulators.affinity import item_vectors as vector_store
+from usermirror_gym.simulators.affinity.item_vectors import VectorStore
 
 WIDTH = 3
 

@@ -85,7 +85,7 @@ def data(split: TimeSplit, builder: PromptBuilder, scenes: list[Scene]) -> Train
 @pytest.fixture
 def train(tokenizer, data: TrainData, tmp_path: Path):
     """``train(model, objective, **settings)`` runs a short stage."""
-    from usermirror_gym.train.trainers import run_stage
+    from usermirror_gym.train.loop.trainers import run_stage
 
     def run(model, objective: str, *, folder: Path = tmp_path / "stage", **settings):
         call = {"data": data, "precision": "float32", "display": Display(quiet=True), "seed": 3}

@@ -11,20 +11,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from usermirror_gym.distill.build import build_data
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.corpus.build import build_data
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.files import read_json, sha256
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import make_simulator
-from usermirror_gym.simulators.affinity_head import read_head
+from usermirror_gym.simulators.affinity.affinity_head import read_head
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train import finish as finish_module
-from usermirror_gym.train.affinity import _largest, fit_head
+from usermirror_gym.train.affinity_head import _largest, fit_head, follow_matrix
 from usermirror_gym.train.config import Affinity, TrainConfig, read_config
 from usermirror_gym.train.data import TrainData, read_train_data
 from usermirror_gym.train.estimate import estimate_training
-from usermirror_gym.train.follows import follow_matrix
 from usermirror_gym.train.run import train
 from usermirror_gym.types import TIMESTAMP
 

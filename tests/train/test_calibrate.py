@@ -10,8 +10,8 @@ import pytest
 
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
-from usermirror_gym.simulators.likelihood import LikelihoodScores, LikelihoodSimulator
-from usermirror_gym.simulators.utility import (
+from usermirror_gym.simulators.readouts.likelihood import LikelihoodScores, LikelihoodSimulator
+from usermirror_gym.simulators.readouts.utility import (
     ChoiceWeights,
     LikelihoodWeights,
     choice_logprobs,

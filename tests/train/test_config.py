@@ -11,7 +11,7 @@ import yaml
 
 from usermirror_gym.configs import preset_names
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.scenes.prompt import PromptConfig
+from usermirror_gym.scenes.words.prompt import PromptConfig
 from usermirror_gym.train.config import TrainConfig, read_config
 
 DEFAULT = "smollm2-ml100k-next-item"

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.train import follows
-from usermirror_gym.train.follows import choice_counts, follow_matrix
+from usermirror_gym.train import affinity_head as follows
+from usermirror_gym.train.affinity_head import choice_counts, follow_matrix
 
 # Item 3 is chosen by nobody; user 2 begins before user 1 ends.
 EVENTS = pd.DataFrame(

@@ -10,19 +10,19 @@ import pytest
 from tests.train.surrogate_teacher import Teacher
 from tests.train.test_surrogate import config, lists
 from usermirror_gym.agents import PopAgent
+from usermirror_gym.agents.rollout import plan_episodes, play_steps
 from usermirror_gym.envs import make_world
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.evaluate.rollout import plan_episodes, play_steps
 from usermirror_gym.files import read_jsonl
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import make_simulator
 from usermirror_gym.testing.data import tiny_split
-from usermirror_gym.train.monitor import FidelityMonitor, Trust, monitor_of
-from usermirror_gym.train.rl import make_env, train_agent
-from usermirror_gym.train.rl_config import rl_config
-from usermirror_gym.train.surrogate import distill
-from usermirror_gym.train.surrogate_answers import ask
-from usermirror_gym.train.surrogate_fit import divergence
+from usermirror_gym.train.agent.config import rl_config
+from usermirror_gym.train.agent.run import make_env, train_agent
+from usermirror_gym.train.surrogate.answers import ask
+from usermirror_gym.train.surrogate.distil import distill
+from usermirror_gym.train.surrogate.fit import divergence
+from usermirror_gym.train.surrogate.monitor import FidelityMonitor, Trust, monitor_of
 
 QUIET = Display(quiet=True)
 

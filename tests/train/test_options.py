@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.scenes import Scene
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.options import (
+from usermirror_gym.train.objectives.options import (
     HEAD_FILE,
     Lines,
     LinesCollator,
@@ -19,8 +19,8 @@ from usermirror_gym.train.options import (
     reading_lines,
     save_head,
 )
-from usermirror_gym.train.sequences import Wording
-from usermirror_gym.train.validation import OptionsLoss
+from usermirror_gym.train.objectives.sequences import Wording
+from usermirror_gym.train.objectives.validation import OptionsLoss
 
 
 @pytest.fixture

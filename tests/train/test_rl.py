@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from usermirror_gym.agents import make_agent
-from usermirror_gym.agents.rl_store import load_agent
+from usermirror_gym.agents.learners.store import load_agent
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import AgentError, ConfigError, RunError, UnknownNameError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.testing.data import tiny_split
-from usermirror_gym.train.rl import split_users, train_agent
-from usermirror_gym.train.rl_config import rl_config
+from usermirror_gym.train.agent.config import rl_config
+from usermirror_gym.train.agent.run import split_users, train_agent
 
 QUIET = Display(quiet=True)
 ALGOS = ("linucb", "thompson", "slateq", "reinforce", "ppo")

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import yaml
 
-from usermirror_gym.distill.build import build_data
-from usermirror_gym.engines import load_engine
+from usermirror_gym.corpus.build import build_data
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import read_json, sha256, write_jsonl
 from usermirror_gym.progress import Display
-from usermirror_gym.scenes.prompt import ANSWER_PREFIX
-from usermirror_gym.scenes.prompt import LETTERS as LETTER
+from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX
+from usermirror_gym.scenes.words.prompt import LETTERS as LETTER
 from usermirror_gym.simulators import make_simulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train import run as run_module
 from usermirror_gym.train.config import TrainConfig, read_config
 from usermirror_gym.train.data import read_train_data
 from usermirror_gym.train.estimate import estimate_training
-from usermirror_gym.train.model import write_weights
+from usermirror_gym.train.loop.model import write_weights
 from usermirror_gym.train.run import train
 from usermirror_gym.types import TIMESTAMP, Prompt
 
@@ -222,7 +222,7 @@ def test_a_killed_run_ends_with_the_same_weights(
 ) -> None:
     for step in (0, 2):
         with monkeypatch.context() as patch:
-            patch.setattr("usermirror_gym.train.tensorboard.curves", dying(step))
+            patch.setattr("usermirror_gym.train.loop.tensorboard.curves", dying(step))
             with pytest.raises(Killed):
                 train(recipe(), tmp_path, display=QUIET)
     first = tmp_path / "stages" / "0-next_item"
@@ -271,7 +271,7 @@ def test_data_that_changed_meanwhile_are_noticed(
 
 
 def test_nothing_from_t0_on_reaches_a_run(build: Path) -> None:
-    from usermirror_gym.distill.built import read_build
+    from usermirror_gym.corpus.built import read_build
 
     data = read_train_data(build, read_config("smollm2-ml100k-next-item").prompt_config)
     (whole,) = read_build(build).sources
@@ -342,7 +342,7 @@ def test_rationales_then_preferences_in_bfloat16(
 
 
 def test_adapters_on_named_layers_and_blocks(recipe: Callable[..., TrainConfig]) -> None:
-    from usermirror_gym.train.model import load_trainable
+    from usermirror_gym.train.loop.model import load_trainable
 
     model = load_trainable(recipe(**{"lora.targets": ["q_proj", "v_proj"], "lora.layers": [1, 1]}))
     names = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -351,7 +351,7 @@ def test_adapters_on_named_layers_and_blocks(recipe: Callable[..., TrainConfig])
 
 
 def test_layers_that_the_model_lacks_are_named(recipe: Callable[..., TrainConfig]) -> None:
-    from usermirror_gym.train.model import load_trainable
+    from usermirror_gym.train.loop.model import load_trainable
 
     with pytest.raises(ValueError, match="Did you mean 'q_proj'"):
         load_trainable(recipe(**{"lora.targets": ["q_prj"]}))

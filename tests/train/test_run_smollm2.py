@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from usermirror_gym.corpus.build import build_data
 from usermirror_gym.data import load_dataset, time_cut
-from usermirror_gym.distill.build import build_data
 from usermirror_gym.files import read_json, sha256
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import ScenePlan, build_scenes

@@ -14,11 +14,11 @@ from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import make_simulator
 from usermirror_gym.testing.data import tiny_split
-from usermirror_gym.train.surrogate import distill, redistil
-from usermirror_gym.train.surrogate_answers import ask, read_answers
-from usermirror_gym.train.surrogate_config import read_surrogate_config
-from usermirror_gym.train.surrogate_fit import divergence
-from usermirror_gym.train.surrogate_measures import Agreement, summary
+from usermirror_gym.train.surrogate.answers import ask, read_answers
+from usermirror_gym.train.surrogate.config import read_surrogate_config
+from usermirror_gym.train.surrogate.distil import distill, redistil
+from usermirror_gym.train.surrogate.fit import divergence
+from usermirror_gym.train.surrogate.report import Agreement, summary
 
 QUIET = Display(quiet=True)
 SMALL = {
@@ -106,7 +106,7 @@ def test_a_killed_distillation_ends_with_the_same_weights(split, whole, tmp_path
 
 
 def test_a_kill_while_learning_asks_nothing_again(split, whole, tmp_path, monkeypatch):
-    from usermirror_gym.train import surrogate_fit
+    from usermirror_gym.train.surrogate import fit as surrogate_fit
 
     epochs = []
     run = surrogate_fit._epoch

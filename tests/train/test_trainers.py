@@ -11,16 +11,21 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from usermirror_gym.engines.transformers_engine import TransformersEngine
+from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import write_text
-from usermirror_gym.scenes.prompt import ANSWER_PREFIX
+from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX
 from usermirror_gym.train.data import TrainData, TrainSource
-from usermirror_gym.train.letters import Letters
-from usermirror_gym.train.next_item import Histories
-from usermirror_gym.train.permute import epoch_keys, name_keys, orders
-from usermirror_gym.train.sequences import IGNORED, Wording
-from usermirror_gym.train.validation import LettersLoss, LikelihoodLoss, ReasonedLoss, held_out
+from usermirror_gym.train.objectives.letters import Letters
+from usermirror_gym.train.objectives.next_item import Histories
+from usermirror_gym.train.objectives.permute import epoch_keys, name_keys, orders
+from usermirror_gym.train.objectives.sequences import IGNORED, Wording
+from usermirror_gym.train.objectives.validation import (
+    LettersLoss,
+    LikelihoodLoss,
+    ReasonedLoss,
+    held_out,
+)
 from usermirror_gym.types import Message, Prompt
 
 
@@ -244,7 +249,7 @@ def test_validation_losses_are_those_of_the_readouts(
 
 
 def test_reasoned_validation_reads_the_letter_behind_the_rationale(tiny_model, engine, tokenizer):
-    from usermirror_gym.train.letters import answered
+    from usermirror_gym.train.objectives.letters import answered
 
     wording = Wording(tokenizer, 500)
     rows = reasons(6)

@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
-from usermirror_gym.engines.model_loading import load_model, load_tokenizer
+from usermirror_gym.engines.local.model_loading import load_model, load_tokenizer
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import *
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import Stage
 from usermirror_gym.train.data import TrainData, TrainSource
-from usermirror_gym.train.trainers import run_stage
-from usermirror_gym.train.weights import save_trained
+from usermirror_gym.train.loop.trainers import run_stage
+from usermirror_gym.train.loop.weights import save_trained
 
 objective, folder = sys.argv[1], Path(sys.argv[2])
 torch.set_num_threads(1)

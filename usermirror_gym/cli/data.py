@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from usermirror_gym.cli.options import RecipeSetting, parse_settings
-from usermirror_gym.cli.plain_errors import plain_errors
+from usermirror_gym.cli.options import RecipeSetting, parse_settings, plain_errors
 
 app = typer.Typer(
     help="Fetch raw data sets and build training data from them.", no_args_is_help=True,
@@ -32,7 +31,7 @@ def fetch(
 ) -> None:
     """Download a raw data set, or say exactly which file to put where."""
     from usermirror_gym.data import get_source
-    from usermirror_gym.data.fetch import fetch as fetch_files
+    from usermirror_gym.data.raw.fetch import fetch as fetch_files
     from usermirror_gym.progress import Display
 
     print(fetch_files(get_source(name), folder, Display()))
@@ -43,7 +42,7 @@ def fetch(
 def sources() -> None:
     """List the raw data sets: domain, terms, how to get them, and whether they are here."""
     from usermirror_gym.data import SOURCES
-    from usermirror_gym.data.folders import default_folder
+    from usermirror_gym.data.sources.base import default_folder
 
     table = Table("name", "domain", "here", "how to get", "terms", box=None, padding=(0, 2, 1, 0))
     for name, source in SOURCES.items():
@@ -79,8 +78,8 @@ def build(
     ] = False,
 ) -> None:
     """Build training data: scenes, rationales, selected pairs, audits and a data card."""
-    from usermirror_gym.distill.build import build_data, estimate_build
-    from usermirror_gym.distill.config import read_config
+    from usermirror_gym.corpus.build import build_data, estimate_build
+    from usermirror_gym.corpus.config import read_config
     from usermirror_gym.progress import Display
 
     settings = read_config(config, parse_settings(setting))
@@ -98,7 +97,7 @@ def build(
 @plain_errors
 def audit(folder: Annotated[Path, typer.Argument(help="Of a finished build.")]) -> None:
     """Look for leaks in a build: status 1 if one is found."""
-    from usermirror_gym.distill.audit import audit_build, print_audit
+    from usermirror_gym.corpus.audit import audit_build, print_audit
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     if not print_audit(audit_build(folder), console):
@@ -113,7 +112,7 @@ def show(
     count: Annotated[int, typer.Option(min=1, help="Scenes of each data set.")] = 1,
 ) -> None:
     """Print scenes as the model reads them, with the right answer."""
-    from usermirror_gym.distill.built import read_build
+    from usermirror_gym.corpus.built import read_build
     from usermirror_gym.errors import UnknownNameError
     from usermirror_gym.scenes import PromptBuilder, PromptConfig, domain_text
     from usermirror_gym.scenes.table import SPLITS, scenes_of

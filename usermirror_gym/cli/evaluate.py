@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from usermirror_gym.cli.options import Engine, Setting, simulator_settings
-from usermirror_gym.cli.plain_errors import plain_errors
+from usermirror_gym.cli.options import Engine, Setting, plain_errors, simulator_settings
 
 
 @plain_errors
@@ -74,7 +73,7 @@ def evaluate(
 ) -> None:
     """Judge a simulated user by real choices: card.html, card.md, card.json."""
     from usermirror_gym.errors import ConfigError
-    from usermirror_gym.evaluate.fidelity_run import EvaluateConfig
+    from usermirror_gym.fidelity.run import EvaluateConfig
 
     if names and not compare:
         raise ConfigError(
@@ -93,8 +92,8 @@ def evaluate(
 
 
 def _evaluate(config: object, out: Path | None, console: Console) -> None:
-    from usermirror_gym.evaluate.fidelity_report import bar_lines, summary_table
-    from usermirror_gym.evaluate.fidelity_run import EvaluateConfig, default_folder, evaluate
+    from usermirror_gym.fidelity.run import EvaluateConfig, default_folder, evaluate
+    from usermirror_gym.fidelity.show.pages import bar_lines, summary_table
     from usermirror_gym.progress import Display
 
     assert isinstance(config, EvaluateConfig)
@@ -110,13 +109,13 @@ def _evaluate(config: object, out: Path | None, console: Console) -> None:
 
 
 def _compare(config: object, names: list[str], out: Path | None, console: Console) -> None:
-    from usermirror_gym.evaluate.compare import (
+    from usermirror_gym.fidelity.compare import (
         compare,
         comparison_tables,
         read_entries,
         write_comparison,
     )
-    from usermirror_gym.evaluate.fidelity_run import EvaluateConfig, card_folders
+    from usermirror_gym.fidelity.run import EvaluateConfig, card_folders
     from usermirror_gym.progress import Display
 
     assert isinstance(config, EvaluateConfig)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from usermirror_gym.cli.plain_errors import plain_errors
+from usermirror_gym.cli.options import plain_errors
 
 FORMS = ("recbole", "minari")
 
@@ -30,9 +30,9 @@ def export(
     ] = True,
 ) -> None:
     """Write the episodes of a benchmark as RecBole's files or as a Minari data set."""
+    from usermirror_gym.benchmark.export import export_recbole
+    from usermirror_gym.benchmark.export_minari import export_minari
     from usermirror_gym.errors import UnknownNameError
-    from usermirror_gym.evaluate.export import export_recbole
-    from usermirror_gym.evaluate.export_minari import export_minari
     from usermirror_gym.progress import Display
 
     if to == "recbole":

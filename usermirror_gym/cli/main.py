@@ -12,14 +12,16 @@ from rich.text import Text
 
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
+from usermirror_gym.cli.experiments import retrain, transfer
 from usermirror_gym.cli.export import export
-from usermirror_gym.cli.options import Engine, Setting, parse_names, simulator_settings
-from usermirror_gym.cli.plain_errors import plain_errors
-from usermirror_gym.cli.retrain import retrain
-from usermirror_gym.cli.train import train
-from usermirror_gym.cli.train_agent import train_agent
-from usermirror_gym.cli.train_surrogate import train_surrogate
-from usermirror_gym.cli.transfer import transfer
+from usermirror_gym.cli.options import (
+    Engine,
+    Setting,
+    parse_names,
+    plain_errors,
+    simulator_settings,
+)
+from usermirror_gym.cli.train import train, train_agent, train_surrogate
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
@@ -89,8 +91,8 @@ def benchmark(
     ] = None,
 ) -> None:
     """Benchmark recommenders against the simulated user and write a report."""
-    from usermirror_gym.evaluate.benchmark import BenchmarkConfig, default_folder, run_benchmark
-    from usermirror_gym.evaluate.report import results_table
+    from usermirror_gym.benchmark.report import results_table
+    from usermirror_gym.benchmark.run import BenchmarkConfig, default_folder, run_benchmark
     from usermirror_gym.progress import Display
 
     config = BenchmarkConfig(
@@ -153,7 +155,7 @@ def replay(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
 ) -> None:
     """Play a logged benchmark once more, without its LLM, and compare every step."""
-    from usermirror_gym.evaluate.replay import replay as play
+    from usermirror_gym.benchmark.replay import replay as play
     from usermirror_gym.progress import Display
 
     found = play(folder, display=Display())
@@ -210,7 +212,7 @@ def answers(
     clear: Annotated[bool, typer.Option("--clear", help="Drop every answer.")] = False,
 ) -> None:
     """Show how many answers of LLMs are kept in a store, and their size."""
-    from usermirror_gym.engines.answer_store import AnswerStore, default_store
+    from usermirror_gym.engines.store.answer_store import AnswerStore, default_store
     from usermirror_gym.errors import StoreError
 
     path = path or default_store()

@@ -7,7 +7,10 @@ import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
 KINDS = ("transformers", "vllm", "server")
@@ -38,7 +41,7 @@ def choose_kind(name: str, kind: str = "auto", settings: Collection[str] = ()) -
     are no GGUF file, and no setting is given that vLLM's engine does not have; else transformers.
 
     Args:
-        name: of the model, as for :func:`~usermirror_gym.engines.load_engine`.
+        name: of the model, as for :func:`~usermirror_gym.engines.choosing.load_engine`.
         kind: ``auto`` or one of :data:`KINDS`.
         settings: names of the engine's settings that are given.
 
@@ -46,7 +49,7 @@ def choose_kind(name: str, kind: str = "auto", settings: Collection[str] = ()) -
         UnknownNameError: no such kind.
         ConfigError: a server's model with the kind of a local engine, or the other way about.
     """
-    from usermirror_gym.engines import SERVER_PREFIX
+    pass  # FIXME
 
     if kind not in ("auto", *KINDS):
         raise UnknownNameError("kind of engine", kind, ["auto", *KINDS])
@@ -71,7 +74,7 @@ def available_engines() -> list[Available]:
 
 
 def _suits_vllm(name: str, settings: Collection[str]) -> bool:
-    from usermirror_gym.engines.vllm_engine import VLLMEngine
+    from usermirror_gym.engines.local.vllm_engine import VLLMEngine
 
     known = inspect.signature(VLLMEngine).parameters
     return Path(name).suffix != ".gguf" and all(setting in known for setting in settings)
@@ -86,7 +89,7 @@ def _transformers() -> Available:
 
 
 def _vllm() -> Available:
-    from usermirror_gym.engines.vllm_engine import CPU_PACKAGE
+    from usermirror_gym.engines.local.vllm_engine import CPU_PACKAGE
 
     readouts = "letters, likelihood, options"
     if not _vllm_is_installed():
@@ -146,3 +149,54 @@ def _gpu_names() -> str:
 
     names = [torch.cuda.get_device_name(i) for i in range(_gpus())]
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+SERVER_PREFIX = "openai:"
+"""``openai:NAME`` is the model NAME of a server with OpenAI's chat interface."""
+
+
+def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwargs: Any) -> Engine:
+    """An engine for a checkpoint name, a folder, a GGUF file, or a model behind a server.
+
+    Args:
+        name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`; or
+            ``openai:NAME`` (with ``base_url=`` for a server of your own).
+        kind: one of :data:`~usermirror_gym.engines.choosing.KINDS`, or ``auto``: see
+            :func:`~usermirror_gym.engines.choosing.choose_kind`.
+        **kwargs: settings of
+            :class:`~usermirror_gym.engines.local.transformers_engine.TransformersEngine`,
+            :class:`~usermirror_gym.engines.local.vllm_engine.VLLMEngine` or
+            :class:`ServerEngine`; ``adapter=`` and ``head=``
+            are the folders of what was trained on top of the weights.
+
+    Returns:
+        An engine whose weights are loaded, or whose server is asked, at the first question.
+
+    Raises:
+        UnknownNameError: no such kind, or the engine has no such setting; suggests the nearest.
+        ConfigError: a server's model with the kind of a local engine, or the other way about.
+        MissingDependencyError: the package of that engine is not installed.
+    """
+    pass  # FIXME
+
+    chosen = choose_kind(str(name), kind, kwargs)
+    if chosen == "server":
+        from usermirror_gym.engines.server.server_engine import ServerEngine
+
+        return _made(ServerEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
+    if chosen == "vllm":
+        from usermirror_gym.engines.local.vllm_engine import VLLMEngine
+
+        return _made(VLLMEngine, name, kwargs)
+    from usermirror_gym.engines.local.transformers_engine import TransformersEngine
+
+    return _made(TransformersEngine, name, kwargs)
+
+
+def _made(kind: type[Any], name: str | Path, settings: dict[str, Any]) -> Engine:
+    _, *known = inspect.signature(kind).parameters
+    for setting in settings:
+        if setting not in known:
+            raise UnknownNameError(f"{kind.__name__} setting", setting, known)
+    engine: Engine = kind(name, **settings)
+    return engine

@@ -122,7 +122,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """
     import torch
 
-    from usermirror_gym.engines.model_loading import load_model, load_tokenizer
+    from usermirror_gym.engines.local.model_loading import load_model, load_tokenizer
 
     model = load_model(gguf, torch.float32, torch.device("cpu"))
     tokenizer = load_tokenizer(gguf)

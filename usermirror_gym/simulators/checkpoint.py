@@ -11,9 +11,9 @@
 ``head.safetensors``
     options readout: ``weight`` (hidden,) and ``bias`` (1,), float32.
 ``affinity.safetensors``
-    affinity readout: see :mod:`usermirror_gym.simulators.affinity_head`.
+    affinity readout: see :mod:`usermirror_gym.simulators.affinity.affinity_head`.
 ``surrogate.safetensors``
-    surrogate: see :mod:`usermirror_gym.simulators.surrogate`.  ``checkpoint`` is then the name of
+    surrogate: see :mod:`surrogate`.  ``checkpoint`` is then the name of
     its teacher, which is not needed to ask it.
 """
 
@@ -32,9 +32,9 @@ from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.hub import fetch_from_hub, hub_file, network_is_off
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
-from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS
+from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS
 from usermirror_gym.simulators.settings import checked_settings
-from usermirror_gym.simulators.surrogate import SURROGATE_WEIGHTS
+from usermirror_gym.simulators.surrogate.surrogate import SURROGATE_WEIGHTS
 
 SIMULATOR_FILE = "simulator.yaml"
 FORMAT = 1

@@ -11,28 +11,32 @@ from typing import Any, TypeVar
 from usermirror_gym.checkpoints import ALIASES, shipped_checkpoints
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.engines import SERVER_PREFIX, load_engine
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS, adapter_files, content_hash, head_files
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.engines.checkpoints import cache_folder
+from usermirror_gym.engines.choosing import SERVER_PREFIX, load_engine
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.scenes.text import domain_text
-from usermirror_gym.simulators.affinity import AffinitySimulator
-from usermirror_gym.simulators.affinity_head import AFFINITY_WEIGHTS, read_head
+from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
+from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.simulators.affinity.affinity import AffinitySimulator
+from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.classic import PopularityChooser, UniformChooser
-from usermirror_gym.simulators.likelihood import LikelihoodSimulator
-from usermirror_gym.simulators.listwise import LettersSimulator, OptionsSimulator
-from usermirror_gym.simulators.rationale import RationaleSimulator, Thinking
+from usermirror_gym.simulators.readouts.likelihood import LikelihoodSimulator
+from usermirror_gym.simulators.readouts.listwise import LettersSimulator, OptionsSimulator
+from usermirror_gym.simulators.readouts.rationale import RationaleSimulator, Thinking
+from usermirror_gym.simulators.readouts.utility import (
+    AffinityWeights,
+    ChoiceWeights,
+    LikelihoodWeights,
+)
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
-from usermirror_gym.simulators.surrogate import (
+from usermirror_gym.simulators.surrogate.surrogate import (
     SURROGATE_WEIGHTS,
     SurrogateSimulator,
     read_surrogate,
 )
-from usermirror_gym.simulators.utility import AffinityWeights, ChoiceWeights, LikelihoodWeights
 
 DEFAULT_SIMULATOR = "smollm2-ml100k"
 CLASSIC = ("popularity", "uniform")
@@ -193,8 +197,8 @@ def _engine(settings: LLMSettings) -> Engine:
 
 
 def _with_answers(engine: Engine, path: str) -> Engine:
-    from usermirror_gym.engines.answer_store import AnswerStore, default_store
-    from usermirror_gym.engines.stored_engine import StoredEngine
+    from usermirror_gym.engines.store.answer_store import AnswerStore, default_store
+    from usermirror_gym.engines.store.stored_engine import StoredEngine
 
     return StoredEngine(engine, AnswerStore(default_store() if path == "default" else path))
 

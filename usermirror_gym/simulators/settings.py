@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.scenes.prompt import PromptConfig, PromptForm
-from usermirror_gym.simulators.rationale import Thinking
-from usermirror_gym.simulators.utility import (
+from usermirror_gym.scenes.words.prompt import PromptConfig, PromptForm
+from usermirror_gym.simulators.readouts.rationale import Thinking
+from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
@@ -61,9 +61,9 @@ class LLMSettings(BaseModel):
     domain: str | None = None
     """What its items were in training, ``"movie"`` say; data of another domain are refused."""
     engine: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of :func:`~usermirror_gym.engines.load_engine`: kind, dtype, device ..."""
+    """Arguments of :func:`~usermirror_gym.engines.choosing.load_engine`: kind, dtype, device ..."""
     answers: str | None = None
-    """File of an :class:`~usermirror_gym.engines.answer_store.AnswerStore` that keeps what the LLM
+    """File of an :class:`AnswerStore` that keeps what the LLM
     answers; ``default`` is one in the cache folder; by default nothing is kept."""
 
 

@@ -12,9 +12,9 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.simulators.affinity import AffinitySimulator
-from usermirror_gym.simulators.likelihood import LikelihoodSimulator
-from usermirror_gym.simulators.utility import (
+from usermirror_gym.simulators.affinity.affinity import AffinitySimulator
+from usermirror_gym.simulators.readouts.likelihood import LikelihoodSimulator
+from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
@@ -27,8 +27,8 @@ from usermirror_gym.simulators.utility import (
 )
 from usermirror_gym.train.config import Calibration, TrainConfig
 from usermirror_gym.train.data import TrainData, TrainSource
-from usermirror_gym.train.letters import answer_of, answerable
-from usermirror_gym.train.permute import name_keys
+from usermirror_gym.train.objectives.letters import answer_of, answerable
+from usermirror_gym.train.objectives.permute import name_keys
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import usermirror_gym
-from usermirror_gym.distill.card_markdown import escape, markdown_table
-from usermirror_gym.distill.card_text import cell
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
+from usermirror_gym.report.markdown import cell
+from usermirror_gym.report.page import card_environment
 from usermirror_gym.train.config import Affinity, TrainConfig
 
 Facts = Mapping[str, Any]
@@ -40,12 +39,14 @@ def write_card(
 
     Args:
         folder: of the checkpoint.
-        stages: what each stage did, see :class:`~usermirror_gym.train.trainers.StageResult`.
+        stages: what each stage did, see :class:`~usermirror_gym.train.loop.trainers.StageResult`.
         scores: from :func:`usermirror_gym.train.calibrate.calibrate`.
         manifest: of the build that was trained on.
     """
     view = _view(config, stages, scores, manifest)
-    text = card_environment().get_template("card.md").render(view, manifest=manifest_sha256)
+    text = (
+        card_environment().get_template("checkpoint_card.md").render(view, manifest=manifest_sha256)
+    )
     # Names may hold lone surrogates, which no file can.
     write_text(folder / "README.md", text.encode("utf-8", "replace").decode("utf-8"))
     write_json(
@@ -241,22 +242,3 @@ def _licence_note(config: TrainConfig, terms: str) -> str:
         f"{what} {config.checkpoint}, {known}. Weights that were taught on data carry the terms "
         "of these data as well; see above."
     )
-
-
-def card_environment() -> Environment:
-    """Templates of cards, which show foreign text as text."""
-    environment = Environment(
-        loader=PackageLoader("usermirror_gym.train"),
-        autoescape=False,
-        finalize=escape,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "cell": cell,
-        "markdown_table": markdown_table,
-        "percent": lambda share: f"{share:.1%}",
-    }
-    return environment

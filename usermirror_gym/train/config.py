@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from usermirror_gym.configs.settings import read_settings, validated
-from usermirror_gym.distill.config import BuildConfig, SceneSettings, SourceSettings
+from usermirror_gym.corpus.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.engines.base import StatePart
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.scenes.prompt import PromptConfig
+from usermirror_gym.scenes.words.prompt import PromptConfig
 
 Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
 Readout = Literal["likelihood", "letters", "options", "affinity"]
@@ -99,7 +99,7 @@ class Stage(_Settings):
 
 
 class Affinity(_Settings):
-    """The head of the readout ``affinity``; see :mod:`usermirror_gym.train.affinity`."""
+    """The head of the readout ``affinity``; see :mod:`usermirror_gym.train.affinity_head`."""
 
     parts: Annotated[tuple[StatePart, ...], Field(min_length=1)]
     """Hidden states that a line is known by: ``[[8, mean], [22, last]]``; layer 0 is the
@@ -170,7 +170,7 @@ class TrainConfig(_Settings):
     readout: Readout
     """How the simulator is asked; see :mod:`usermirror_gym.simulators`."""
     prompt: dict[str, Any] = {}
-    """Fields of :class:`~usermirror_gym.scenes.prompt.PromptConfig`."""
+    """Fields of :class:`~usermirror_gym.scenes.words.prompt.PromptConfig`."""
     permutations: Positive = 1
     """letters, options: orders of the list that the simulator averages over."""
     lora: LoRA | None = LoRA()
@@ -266,3 +266,17 @@ def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
     if not config.name or Path(config.name).name != config.name:
         raise ConfigError(f"{name_or_path}, name: must be usable as a folder, got {config.name!r}")
     return config
+
+
+TRAINED_FILE = "trained.safetensors"
+"""In the folder of a finished stage; see :func:`usermirror_gym.train.loop.weights.save_trained`."""
+
+
+def stage_folder(folder: Path, config: TrainConfig, index: int) -> Path:
+    """Of one stage of a run."""
+    return folder / "stages" / f"{index}-{config.stages[index].objective}"
+
+
+def data_folder(config: TrainConfig, folder: Path) -> Path:
+    """Where the build lies that a run learns from."""
+    return folder / "data" if config.data.build is None else Path(config.data.build)

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from usermirror_gym.corpus.built import Build, BuiltSource, read_build
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.impressions import Impressions
-from usermirror_gym.distill.built import Build, BuiltSource, read_build
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import read_jsonl
-from usermirror_gym.scenes.prompt import PromptBuilder, PromptConfig
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.table import scenes_of
-from usermirror_gym.scenes.text import domain_text
+from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
+from usermirror_gym.scenes.words.text import domain_text
 from usermirror_gym.types import TIMESTAMP
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import own_folder
 from usermirror_gym.train.config import Affinity, Objective, Stage, TrainConfig
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.folder import own_folder
 from usermirror_gym.train.run import prepare_data, stage_seed
 
 _TRIAL_STEPS = 3
@@ -87,7 +87,7 @@ def estimate_training(
         RunError: see :func:`usermirror_gym.train.run.train`.
         ConfigError: the data have nothing for an objective.
     """
-    from usermirror_gym.train.model import load_tokenizer_of, load_trainable
+    from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable
 
     folder = Path(folder)
     with own_folder(config, folder):
@@ -118,8 +118,8 @@ def _head_estimate(config: TrainConfig, settings: Affinity, data: TrainData) -> 
 def _estimate(
     config: TrainConfig, index: int, model: Any, tokenizer: Any, data: TrainData, display: Display
 ) -> StageEstimate:
-    from usermirror_gym.train.plans import plan_stage
-    from usermirror_gym.train.sequences import Order
+    from usermirror_gym.train.objectives.plans import plan_stage
+    from usermirror_gym.train.objectives.sequences import Order
 
     stage, seed = config.stages[index], stage_seed(config, index)
     examples = plan_stage(stage, tokenizer, data, seed=seed, display=display).examples
@@ -153,7 +153,7 @@ def _estimate(
 def _seconds_a_token(
     config: TrainConfig, stage: Stage, seed: int, model: Any, tokenizer: Any, data: TrainData
 ) -> float:
-    from usermirror_gym.train.trainers import run_stage
+    from usermirror_gym.train.loop.trainers import run_stage
 
     blind = _with_validation(data, 0)
     pace = 0.0
@@ -178,7 +178,7 @@ def _validation_seconds(
     stage: Stage, seed: int, model: Any, tokenizer: Any, data: TrainData
 ) -> float:
     """Of one validation, from a few of its scenes."""
-    from usermirror_gym.train.plans import plan_stage
+    from usermirror_gym.train.objectives.plans import plan_stage
 
     count = min(len(data.scenes_validation), stage.validation)
     if count == 0:

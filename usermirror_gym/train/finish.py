@@ -11,22 +11,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.distill.built import read_build
-from usermirror_gym.engines import load_engine
+from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.files import sha256
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import AffinitySimulator, UserSimulator, make_simulator
-from usermirror_gym.simulators.affinity_head import write_head
+from usermirror_gym.simulators.affinity.affinity_head import write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
-from usermirror_gym.train.affinity import fit_head, read_states
+from usermirror_gym.train.affinity_head import fit_head, read_states
 from usermirror_gym.train.calibrate import ask, cross_fitted, fitted_settings, scores_of
 from usermirror_gym.train.card import write_card
-from usermirror_gym.train.config import TrainConfig
+from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.folder import TRAINED_FILE, data_folder, stage_folder
-from usermirror_gym.train.model import write_weights
-from usermirror_gym.train.options import HEAD_FILE
+from usermirror_gym.train.loop.model import write_weights
+from usermirror_gym.train.objectives.options import HEAD_FILE
 
 
 def write_checkpoint(

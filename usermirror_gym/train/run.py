@@ -14,20 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.distill.build import build_data
+from usermirror_gym.corpus.build import build_data
 from usermirror_gym.errors import MissingDependencyError
 from usermirror_gym.files import read_json, sha256, write_json
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import keep_same, own_folder
 from usermirror_gym.train.calibrate import validation_scenes
-from usermirror_gym.train.config import TrainConfig
+from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
 from usermirror_gym.train.data import TrainData, read_train_data
-from usermirror_gym.train.folder import (
-    TRAINED_FILE,
-    data_folder,
-    keep_same,
-    own_folder,
-    stage_folder,
-)
 
 _PATIENT = timedelta(days=2)
 """Processes wait so long for the one that builds data or writes a checkpoint."""
@@ -134,11 +128,11 @@ def _train_stage(
 ) -> None:
     from accelerate import PartialState
 
-    from usermirror_gym.train.model import load_tokenizer_of, load_trainable
-    from usermirror_gym.train.options import HEAD_FILE
-    from usermirror_gym.train.tensorboard import curves
-    from usermirror_gym.train.trainers import run_stage
-    from usermirror_gym.train.weights import save_trained
+    from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable
+    from usermirror_gym.train.loop.tensorboard import curves
+    from usermirror_gym.train.loop.trainers import run_stage
+    from usermirror_gym.train.loop.weights import save_trained
+    from usermirror_gym.train.objectives.options import HEAD_FILE
 
     stage, place = config.stages[index], stage_folder(folder, config, index)
     before = stage_folder(folder, config, index - 1) if index else None

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from usermirror_gym.data.reading import ReadLog, read_json_lines
+from usermirror_gym.data.raw.reading import ReadLog, read_json_lines
 from usermirror_gym.data.sources.amazon import CATEGORIES, PRESETS, Amazon, read_products
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.data.sources.events import Event, kept_events

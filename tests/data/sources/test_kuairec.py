@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from usermirror_gym.data import RecDataset, load_dataset
-from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.data.raw.reading import ReadLog
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.data.sources.kuairec import (
     KuaiRec,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from usermirror_gym.data import RecDataset, load_dataset, time_cut
-from usermirror_gym.data.fetch import fetch
+from usermirror_gym.data.raw.fetch import fetch
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.data.sources.mind import MIND
 from usermirror_gym.errors import DataError

@@ -9,7 +9,7 @@ import pytest
 
 from usermirror_gym.configs import preset_names
 from usermirror_gym.data import SOURCES, Source, get_source, load_dataset
-from usermirror_gym.data.fetch import by_hand
+from usermirror_gym.data.raw.fetch import by_hand
 from usermirror_gym.errors import UnknownNameError
 
 NAMES = {

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.data.raw.reading import ReadLog
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.data.sources.steam import Steam
 from usermirror_gym.errors import DataError

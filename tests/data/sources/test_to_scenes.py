@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 
 from usermirror_gym.data import SOURCES, RecDataset, time_cut
-from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.data.raw.reading import ReadLog
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.data.sources.goodreads import Goodreads
 from usermirror_gym.scenes import PromptBuilder, Rankers, ScenePlan, domain_text, draw_scenes
-from usermirror_gym.scenes.columns import SceneColumns
-from usermirror_gym.scenes.impressions import draw_impressions
-from usermirror_gym.scenes.render import distinct_options, scene_table
+from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.impressions import draw_impressions
 from usermirror_gym.scenes.table import scenes_of
+from usermirror_gym.scenes.words.render import distinct_options, scene_table
 from usermirror_gym.types import AVAILABLE_FROM
 
 UGLY = re.compile(

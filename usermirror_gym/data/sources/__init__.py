@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.data.dataset import RecDataset
-from usermirror_gym.data.folders import default_folder
 from usermirror_gym.data.sources.amazon import PRESETS, Amazon
-from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
+from usermirror_gym.data.sources.base import (
+    Download,
+    Limits,
+    Source,
+    Tables,
+    apply_limits,
+    default_folder,
+)
 from usermirror_gym.data.sources.goodreads import Goodreads
 from usermirror_gym.data.sources.kuairec import KuaiRec
 from usermirror_gym.data.sources.lastfm import LastFM

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.raw.values import Numbers, identifier, joined, number, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Event,
@@ -19,7 +20,6 @@ from usermirror_gym.data.sources.events import (
     item_table,
     kept_events,
 )
-from usermirror_gym.data.values import Numbers, identifier, joined, number, text
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.types import ITEM_ID, RATING, TITLE, USER_ID
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import platformdirs
 
 from usermirror_gym.data.dataset import BadRows, RecDataset
-from usermirror_gym.data.raw_files import has_file
-from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.data.raw.raw_files import has_file
+from usermirror_gym.data.raw.reading import ReadLog
 from usermirror_gym.errors import DataError
 from usermirror_gym.types import ITEM_ID, USER_ID
 
@@ -152,3 +154,13 @@ def apply_limits(interactions: pd.DataFrame, limits: Limits) -> pd.DataFrame:
             keep &= counts <= high
         interactions = interactions[keep]
     return interactions
+
+
+def default_folder(name: str) -> Path:
+    """Where ``usermirror data fetch NAME`` puts a data set, and ``load_dataset`` looks for it.
+
+    Below ``$USERMIRROR_DATA``, or the user's data directory if that is not set.
+    """
+    root = os.environ.get("USERMIRROR_DATA")
+    base = Path(root) if root else platformdirs.user_data_path("usermirror-gym") / "data"
+    return base / name.replace(":", "-")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from usermirror_gym.configs import preset_names
-from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.data.raw.reading import ReadLog
 from usermirror_gym.data.sources.base import Limits, Source, Tables, apply_limits
 from usermirror_gym.data.sources.custom_rows import kind_of
 from usermirror_gym.data.sources.custom_settings import read_settings

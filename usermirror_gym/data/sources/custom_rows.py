@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_csv_rows, read_json_lines
-from usermirror_gym.data.values import number
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows, read_json_lines
+from usermirror_gym.data.raw.values import number
 from usermirror_gym.errors import ConfigError, DataError
 
 Row = dict[str, Any]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog
+from usermirror_gym.data.raw.reading import ReadLog
+from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, joined
 from usermirror_gym.data.sources import custom_settings as settings
 from usermirror_gym.data.sources.custom_rows import Row, read_table, seconds, truth
-from usermirror_gym.data.values import Numbers, csv_text, identifier, joined
 from usermirror_gym.types import (
     AVAILABLE_FROM,
     FRIEND_ID,

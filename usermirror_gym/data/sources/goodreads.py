@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.raw.values import Numbers, identifier, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Event,
@@ -20,7 +21,6 @@ from usermirror_gym.data.sources.events import (
     kept_events,
     kept_items,
 )
-from usermirror_gym.data.values import Numbers, identifier, text
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.types import ITEM_ID, RATING, TITLE, USER_ID
 

@@ -11,19 +11,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_csv_rows
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows
+from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, number
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
 from usermirror_gym.data.sources.events import kept_items
-from usermirror_gym.data.values import Numbers, csv_text, identifier, number
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.types import (
-    AVAILABLE_FROM,
-    FRIEND_ID,
-    ITEM_ID,
-    TIMESTAMP,
-    TITLE,
-    USER_ID,
-)
+from usermirror_gym.types import AVAILABLE_FROM, FRIEND_ID, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 Matrix = Literal["big", "small"]
 _CHINA = timezone(timedelta(hours=8))

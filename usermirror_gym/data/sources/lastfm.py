@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_rows
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_rows
+from usermirror_gym.data.raw.values import Numbers, identifier, number, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
 from usermirror_gym.data.sources.events import EventCheck, kept_items
-from usermirror_gym.data.values import Numbers, identifier, number, text
 from usermirror_gym.types import FRIEND_ID, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 _TAGS_SHOWN = 5

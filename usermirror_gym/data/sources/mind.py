@@ -10,19 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from usermirror_gym.data.raw_files import has_file
-from usermirror_gym.data.reading import ReadLog, find_file, read_rows
+from usermirror_gym.data.raw.raw_files import has_file
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_rows
+from usermirror_gym.data.raw.values import text
 from usermirror_gym.data.sources.base import Limits, Source, Tables, apply_limits
-from usermirror_gym.data.values import text
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import (
-    AVAILABLE_FROM,
-    ITEM_ID,
-    TIMESTAMP,
-    TITLE,
-    UNDATED,
-    USER_ID,
-)
+from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, UNDATED, USER_ID
 
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) (AM|PM)", re.ASCII)
 _LIST = ("impression_id", "user_id", "time", "history", "impressions")

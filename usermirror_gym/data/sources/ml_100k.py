@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from usermirror_gym.data.raw_files import has_file
-from usermirror_gym.data.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import has_file
+from usermirror_gym.data.raw.read_log import ReadLog
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
 from usermirror_gym.data.sources.movielens import (
     CITATION,

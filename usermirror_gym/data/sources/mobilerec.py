@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_csv_rows
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows
+from usermirror_gym.data.raw.values import Numbers, csv_text, number
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Event,
@@ -18,7 +19,6 @@ from usermirror_gym.data.sources.events import (
     kept_events,
     kept_items,
 )
-from usermirror_gym.data.values import Numbers, csv_text, number
 from usermirror_gym.types import ITEM_ID, RATING, TITLE, USER_ID
 
 _URL = "https://huggingface.co/datasets/recmeapp/mobilerec/resolve/main/"

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.raw_files import byte_lines, find_file
-from usermirror_gym.data.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import byte_lines, find_file
+from usermirror_gym.data.raw.read_log import ReadLog
 from usermirror_gym.errors import DataError
 
 TERMS = (

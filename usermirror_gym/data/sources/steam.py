@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.raw.reading import ReadLog, find_file, read_json_lines
+from usermirror_gym.data.raw.values import Numbers, identifier, joined, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Event,
@@ -23,7 +24,6 @@ from usermirror_gym.data.sources.events import (
     kept_events,
     kept_items,
 )
-from usermirror_gym.data.values import Numbers, identifier, joined, text
 from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 _URL = "https://mcauleylab.ucsd.edu/public_datasets/data/steam/"

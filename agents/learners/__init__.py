@@ -1,0 +1,1 @@
+"""Agents that learn from a simulated user: bandits, SlateQ, REINFORCE, PPO."""

@@ -1,0 +1,246 @@
+"""A re-ranker over a recommender's shortlist, trained by Stable-Baselines3's PPO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from usermirror_gym.agents.base import Agent, Transition
+from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+from usermirror_gym.agents.learners.settings import PPOSettings
+from usermirror_gym.agents.learners.store import is_learning_agent, load_agent
+from usermirror_gym.agents.recbole.agent import RecBoleAgent
+from usermirror_gym.agents.simple import PopAgent
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.envs.shortlist import Shortlist
+from usermirror_gym.errors import ConfigError, MissingDependencyError
+from usermirror_gym.types import FloatArray, IntArray, Observation
+
+if TYPE_CHECKING:
+    from stable_baselines3 import PPO
+
+    from usermirror_gym.envs import SlateVectorEnv
+
+_POLICY, _SOURCE = "policy.zip", "source"
+
+
+class PPOAgent(LearningAgent):
+    """PPO (Schulman et al. 2017) as it comes from Stable-Baselines3, on the shortlist wrapper.
+
+    A source proposes candidates, best first; the policy (``MultiInputPolicy``: two hidden layers
+    over the features of :class:`~usermirror_gym.envs.shortlist.Shortlist`) picks K positions, each
+    by a softmax of its own (``MultiDiscrete``).  It begins close to the source's order.  Without
+    ``explore`` every slot takes its most probable position that is not yet taken; while it trains,
+    the environment shows an item that was picked twice once.
+
+    One iteration is one rollout of whole sessions from new seeds and its PPO epochs, so that
+    Stable-Baselines3's own file (weights and optimizer) is all that going on needs.  Before the
+    first iteration, and beyond K items, the source's order stands.
+
+    Args:
+        source: whose shortlist is re-ranked; by default the agent that the setting ``source``
+            names: ``Pop`` or a RecBole model.  It is fitted by :meth:`fit`.
+
+    Raises:
+        ConfigError: the source can be no source.
+    """
+
+    kind = "PPO"
+    settings_type = PPOSettings
+    settings: PPOSettings
+    feedback = "expected_click"
+
+    def __init__(self, *, seed: int = 0, source: Agent | str | None = None, **options: Any) -> None:
+        if isinstance(source, str):
+            options["source"] = source
+        super().__init__(seed=seed, **options)
+        self._source = source if not isinstance(source, str) else None
+        self._model: PPO | None = None
+        self._restored = False
+
+    @property
+    def source(self) -> Agent:
+        """Who proposes candidates."""
+        if self._source is None:
+            self._source = _named_source(self.settings.source, self.seed)
+        return self._source
+
+    def fit(self, data: TimeSplit) -> Self:
+        """Read the data, fit the source and begin anew; see :class:`LearningAgent`."""
+        if not self.trained:
+            self.source.fit(data)
+            self._restored = False
+        return super().fit(data)
+
+    def practise(self, env: SlateVectorEnv, users: IntArray, seeds: list[int]) -> dict[str, float]:
+        """One rollout and its epochs; see :meth:`LearningAgent.practise`.
+
+        Rows whose user left go on with other users of the environment's world.
+
+        Raises:
+            ConfigError: the environment has no horizon.
+            MissingDependencyError: Stable-Baselines3 is not installed.
+        """
+        if env.max_episode_steps is None:
+            raise ConfigError("PPO plays whole sessions: give the environment max_episode_steps")
+        venv = self._venv(env)
+        if self._model is None:
+            self._model = self._new_model(venv, env.max_episode_steps)
+        model = self._model
+        model.set_env(venv, force_reset=True)
+        steps = env.num_envs * env.max_episode_steps
+        model.set_random_seed(_seed(self.seed, self.iteration))
+        venv.seed(seeds[0])
+        venv.set_options([{"user_id": int(user)} for user in users])
+        model.learn(steps, log_interval=None)  # type: ignore[arg-type]
+        self.iteration += 1
+        played = [session["r"] for session in model.ep_info_buffer or []]
+        return {"steps": steps, "return": float(np.mean(played)), **_losses(model)}
+
+    def _venv(self, env: SlateVectorEnv) -> Any:
+        from usermirror_gym.envs import VectorShortlistWrapper
+
+        try:
+            from stable_baselines3.common.vec_env import VecMonitor
+
+            from usermirror_gym.envs.sb3 import SB3VecEnv
+        except ImportError as error:
+            raise MissingDependencyError("stable_baselines3", "rl") from error
+        size = self.settings.shortlist
+        shortlist = VectorShortlistWrapper(env, self.source, size, features_only=True)
+        return VecMonitor(SB3VecEnv(shortlist))
+
+    def _new_model(self, venv: Any, horizon: int) -> PPO:
+        import torch
+        from stable_baselines3 import PPO
+
+        own = self.settings
+        model = PPO(
+            "MultiInputPolicy", venv, n_steps=horizon, batch_size=own.batch_size,
+            n_epochs=own.epochs, learning_rate=own.learning_rate, gamma=own.discount,
+            ent_coef=own.entropy, policy_kwargs={"net_arch": [own.hidden, own.hidden]},
+            seed=_seed(self.seed), device="cpu", stats_window_size=1_000_000,
+        )  # fmt: skip
+        k, size = len(venv.action_space.nvec), own.shortlist
+        with torch.no_grad():  # slot k begins with a liking for the source's k-th candidate
+            head: Any = model.policy.action_net
+            head.bias.view(k, size).diagonal().add_(own.trust)
+        return model
+
+    def _begin(self) -> None:
+        if not self._restored:
+            self._model = None
+
+    def _recommend(self, observations: Observation, k: int) -> IntArray:
+        size = self.settings.shortlist
+        candidates = np.asarray(self.source.recommend(observations, max(k, size)))
+        if self._model is None:
+            return candidates[:, :k]
+        order = self._slots(observations, candidates[:, :size])
+        rest = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
+        # Slots first, then everything else in the source's order.
+        rank = np.full(candidates.shape, order.shape[1] + candidates.shape[1]) + rest
+        np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
+        best = np.argsort(rank, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(candidates, best, axis=1)
+
+    def _slots(self, observations: Observation, candidates: IntArray) -> IntArray:
+        """``(N, K)`` different positions, the slots filled one after another."""
+        logits = self._logits(observations, candidates)
+        chosen = np.zeros(logits.shape[:2], np.int64)
+        for slot in range(logits.shape[1]):
+            chosen[:, slot] = logits[:, slot].argmax(axis=1)
+            np.put_along_axis(
+                logits, chosen[:, slot, None, None].repeat(logits.shape[1], 1), -np.inf, axis=2
+            )
+        return chosen
+
+    def _logits(self, observations: Observation, candidates: IntArray) -> FloatArray:
+        """``(N, K, size)`` log-probabilities of the positions, for every slot."""
+        import torch
+
+        assert self._model is not None
+        slots = len(self._model.action_space.nvec)  # type: ignore[attr-defined]
+        shortlist = Shortlist(
+            self.source, self.settings.shortlist, slots, popularity=self.space.counts,
+            history_size=observations["history_items"].shape[1], features_only=True,
+        )  # fmt: skip
+        features = shortlist.augment(_with_slots(observations, slots), candidates)
+        tensors, _ = self._model.policy.obs_to_tensor(features)
+        with torch.no_grad():
+            found: Any = self._model.policy.get_distribution(tensors).distribution
+        return torch.stack([slot.logits for slot in found], dim=1).double().numpy()
+
+    def _scores(self, observations: Observation, k: int) -> FloatArray:
+        raise NotImplementedError("candidates are ranked, not the catalogue")
+
+    def _observe(self, transition: Transition) -> None:
+        """Does nothing: Stable-Baselines3 collects for itself."""
+
+    def _policy_arrays(self) -> Arrays:
+        return {}
+
+    def _take_policy(self, arrays: Arrays) -> None:
+        if isinstance(self._source, PopAgent):
+            self._source = PopAgent.of(self.space.counts, self.space.seen)
+
+    def write_files(self, folder: Path) -> None:
+        """Stable-Baselines3's zip, and the source."""
+        if self._model is not None:
+            self._model.save(folder / _POLICY, exclude=["ep_info_buffer", "ep_success_buffer"])
+        if isinstance(self.source, RecBoleAgent | LearningAgent):
+            self.source.save(folder / _SOURCE)
+
+    def read_files(self, folder: Path) -> None:
+        """What :meth:`write_files` wrote."""
+        place = folder / _SOURCE
+        if is_learning_agent(place):
+            self._source = load_agent(place)
+        elif place.is_dir():
+            self._source = RecBoleAgent.load(place, progress=False)
+        else:
+            self._source = PopAgent()
+        if (folder / _POLICY).is_file():
+            self._model = _load_model(folder / _POLICY)
+        self._restored = True
+
+
+def _load_model(path: Path) -> PPO:
+    try:
+        from stable_baselines3 import PPO
+    except ImportError as error:
+        raise MissingDependencyError("stable_baselines3", "rl") from error
+    return PPO.load(path, device="cpu")
+
+
+def _named_source(name: str, seed: int) -> Agent:
+    from usermirror_gym.agents.registry import make_agent
+
+    source = make_agent(name, seed=seed, progress=False)
+    if not isinstance(source, PopAgent | RecBoleAgent | LearningAgent):
+        raise ConfigError(
+            f"agent PPO, source: {name!r} proposes no shortlist that can be saved; use Pop, a "
+            "RecBole model or the folder of a trained agent"
+        )
+    return source
+
+
+def _with_slots(observations: Observation, slots: int) -> Observation:
+    """With the last choice as the policy knows it: places behind its last slot count as that."""
+    width = observations["last_slate"].shape[1]
+    choice = observations["last_choice"].reshape(-1)
+    known = np.where(choice == width, slots, np.minimum(choice, slots - 1))
+    return observations | {"last_choice": known}
+
+
+def _seed(*parts: int) -> int:
+    """One number below 2**31 from several."""
+    return int(np.random.default_rng(list(parts)).integers(2**31))
+
+
+def _losses(model: PPO) -> dict[str, float]:
+    names = ("loss", "value_loss", "policy_gradient_loss", "entropy_loss", "approx_kl")
+    logged = model.logger.name_to_value
+    return {name: float(logged[f"train/{name}"]) for name in names if f"train/{name}" in logged}

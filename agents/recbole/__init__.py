@@ -1,0 +1,1 @@
+"""Models of RecBole as agents: data, training, serving and saving."""

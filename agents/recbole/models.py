@@ -1,0 +1,109 @@
+"""Settings with which each RecBole model trains in seconds on a CPU; ``config=`` overrides them.
+
+Found with a handful of trials per model on ml-100k, with speed first and compared after its T0:
+starting points, not tuned baselines.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from usermirror_gym.errors import AgentError, MissingDependencyError, UnknownNameError
+
+COMMON: Final[dict[str, Any]] = {
+    "epochs": 10,
+    "train_batch_size": 2048,
+    "MAX_ITEM_LIST_LENGTH": 20,
+}
+"""For every model that has no row below, and for what its row leaves open."""
+
+NO_TRAINING: Final = ("EASE", "ItemKNN", "SLIMElastic", "ADMMSLIM", "NCEPLRec")
+"""Solved in closed form while the model is built."""
+
+DEFAULTS: Final[dict[str, dict[str, Any]]] = {
+    "BPR": {"epochs": 12, "learning_rate": 0.005},
+    "DiffRec": {"epochs": 30, "learning_rate": 0.003, "train_batch_size": 128},
+    "EASE": {"reg_weight": 250.0},
+    "GRU4Rec": {
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "hidden_size": 64,
+        "MAX_ITEM_LIST_LENGTH": 10,
+    },
+    "ItemKNN": {"k": 200, "shrink": 50.0},
+    "LightGCN": {"epochs": 15, "learning_rate": 0.01, "train_batch_size": 4096},
+    "MultiDAE": {"epochs": 30, "train_batch_size": 128},
+    "MultiVAE": {"epochs": 30, "train_batch_size": 128},
+    "NARM": {
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "hidden_size": 64,
+        "MAX_ITEM_LIST_LENGTH": 10,
+    },
+    "NCL": {"num_clusters": 20, "warm_up_step": 5},
+    "NeuMF": {"epochs": 4, "learning_rate": 0.003},
+    "RaCT": {"pretrain_epochs": 30, "train_batch_size": 128},
+    "SASRec": {
+        "epochs": 3,
+        "learning_rate": 0.003,
+        "n_layers": 1,
+        "inner_size": 64,
+        "hidden_dropout_prob": 0.2,
+        "attn_dropout_prob": 0.2,
+        "MAX_ITEM_LIST_LENGTH": 10,
+    },
+}
+
+
+_NEEDS_TREE = "it is a wrapper around a tree-boosting package with a training loop of its own"
+
+UNUSABLE: dict[str, str] = {
+    "GRU4RecKG": "it needs pretrained entity embeddings",
+    "KGAT": "it needs the package dgl, which has no build for this Python and torch",
+    "KGIN": "it needs the package torch_scatter, which has no build for this torch",
+    "KSR": "it needs pretrained entity embeddings",
+    "MCCLK": "it needs the package torch_scatter, which has no build for this torch",
+    "S3Rec": "it is pretrained in one run and fine-tuned in another",
+    "lightgbm": _NEEDS_TREE,
+    "xgboost": _NEEDS_TREE,
+}
+
+
+def unusable_reason(name: str) -> str | None:
+    """Why a model that RecBole has cannot run here; ``None`` if there is no known reason."""
+    folded = {key.casefold(): why for key, why in UNUSABLE.items()}
+    return folded.get(name.casefold())
+
+
+@cache
+def all_models() -> tuple[str, ...]:
+    """Names of all models of the installed RecBole, alphabetical."""
+    # find_spec does not import RecBole, which would load torch.
+    spec = importlib.util.find_spec("recbole")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError("recbole", "dev")
+    folder = Path(spec.submodule_search_locations[0]) / "properties" / "model"
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def available_models() -> list[str]:
+    """Names of the RecBole models that can be served, alphabetical."""
+    return [name for name in all_models() if name not in UNUSABLE]
+
+
+def canonical_model(name: str) -> str:
+    """RecBole's spelling of a model name, whatever its upper and lower case.
+
+    Raises:
+        UnknownNameError: RecBole has no such model; suggests the nearest one.
+        AgentError: the model is known not to run here; says why.
+    """
+    if reason := unusable_reason(name):
+        raise AgentError(f"RecBole model {name!r} cannot be used: {reason}. Choose another one.")
+    for model in available_models():
+        if model.casefold() == name.casefold():
+            return model
+    raise UnknownNameError("RecBole model", name, available_models())

@@ -1,0 +1,165 @@
+"""Save and load a fitted RecBole agent: safetensors for numbers, JSON for the rest, no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from usermirror_gym.agents.recbole.data import Tables
+from usermirror_gym.agents.recbole.fit import Built, build, settings_for
+from usermirror_gym.agents.recbole.models import NO_TRAINING
+from usermirror_gym.agents.recbole.shim import contained
+from usermirror_gym.errors import AgentError, CheckpointError
+from usermirror_gym.files import replacing_folder
+
+if TYPE_CHECKING:
+    from usermirror_gym.agents.recbole.agent import RecBoleAgent
+
+FORMAT = 1
+_HEADER, _TENSORS = "agent.json", "agent.safetensors"
+
+
+def save(agent: RecBoleAgent, built: Built, tables: Tables, folder: Path) -> Path:
+    """Write ``agent.json`` and ``agent.safetensors`` into ``folder``; returns it.
+
+    The files are written to a temporary folder beside it, which is then renamed, so that a folder
+    of this name is always complete.  An agent saved there before is replaced.
+
+    Raises:
+        AgentError: ``folder`` exists and holds something other than a saved agent.
+    """
+    from safetensors.numpy import save_file
+
+    folder = folder.expanduser().absolute()
+    if folder.exists() and not (folder / _HEADER).is_file() and any(folder.iterdir()):
+        raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
+    with replacing_folder(folder) as new:
+        save_file(_tensors(built, tables), new / _TENSORS)
+        header = json.dumps(_header(agent, tables), indent=1)
+        (new / _HEADER).write_text(header, encoding="utf-8")
+    return folder
+
+
+def load(folder: Path) -> tuple[dict[str, Any], Built, Tables]:
+    """Header, model and training tables of a saved agent.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another format.
+    """
+    from safetensors.numpy import load_file
+
+    folder = folder.expanduser()
+    try:
+        header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+        tensors = load_file(folder / _TENSORS)
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} has format {header['format']}, this version reads {FORMAT}; "
+                "fit and save the agent again"
+            )
+        return header, *_rebuild(header, tensors)
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} holds no saved agent: {Path(error.filename).name} is missing"
+        ) from error
+    except Exception as error:
+        raise CheckpointError(
+            f"the agent saved in {folder} cannot be read ({type(error).__name__}: {error}); "
+            "fit and save it again"
+        ) from error
+
+
+def _header(agent: RecBoleAgent, tables: Tables) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": agent.model,
+        "config": agent.config,
+        # All of them, so that a later change of our defaults cannot change a saved model.
+        "settings": settings_for(agent.model, agent.config),
+        "seed": agent.seed,
+        "fit_seconds": agent.fit_seconds,
+        "n_items": tables.n_items,
+        "user_features": tables.user_features,
+        "item_features": tables.item_features,
+    }
+
+
+def _tensors(built: Built, tables: Tables) -> dict[str, np.ndarray]:
+    found = {f"log.{name}": getattr(tables, name) for name in ("users", "items", "ratings")}
+    if built.config["model"] in NO_TRAINING:
+        for name, value in vars(built.model).items():
+            found.update(_flatten(f"solved.{name}", value))
+    for name, tensor in built.model.state_dict().items():
+        if not tensor.is_sparse:  # adjacency matrices; rebuilt from the log
+            found[f"state.{name}"] = tensor.detach().cpu().numpy()
+    # Views, matrices and non-contiguous arrays would be written wrongly.
+    return {name: np.array(value, order="C", copy=True) for name, value in found.items()}
+
+
+def _flatten(name: str, value: Any) -> dict[str, np.ndarray]:
+    """A solved matrix, dense or sparse, as tensors; anything else gives none."""
+    import torch
+
+    if sp.issparse(value):
+        csr = sp.csr_matrix(value)
+        parts = {"data": csr.data, "indices": csr.indices, "indptr": csr.indptr}
+        parts["shape"] = np.array(csr.shape)
+        return {f"{name}/{key}": part for key, part in parts.items()}
+    if isinstance(value, torch.Tensor):
+        return {f"{name}/tensor": value.detach().cpu().numpy()}
+    return {f"{name}/dense": np.asarray(value)} if isinstance(value, np.ndarray) else {}
+
+
+def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> tuple[Built, Tables]:
+    import torch
+
+    tables = Tables(
+        users=tensors["log.users"],
+        items=tensors["log.items"],
+        ratings=tensors["log.ratings"],
+        n_items=header["n_items"],
+        user_features=header["user_features"],
+        item_features=header["item_features"],
+    )
+    model, seed = header["model"], header["seed"]
+    settings = header["settings"]
+    with contained(seed) as folder:
+        built = build(model, settings, tables, seed, folder, solve=model not in NO_TRAINING)
+    if model in NO_TRAINING:
+        for name, value in _unflatten(tensors).items():
+            setattr(built.model, name, value)
+    else:
+        state = _under(tensors, "state.")
+        own = built.model.state_dict()
+        state = {name: torch.from_numpy(value) for name, value in state.items()}
+        built.model.load_state_dict({**own, **state})
+    return built, tables
+
+
+def _under(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+
+def _unflatten(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    import torch
+
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for path, value in _under(tensors, "solved.").items():
+        name, kind = path.split("/")
+        parts.setdefault(name, {})[kind] = value
+    solved: dict[str, Any] = {}
+    for name, part in parts.items():
+        if "data" in part:
+            shape = tuple(part["shape"].tolist())
+            solved[name] = sp.csr_matrix((part["data"], part["indices"], part["indptr"]), shape)
+        elif "tensor" in part:
+            solved[name] = torch.from_numpy(part["tensor"])
+        else:
+            solved[name] = part["dense"]
+    return solved

@@ -1,0 +1,113 @@
+"""What policies earn: returns of the same users with the same luck, in any world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from usermirror_gym.agents.base import Agent
+from usermirror_gym.agents.rollout import Episodes, play_steps
+from usermirror_gym.envs import SlateVectorEnv, World
+from usermirror_gym.envs.rewards import RewardSpec
+from usermirror_gym.envs.session import SessionModel
+from usermirror_gym.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session is played; alike in all worlds that are compared."""
+
+    steps: int = 10
+    """Most lists."""
+    slate_size: int = 5
+    session: SessionModel | str | int = 3
+    """When users leave: by default after three lists in a row without a choice."""
+    reward: RewardSpec = "click"
+
+    def env(self, world: World, rows: int) -> SlateVectorEnv:
+        """An environment in which ``rows`` sessions are played side by side."""
+        return SlateVectorEnv(
+            rows, world, max_episode_steps=self.steps, slate_size=self.slate_size,
+            session=self.session, reward=self.reward, autoreset_mode=AutoresetMode.DISABLED,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """E episodes of one policy, in the order of the plan.
+
+    Attributes:
+        returns: ``(E,)`` sum of rewards.
+        left: ``(E,)`` 1.0 where the user left before the horizon.
+        lists: ``(E,)`` how many lists were shown.
+        popularity: ``(E,)`` mean number of interactions before T0 of the items shown.
+    """
+
+    returns: FloatArray
+    left: FloatArray
+    lists: IntArray
+    popularity: FloatArray
+
+
+def play(world: World, agent: Agent, plan: Episodes, settings: SessionSettings) -> Sessions:
+    """Play the episodes side by side; the agent is told nothing beyond its observations."""
+    n, popularity = len(plan), world.split.popularity
+    returns, left, shown = np.zeros(n), np.zeros(n), np.zeros(n)
+    lists = np.zeros(n, np.int64)
+    for step in play_steps(settings.env(world, n), agent, plan):
+        live = step.live
+        returns[live] += step.rewards[live]
+        left[live] = step.terminated[live]
+        shown[live] += popularity[step.slates[live]].mean(axis=1)
+        lists[live] += 1
+    return Sessions(returns, left, lists, shown / lists)
+
+
+_NORMAL = 1.96
+"""Standard errors to each side of a mean in a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Returns:
+    """Of N sessions, ``(N,)`` each."""
+
+    user_ids: IntArray
+    returns: FloatArray
+    """Sum of the rewards."""
+    clicks: FloatArray
+    """Lists from which something was taken."""
+    lengths: FloatArray
+    """Lists."""
+
+    def summary(self) -> dict[str, float]:
+        """Mean return, half of its 95 % interval, mean clicks and length, by ending of a name."""
+        n = len(self.returns)
+        spread = float(self.returns.std(ddof=1)) if n > 1 else 0.0
+        return {
+            "": float(self.returns.mean()),
+            "_ci": _NORMAL * spread / n**0.5,
+            "_clicks": float(self.clicks.mean()),
+            "_length": float(self.lengths.mean()),
+        }
+
+
+def evaluate(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Returns:
+    """Play the episodes side by side; the agent is told nothing and explores nothing.
+
+    Args:
+        env: as many rows as episodes, ``autoreset_mode=DISABLED``.
+    """
+    explored = getattr(agent, "explore", None)
+    if explored is not None:
+        agent.explore = False  # type: ignore[attr-defined]
+    returns, clicks, lengths = np.zeros((3, len(episodes)))
+    for step in play_steps(env, agent, episodes):
+        live = step.live
+        returns[live] += step.rewards[live]
+        clicks[live] += step.info["choice"][live] < env.slate_size
+        lengths[live] += 1
+    if explored is not None:
+        agent.explore = explored  # type: ignore[attr-defined]
+    return Returns(episodes.user_ids, returns, clicks, lengths)

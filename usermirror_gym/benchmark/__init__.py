@@ -1,0 +1,1 @@
+"""Recommenders in front of the simulated user: play, measure, report, replay, export."""

@@ -1,0 +1,268 @@
+"""The interactive benchmark: the same simulated users in front of every agent.
+
+A run folder holds everything; each piece is written whole, so a run that was killed goes on where
+it was: no episode is lost or played twice::
+
+    run.json                     settings; a folder with other settings is refused
+    agents/<name>/               trained recommenders
+    offline.json  fidelity.json  finished phases
+    episodes/<name>/<n>.jsonl    finished episodes
+    episodes.jsonl  report.html  results.json     the outcome, results.json last
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from gymnasium.vector import AutoresetMode
+
+from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
+from usermirror_gym.agents.rollout import Clock, Episodes, plan_episodes, roll_out
+from usermirror_gym.benchmark.offline import offline_scores
+from usermirror_gym.benchmark.report import summarise, write_report
+from usermirror_gym.envs import SlateVectorEnv, World, make_world
+from usermirror_gym.errors import ConfigError, RunError
+from usermirror_gym.fidelity.quick_check import fidelity_check
+from usermirror_gym.files import read_json, read_jsonl, to_json_types, write_json, write_jsonl
+from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import changed_settings, claim_folder
+from usermirror_gym.simulators import DEFAULT_SIMULATOR
+
+DEFAULT_AGENTS = (
+    "Random", "Pop", "ItemKNN", "EASE", "BPR", "LightGCN", "MultiVAE", "GRU4Rec",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to run; two runs with equal settings give equal episodes."""
+
+    agents: tuple[str, ...] = DEFAULT_AGENTS
+    users: int = 24
+    """Episodes per agent, each with another user as far as there are enough."""
+    steps: int = 8
+    """Most lists per episode."""
+    slate_size: int = 5
+    simulator: str = DEFAULT_SIMULATOR
+    simulator_options: dict[str, Any] = field(default_factory=dict)
+    dataset: str = "ml-100k"
+    data_folder: str | None = None
+    patience: int = 3
+    """The user leaves after so many lists without a choice."""
+    reward: str = "click"
+    fidelity_scenes: int = 300
+    """Real choices in the check of the simulator; 0 leaves it out."""
+    batch_size: int = 24
+    """Episodes side by side; does not change the result."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("users", "steps", "slate_size", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.fidelity_scenes < 0 or self.fidelity_scenes == 1:
+            raise ConfigError(
+                f"fidelity_scenes must be 0 or at least 2, got {self.fidelity_scenes}"
+            )
+        if not self.agents:
+            raise ConfigError("name at least one agent")
+        twice = {
+            a for a in self.agents if [b.casefold() for b in self.agents].count(a.casefold()) > 1
+        }
+        if twice:
+            raise ConfigError(f"agents named twice: {sorted(twice)}")
+
+
+def run_benchmark(
+    config: BenchmarkConfig, folder: Path, *, display: Display | None = None
+) -> dict[str, Any]:
+    """Run, or go on with, a benchmark; returns the content of ``results.json``.
+
+    Raises:
+        RunError: the folder holds a run with other settings.
+        UnknownNameError: an agent or the simulator does not exist.
+    """
+    started = time.perf_counter()
+    folder = Path(folder)
+    display = display or Display(quiet=True)
+    world = make_world(
+        config.dataset, data_folder=config.data_folder, simulator=config.simulator,
+        simulator_options=config.simulator_options,
+    )  # fmt: skip
+    agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
+                         simulator=world.simulator) for name in config.agents]  # fmt: skip
+    # Only now: a mistaken name must not leave a folder with the mistake in it.
+    claim_folder(folder, _settings(config))
+    fitted, fit_seconds = _fit(agents, world, folder, display)
+    offline = _offline(fitted, world, folder)
+    fidelity = _fidelity(config, world, folder, display)
+    clock = Clock()
+    steps = _episodes(config, world, fitted, folder, clock, display)
+    timing = {"total_seconds": time.perf_counter() - started} | asdict(clock)
+    timing |= _engine_report(world)
+    results = summarise(
+        steps, world.split, offline, config=_settings(config), fidelity=fidelity, timing=timing,
+        fit_seconds=fit_seconds, seed=config.seed,
+    )  # fmt: skip
+    write_report(results, steps, world.split, folder / "report.html")
+    write_json(folder / "results.json", results)
+    return results
+
+
+def _engine_report(world: World) -> dict[str, Any]:
+    """What the engine tells of this run: hits of an answer store, fate of a server's replicas."""
+    report = getattr(getattr(world.simulator, "engine", None), "report", None)
+    return {} if report is None else {"engine": report()}
+
+
+def benchmark_env(config: BenchmarkConfig, world: World, rows: int) -> SlateVectorEnv:
+    """The environment in which ``rows`` episodes of a benchmark are played side by side."""
+    return SlateVectorEnv(
+        rows, world, max_episode_steps=config.steps, slate_size=config.slate_size,
+        session=config.patience, reward=config.reward, autoreset_mode=AutoresetMode.DISABLED,
+    )  # fmt: skip
+
+
+def read_run(folder: Path) -> BenchmarkConfig:
+    """The settings of the run in a folder.
+
+    Raises:
+        RunError: it holds no benchmark.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise RunError(f"{folder} has no run.json: name the folder of a benchmark")
+    settings = read_json(path)
+    try:
+        return BenchmarkConfig(**settings | {"agents": tuple(settings["agents"])})
+    except (TypeError, KeyError) as error:
+        raise RunError(
+            f"{path} does not hold the settings of a benchmark ({error}): name the folder of one"
+        ) from error
+
+
+def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:
+    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run of ``config``."""
+    number, folder = 1, base
+    while folder.exists() and changed_settings(folder, _settings(config)):
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def _settings(config: BenchmarkConfig) -> dict[str, Any]:
+    # batch_size does not change the result, so a run may go on with another one.
+    settings = asdict(config) | {"agents": list(config.agents)}
+    del settings["batch_size"]
+    return settings
+
+
+def _fit(
+    agents: list[Agent], world: World, folder: Path, display: Display
+) -> tuple[list[Agent], dict[str, float]]:
+    """Fitted agents and their training seconds; RecBole models come from the folder if there."""
+    fitted: list[Agent] = []
+    seconds: dict[str, float] = {}
+    for agent in agents:
+        home = folder / "agents" / agent.name
+        if not isinstance(agent, RecBoleAgent):
+            agent.fit(world.split)
+        elif home.exists():
+            agent = RecBoleAgent.load(home)
+        else:
+            agent.fit(world.split).save(home)
+        if isinstance(agent, RecBoleAgent):
+            seconds[agent.name] = agent.fit_seconds
+            display.say(f"{agent.name}: trained in {agent.fit_seconds:.1f} s")
+        fitted.append(agent)
+    return fitted, seconds
+
+
+def _offline(agents: list[Agent], world: World, folder: Path) -> dict[str, dict[str, float]]:
+    path = folder / "offline.json"
+    if not path.exists():
+        scores = [
+            offline_scores(agent, world.split, history_size=world.history_size)
+            for agent in agents
+            if not isinstance(agent, OracleAgent)  # it would ask the simulator for every user
+        ]
+        write_json(path, {
+            s.agent: {"ndcg@10": s.mean_ndcg, "recall@10": s.mean_recall, "users": len(s.users)}
+            for s in scores
+        })  # fmt: skip
+    return read_json(path)
+
+
+def _fidelity(
+    config: BenchmarkConfig, world: World, folder: Path, display: Display
+) -> dict[str, Any] | None:
+    if not config.fidelity_scenes:
+        return None
+    path = folder / "fidelity.json"
+    if not path.exists():
+        with display.phase("fidelity check", 2 * config.fidelity_scenes, "choices") as progress:
+            check = fidelity_check(
+                world.split, world.simulator, scenes=config.fidelity_scenes, seed=config.seed,
+                progress=progress,
+            )  # fmt: skip
+        write_json(path, to_json_types(check))
+    return read_json(path)
+
+
+def _episodes(
+    config: BenchmarkConfig,
+    world: World,
+    agents: list[Agent],
+    folder: Path,
+    clock: Clock,
+    display: Display,
+) -> pd.DataFrame:
+    """Play what is not there yet, then put the parts together."""
+    plan = plan_episodes(world.users, config.users, config.seed)
+    total = len(agents) * config.users * config.steps
+    with display.phase("episodes", total, "choices") as progress:
+        # All agents meet a group of users in turn: what the engine cached of them is still there.
+        for part in _groups(plan, config.batch_size):
+            for agent in agents:
+                _play(config, world, agent, part, folder, clock, progress)
+    files = [
+        file
+        for agent in agents
+        for file in sorted((folder / "episodes" / agent.name).glob("*.jsonl"))
+    ]
+    rows = [row for file in files for row in read_jsonl(file)]
+    write_jsonl(folder / "episodes.jsonl", rows)
+    return pd.DataFrame(rows)
+
+
+def _groups(plan: Episodes, size: int) -> Iterator[Episodes]:
+    return (plan.part(slice(start, start + size)) for start in range(0, len(plan), size))
+
+
+def _play(
+    config: BenchmarkConfig,
+    world: World,
+    agent: Agent,
+    part: Episodes,
+    folder: Path,
+    clock: Clock,
+    progress: Callable[[int], None],
+) -> None:
+    files = [folder / "episodes" / agent.name / f"{n:06d}.jsonl" for n in part.numbers.tolist()]
+    missing = np.array([not file.exists() for file in files])
+    progress(int((~missing).sum()) * config.steps)
+    if not missing.any():
+        return
+    todo = part.part(missing)
+    log = roll_out(benchmark_env(config, world, len(todo)), agent, todo, clock, progress)
+    steps_of = {n: [step for step in log if step["episode"] == n] for n in todo.numbers.tolist()}
+    for number, file in zip(part.numbers.tolist(), files, strict=True):
+        if number in steps_of:
+            write_jsonl(file, steps_of[number])
+    progress(len(todo) * config.steps - len(log))  # lists that were not needed: the user left

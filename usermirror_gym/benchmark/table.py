@@ -1,0 +1,99 @@
+"""The results as a terminal table of at most 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from usermirror_gym.benchmark.metrics import METRICS, Metric
+from usermirror_gym.benchmark.summary import OFFLINE_METRIC, offline_value
+from usermirror_gym.report.text import MISSING, interval_text
+
+# Key, header, digits.  Percentages are printed without their sign, which the header carries.
+_COLUMNS = (
+    ("ctr", "CTR %", 1), ("expected_click", "Exp. %", 1), ("return", "Return", 1),
+    ("session_length", "Length", 1), ("left", "Left %", 0), ("satisfaction", "Rating", 2),
+    ("coverage", "Cov. %", 1),
+)  # fmt: skip
+BETTER, WORSE = "▲", "▼"
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Agents as rows, best expected click first; ± is half the width of the 95% interval.
+
+    ▲ / ▼ mark values that are better / worse than the baseline's by a paired interval that
+    excludes zero.  Takes the content of ``results.json``.
+    """
+    run, baseline = results["run"], results["intervals"]["baseline"]
+    table = Table(
+        title=f"{run['users']} users x {len(results['agents'])} agents on "
+        f"{results['dataset']['name']}, simulated by {results['simulator'] or 'unknown'}",
+        caption=_caption(results), caption_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("Agent", overflow="fold", max_width=16)
+    for _, header, _ in _COLUMNS:
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("NDCG@10", justify="right", no_wrap=True)
+    for agent in ranked(results["agents"]):
+        cells = [_cell(agent, METRICS[key], digits) for key, _, digits in _COLUMNS]
+        offline = offline_value(agent["offline"], OFFLINE_METRIC)
+        name = Text(agent["name"], style="bold" if agent["name"] != baseline else "bold cyan")
+        table.add_row(name, *cells, MISSING if offline is None else f"{offline:.4f}")
+    return table
+
+
+def ranked(agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Agents by falling expected click; without a value last."""
+    return sorted(agents, key=lambda a: -(a["metrics"]["expected_click"]["mean"] or 0.0))
+
+
+def verdict_vs_baseline(agent: Mapping[str, Any], metric: Metric) -> str:
+    """``"better"``, ``"worse"``, ``"different"`` (a neutral metric) or ``""`` (not established)."""
+    block = (agent["vs_baseline"] or {}).get(metric.key)
+    if block is None or block["low"] is None or block["low"] <= 0 <= block["high"]:
+        return ""
+    if metric.direction == "neutral":
+        return "different"
+    return "better" if metric.better(block["mean"]) else "worse"
+
+
+def _cell(agent: Mapping[str, Any], metric: Metric, digits: int) -> Text:
+    block = agent["metrics"][metric.key]
+    verdict = verdict_vs_baseline(agent, metric)
+    scale = 100 if metric.format.endswith("%") else 1
+    if block["mean"] is None:
+        return Text(MISSING)
+    text = Text(f"{block['mean'] * scale:.{digits}f}")
+    if block["low"] is not None:
+        half = (block["high"] - block["low"]) / 2 * scale
+        text.append(f"±{half:.{digits}f}", style="dim")
+    mark = {"better": BETTER, "worse": WORSE}.get(verdict, " ")
+    return text.append(mark, style="green" if verdict == "better" else "red")
+
+
+def _caption(results: Mapping[str, Any]) -> Text:
+    baseline = results["intervals"]["baseline"]
+    lines = [
+        "Exp. = expected click. ± half a 95% interval over users; "
+        f"{BETTER}{WORSE} better / worse than {baseline} (paired interval excludes zero)."
+    ]
+    correlation = results["rank_correlation"]
+    if correlation is not None:
+        tau = correlation["expected_click"]["kendall_tau_b"]
+        lines.append(
+            f"Kendall tau-b of offline NDCG@10 and expected click over {correlation['n_agents']} "
+            f"agents: {interval_text(tau, 'value', '.2f')}."
+        )
+    return Text("\n".join([*lines, fidelity_sentence(results["fidelity"])]), style="not italic")
+
+
+def fidelity_sentence(fidelity: Mapping[str, Any] | None) -> str:
+    """How far the simulated user can be trusted, in one sentence."""
+    if fidelity is None:
+        return "Fidelity was not checked: nothing here ties this ranking to real users."
+    return f"Fidelity ({fidelity['scenes']} real choices): {fidelity['verdict']}"

@@ -1,0 +1,254 @@
+"""How far a chooser gets that never looks at the user: position, popularity, the list alone.
+
+What is learned is learned on train scenes; "other users" adds the evaluation lists of the other
+users (five folds), and so also finds what only evaluation lists betray.  Choosers that do read
+the history stand beside them, to show what there is to know.  Popularity of train choices counts
+the choice itself, as every part of a build that is fitted before T0 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from rich import box
+from rich.table import Table
+
+from usermirror_gym.corpus.checks.list_features import (
+    Columns,
+    Lists,
+    co_occurrence,
+    embedding_similarity,
+    list_features,
+    popularity_features,
+    position_features,
+)
+from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.errors import RunError
+from usermirror_gym.measures.bootstrap import UserBootstrap
+from usermirror_gym.measures.choice_models import fit_logit, fit_trees, hits
+from usermirror_gym.scenes.draw.rankers import fit_collaborative
+from usermirror_gym.types import BoolArray, FloatArray, IntArray
+
+SAMPLED, MIXED, REAL = "sampled lists", "mixed lists", "real lists"
+FEWEST = 50
+"""Mixes of samplers with fewer lists have no row of their own."""
+LIMIT = 0.05
+"""A shortcut further above chance than this is marked."""
+_FOLDS = 5
+_STRONGEST = "list, trees, other users"
+
+
+@dataclass(frozen=True)
+class ShortcutRow:
+    """Accuracy of one chooser on one kind of lists.
+
+    Attributes:
+        name: of the chooser.
+        lists: :data:`SAMPLED`, :data:`MIXED` (several samplers), :data:`REAL`, or the names of
+            the samplers that the company came from.
+        n: number of lists.
+        accuracy, low, high: share of hits, with its 95 % interval over users (NaN: no interval).
+        chance: mean of 1/K.
+        reads_history: whether it is a reference rather than a shortcut.
+    """
+
+    name: str
+    lists: str
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+    reads_history: bool
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is a shortcut that is clearly there and further above chance than LIMIT."""
+        excess = self.accuracy - self.chance
+        return not self.reads_history and excess > LIMIT and not self.low <= self.chance
+
+
+@dataclass(frozen=True)
+class ShortcutReport:
+    """All rows of one source, and how many lists they are about."""
+
+    source: str
+    rows: list[ShortcutRow]
+    n_train: int
+    left_out: int
+    """Evaluation scenes without a right item (removed, or nothing was chosen)."""
+
+
+def shortcut_audit(
+    train: pa.Table,
+    evaluation: pa.Table,
+    dataset: RecDataset,
+    popularity: np.ndarray,
+    embedding: np.ndarray | None,
+    seed: int = 0,
+) -> ShortcutReport:
+    """Accuracy of every shortcut, and of the references, on the evaluation scenes of a source.
+
+    Args:
+        train, evaluation: tables in the form of :data:`usermirror_gym.scenes.table.SCHEMA`.
+        popularity: ``(n_items + 1,)`` interactions before T0.
+        embedding: ``(n_items + 1, e)`` L2-normalised, or None.
+        seed: of the trees, the folds and the intervals.
+
+    Raises:
+        RunError: no scene of one of the tables has its right item in the list.
+    """
+    lists = Lists.of(pa.concat_tables([train, evaluation]))
+    n_train = len(Lists.of(train).users)
+    test = np.arange(len(lists.users)) >= n_train
+    if not n_train or not test.any():
+        raise RunError(
+            f"the shortcuts of {dataset.name!r} cannot be measured: {n_train} train and "
+            f"{int(test.sum())} evaluation lists hold a chosen item, both must be above 0"
+        )
+    hit = {
+        name: hits(scores[test], lists.mask[test], lists.targets[test])
+        for name, scores in _scores(lists, test, dataset, popularity, embedding, seed).items()
+    }
+    rows = _rows(lists, test, hit, seed)
+    return ShortcutReport(dataset.name, rows, n_train, evaluation.num_rows - int(test.sum()))
+
+
+def shortcut_table(report: ShortcutReport) -> Table:
+    """Choosers as rows, kinds of lists as columns; percent, with intervals.
+
+    Below, the strongest list-only chooser on each mix of samplers.
+    """
+    kinds = list(dict.fromkeys(row.lists for row in report.rows))
+    wide = [kind for kind in kinds if kind in (SAMPLED, MIXED, REAL)]
+    table = Table(
+        title=f"Shortcuts in {report.source}: accuracy %, 95 % intervals over users",
+        caption=f"Learned on {report.n_train} train lists. {report.left_out} evaluation scenes "
+        f"without a right item left out. ! more than {100 * LIMIT:g} points above chance. Last "
+        f"section: '{_STRONGEST}' by the samplers of the company.",
+        caption_justify="left", box=box.SIMPLE_HEAD, title_style="bold",
+    )  # fmt: skip
+    table.add_column("Chooser")
+    for kind in wide:
+        table.add_column(kind, justify="right", no_wrap=True)
+    cells = {(row.name, row.lists): row for row in report.rows}
+    first = [cells[report.rows[0].name, kind] for kind in wide]
+    table.add_row("lists", *(f"{row.n}" for row in first))
+    table.add_row("chance", *(f"{100 * row.chance:.1f}" for row in first), end_section=True)
+    for name in dict.fromkeys(row.name for row in report.rows):
+        table.add_row(name, *(_cell(cells[name, kind]) for kind in wide))
+    table.add_section()
+    for kind in kinds:
+        if kind not in wide:
+            row = cells[_STRONGEST, kind]
+            table.add_row(f"{kind} ({row.n}, chance {100 * row.chance:.1f})", _cell(row))
+    return table
+
+
+def _cell(row: ShortcutRow) -> str:
+    interval = f" ({100 * row.low:.1f}-{100 * row.high:.1f})" if np.isfinite(row.low) else ""
+    return f"{100 * row.accuracy:.1f}{interval}" + ("!" if row.marked else " ")
+
+
+def _scores(
+    lists: Lists,
+    test: BoolArray,
+    dataset: RecDataset,
+    popularity: IntArray,
+    embedding: np.ndarray | None,
+    seed: int,
+) -> dict[str, FloatArray]:
+    """``(N, W)`` scores of each chooser for train and evaluation lists."""
+    position = position_features(lists, lists.slates.shape[1])
+    before = int(lists.times[test].min())
+    vectors = {"audience": _audience(TimeSplit(dataset, before))}
+    if embedding is not None:
+        vectors["text"] = embedding
+    everything = list_features(lists, dataset, popularity, vectors)
+    past = {"items of other users": co_occurrence(lists, dataset, before)}
+    if embedding is not None:
+        past["resemblance"] = embedding_similarity(lists, embedding)
+    counts = popularity[lists.slates].astype(np.float64)
+
+    def logit(columns: Columns) -> FloatArray:
+        return _fitted(lists, ~test, columns, fit_logit)
+
+    def trees(columns: Columns, fitting: BoolArray = ~test) -> FloatArray:
+        return _fitted(lists, fitting, columns, lambda x, m, t: fit_trees(x, m, t, seed))
+
+    return {
+        "position, best place": _best_column(lists, ~test, position),
+        "position, learned": logit(position),
+        "popularity, highest": counts,
+        "popularity, lowest": -counts,
+        "popularity, learned": logit(popularity_features(lists, popularity)),
+        "list, logit": logit(everything),
+        "list, trees": trees(everything),
+        _STRONGEST: _cross_fitted(lists, test, everything, trees, seed),
+        **{f"history, {name}": values for name, values in past.items()},
+        "history and list, logit": logit(everything | past),
+    }
+
+
+def _audience(split: TimeSplit) -> FloatArray:
+    """``(n_items + 1, d)`` unit vectors: items with the same users lie close to each other."""
+    factors = fit_collaborative(split).factors
+    norms = np.linalg.norm(factors, axis=1, keepdims=True)
+    return np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
+
+
+def _fitted(
+    lists: Lists, fitting: BoolArray, columns: Columns, fit: Callable[..., Callable]
+) -> FloatArray:
+    features = np.stack(list(columns.values()), axis=2)
+    chooser = fit(features[fitting], lists.mask[fitting], lists.targets[fitting])
+    return chooser(features, lists.mask)
+
+
+def _cross_fitted(
+    lists: Lists, test: BoolArray, columns: Columns, fit: Callable[..., FloatArray], seed: int
+) -> FloatArray:
+    """Each evaluation list is scored by a model that has seen all lists but those of its users."""
+    users, number = np.unique(lists.users, return_inverse=True)
+    fold = (np.random.default_rng(seed).permutation(len(users)) % _FOLDS)[number]
+    scores = np.zeros(lists.slates.shape)
+    for held_out in np.unique(fold[test]):
+        if (fitting := fold != held_out).any():
+            scores[~fitting] = fit(columns, fitting)[~fitting]
+    return scores
+
+
+def _best_column(lists: Lists, fitting: BoolArray, columns: Columns) -> FloatArray:
+    """The place that is most often right in train lists."""
+    right = [hits(c, lists.mask, lists.targets)[fitting].mean() for c in columns.values()]
+    return list(columns.values())[int(np.argmax(right))]
+
+
+def _rows(
+    lists: Lists, test: BoolArray, hit: dict[str, FloatArray], seed: int
+) -> list[ShortcutRow]:
+    makers = np.array(lists.makers)[test]
+    users, chance = lists.users[test], 1 / lists.sizes[test]
+    values = np.stack(list(hit.values()), axis=1)
+    rows = []
+    for kind, member in _kinds(makers).items():
+        bootstrap = UserBootstrap(users[member], n_resamples=1000, seed=seed)
+        for name, (mean, low, high) in zip(hit, bootstrap.intervals(values[member]), strict=True):
+            rows.append(
+                ShortcutRow(name, kind, int(member.sum()), mean, low, high,
+                            float(chance[member].mean()), name.startswith("history"))
+            )  # fmt: skip
+    return rows
+
+
+def _kinds(makers: np.ndarray) -> dict[str, BoolArray]:
+    """Which lists are of which kind; kinds without lists are left out."""
+    real = makers == "log"
+    mixed = np.char.find(makers, "+") >= 0
+    kinds = {SAMPLED: ~real, MIXED: mixed & ~real, REAL: real}
+    names, counts = np.unique(makers[~real], return_counts=True)
+    kinds |= {str(name): makers == name for name in names[counts >= FEWEST]}
+    return {kind: member for kind, member in kinds.items() if member.any()}

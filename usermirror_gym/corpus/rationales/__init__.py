@@ -1,0 +1,1 @@
+"""What language models write about the choices of a build."""

@@ -1,0 +1,265 @@
+"""What a predictor expects the user to choose, after each rationale and without any.
+
+``P(Y | X, D)`` over the letters of a scene X, read by the letters readout behind each rationale D
+(Wei et al., *Mirroring Users*, ACL 2026), and ``P(Y | X)`` behind none.  Every reading is a record
+of a journal, like the rationales themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from usermirror_gym.corpus.rationales.journal import Journal, Record, read_records
+from usermirror_gym.corpus.rationales.plan import ROLES, Rationale
+from usermirror_gym.corpus.rationales.write import forget_earlier, stop_if_dead, stop_if_hopeless
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.errors import EngineError, RunError, SceneError
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.scenes.words.rationale_prompt import (
+    prompt_version,
+    questions_version,
+    reading_prompt,
+)
+from usermirror_gym.simulators.readouts.llm import fit_context
+from usermirror_gym.types import Message, Prompt
+
+Source = Literal["strong", "weak", "none"]
+"""Whose rationale was read before the choice."""
+_ORDER = ("none", *ROLES)
+_PROBE = Prompt((Message("user", "Say A or B."),), ANSWER_PREFIX, ("A", "B"), "the test question")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One reading: a record of the journal.
+
+    Attributes:
+        role: whose rationale; ``"none"`` without one, and then ``index`` is 0.
+        probs: of the K + 1 options, *none of these* last; ``None`` if there was an error.
+        prompt_tokens: tokens of the question, rationale included.
+    """
+
+    scene_id: str
+    role: Source
+    index: int
+    probs: list[float] | None
+    error: str | None
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    scene: Scene
+    role: Source
+    index: int
+    text: str
+
+    @property
+    def key(self) -> tuple[str, Source, int]:
+        return self.scene.name, self.role, self.index
+
+
+def predict_choices(
+    scenes: Sequence[Scene],
+    builder: PromptBuilder,
+    engine: Engine,
+    rationales: Sequence[Rationale],
+    path: Path,
+    *,
+    batch_size: int = 64,
+    display: Display,
+) -> dict[str, int]:
+    """Read the choice after every usable rationale, and without one, or go on doing so.
+
+    Args:
+        scenes: with unique names; ``target`` is never read.
+        builder: words the question, as for the rationales.
+        engine: the predictor.
+        rationales: of any role; those that are not ``ok`` are left out.
+        path: the journal.  It belongs to one engine and these scenes and rationales.
+        batch_size: readings between two writes to disk, about: a scene is never divided.
+        display: shows progress.
+
+    Returns:
+        How many readings of the journal succeeded and failed: ``{"read": , "failed": }``.
+
+    Raises:
+        RunError: the journal was begun with another engine, scenes or rationales; a rationale is
+            about none of the scenes.
+        EngineError: the engine answers nothing any more.
+    """
+    jobs = _jobs(scenes, rationales)
+    count = {"read": 0, "failed": 0}
+    with Journal(path, _header(scenes, builder, engine, jobs)) as journal:
+        done = {_key(record): record["probs"] is None for record in journal.records()}
+        count["failed"] = sum(done.values())
+        count["read"] = len(done) - count["failed"]
+        with display.phase("predictions", len(jobs), "reading") as advance:
+            advance(len(done))
+            for batch in _batches(jobs, batch_size):
+                if all(job.key in done for job in batch):
+                    continue
+                found = [p for p in _read(batch, builder, engine) if _key(asdict(p)) not in done]
+                journal.append(asdict(one) for one in found)
+                advance(len(found))
+                count["failed"] += sum(one.probs is None for one in found)
+                count["read"] += sum(one.probs is not None for one in found)
+                last = next((one.error for one in reversed(found) if one.error), None)
+                stop_if_hopeless(engine.model_id, count["read"], count["failed"], last)
+        journal.sort(_place)
+    display.say(f"predictions by {engine.model_id}: {count['read']:,}, failed {count['failed']:,}")
+    return count
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """Every reading of a journal of predictions.
+
+    Raises:
+        RunError: the file is not such a journal, or is unfinished.
+    """
+    names = {field.name for field in fields(Prediction)}
+    for record in read_records(path):
+        if record.keys() != names:
+            raise RunError(f"{path} has a record that is no prediction: {str(record)[:200]}")
+        yield Prediction(**record)
+
+
+def load_predictions(
+    path: Path, scene_ids: Sequence[str], n: int
+) -> dict[Source, list[list[list[float] | None]]]:
+    """The readings in the form that :meth:`.uncertainty.Predictions.of` takes.
+
+    Args:
+        scene_ids: S scenes, in the order wanted.
+        n: rationales per scene and role.
+
+    Returns:
+        By role: S lists, of n entries (one for ``"none"``), each the K + 1 probabilities of the
+        rationale of that index, or ``None`` where it is missing.
+
+    Raises:
+        RunError: the file is not such a journal; a rationale has an index of n or more.
+    """
+    rows: dict[Source, dict[str, list[list[float] | None]]] = {
+        role: {name: [None] * (1 if role == "none" else n) for name in scene_ids}
+        for role in ("strong", "weak", "none")
+    }
+    for one in read_predictions(path):
+        row = rows[one.role].get(one.scene_id)
+        if row is None:
+            continue
+        if one.index >= len(row):
+            raise RunError(
+                f"{path}: {one.role} rationale {one.index} of scene {one.scene_id!r}, but there "
+                f"should be {n} a scene: load it with the n it was made with."
+            )
+        row[one.index] = one.probs
+    return {role: list(by_scene.values()) for role, by_scene in rows.items()}
+
+
+def _jobs(scenes: Sequence[Scene], rationales: Sequence[Rationale]) -> list[_Job]:
+    """By scene, in the order of the scenes."""
+    texts: dict[str, list[tuple[Source, int, str]]] = {s.name: [("none", 0, "")] for s in scenes}
+    if len(texts) < len(scenes):
+        raise SceneError(f"{len(scenes) - len(texts)} scene ids occur twice: they must be unique.")
+    for one in rationales:
+        if one.scene_id not in texts:
+            raise RunError(f"there is a rationale for scene {one.scene_id!r}, but no such scene.")
+        if one.ok:
+            texts[one.scene_id].append((one.role, one.index, one.text))
+    return [
+        _Job(scene, *rest)
+        for scene in scenes
+        for rest in sorted(texts[scene.name], key=lambda t: (_ORDER.index(t[0]), t[1]))
+    ]
+
+
+def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
+    """Whole scenes together, about ``size`` jobs: their composition does not depend on what is
+    done, and the readings of a scene share its question."""
+    batch: list[_Job] = []
+    for _, group in groupby(jobs, key=lambda job: job.scene.name):
+        scene = list(group)
+        if batch and len(batch) + len(scene) > size:
+            yield batch
+            batch = []
+        batch += scene
+    if batch:
+        yield batch
+
+
+def _read(batch: Sequence[_Job], builder: PromptBuilder, engine: Engine) -> list[Prediction]:
+    questions = [_question(job, builder, engine) for job in batch]
+    prompts = [q for q in questions if isinstance(q, Prompt)]
+    forget_earlier(engine)
+    answers = _ask(engine, prompts)
+    errors = [a if isinstance(a, str) else None for a in answers]
+    stop_if_dead(engine.model_id, errors, lambda: _probe(engine))
+    following = iter(answers)
+    found = [next(following) if isinstance(q, Prompt) else q for q in questions]
+    return [_prediction(job, answer) for job, answer in zip(batch, found, strict=True)]
+
+
+def _question(job: _Job, builder: PromptBuilder, engine: Engine) -> Prompt | str:
+    try:
+        build = partial(reading_prompt, job.scene, builder, job.text)
+        return fit_context(engine, builder, job.scene, build)
+    except SceneError as error:
+        return f"scene: {error}"
+
+
+_Answer = tuple[list[float], int] | str
+"""Probabilities and tokens of the question, or an error."""
+
+
+def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[_Answer]:
+    """All together and, if that fails, each alone."""
+    try:
+        scores = engine.choice_logprobs(prompts) if prompts else []
+    except EngineError as error:
+        if len(prompts) == 1:
+            return [f"engine: {error}"]
+        return [answer for prompt in prompts for answer in _ask(engine, [prompt])]
+    return [(np.exp(s.logprobs).tolist(), s.prompt_tokens) for s in scores]
+
+
+def _probe(engine: Engine) -> None:
+    engine.choice_logprobs([_PROBE])
+
+
+def _prediction(job: _Job, answer: _Answer) -> Prediction:
+    if isinstance(answer, str):
+        return Prediction(*job.key, probs=None, error=answer, prompt_tokens=0)
+    probs, tokens = answer
+    return Prediction(*job.key, probs=probs, error=None, prompt_tokens=tokens)
+
+
+def _header(
+    scenes: Sequence[Scene], builder: PromptBuilder, engine: Engine, jobs: Sequence[_Job]
+) -> Record:
+    texts = hashlib.blake2b(digest_size=8)
+    for job in jobs:
+        texts.update(repr((*job.key, job.text)).encode("utf-8", "backslashreplace"))
+    questions = questions_version(reading_prompt(scene, builder) for scene in scenes)
+    return {
+        "journal": "predictions", "model": engine.model_id, "prompt": prompt_version(),
+        "scenes": len(scenes), "questions": questions, "rationales": texts.hexdigest(),
+    }  # fmt: skip
+
+
+def _key(record: Record) -> tuple[str, Source, int]:
+    return record["scene_id"], record["role"], record["index"]
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return record["scene_id"], _ORDER.index(record["role"]), record["index"]

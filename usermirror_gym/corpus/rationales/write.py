@@ -1,0 +1,276 @@
+"""Decision rationales: a model writes, for every scene, n texts of how its user decides.
+
+Every attempt is a record of a journal on disk (:mod:`journal`).  A run may
+be killed at any moment and started again; it goes on, and what it leaves in the end is the same
+file, byte for byte, that an undisturbed run leaves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from usermirror_gym.corpus.rationales.journal import Journal, Record, read_header
+from usermirror_gym.corpus.rationales.plan import (
+    Ledger,
+    Rationale,
+    RationaleSettings,
+    Request,
+    Role,
+    rationale_from,
+    rationale_header,
+    rationales_of,
+    read_attempts,
+    sampling_of,
+)
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.engines.local.detailed import Generations, Sampling, generate_detailed
+from usermirror_gym.errors import EngineError, SceneError
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import PromptBuilder
+from usermirror_gym.scenes.words.rationale_prompt import questions_version, rationale_prompt
+from usermirror_gym.simulators.readouts.llm import fit_context
+from usermirror_gym.types import Message, Prompt
+
+_PROBE = Prompt((Message("user", "Say yes."),), "", (), "the test question")
+
+
+@dataclass(frozen=True)
+class RationaleSummary:
+    """What a journal of rationales holds.
+
+    Attributes:
+        wanted: scenes times n.
+        written: rationales that can be used.
+        failed: rationales given up after the last attempt.
+        failures: failed attempts by kind: empty, unreadable, engine, scene.
+        cost: of all attempts, failed ones included; ``None`` without prices.
+    """
+
+    role: str
+    model: str
+    wanted: int
+    written: int
+    failed: int
+    failures: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
+        paid = "" if self.cost is None else f", cost {self.cost:,.2f}"
+        return (
+            f"{self.role} rationales by {self.model}: {self.written:,} of {self.wanted:,} written, "
+            f"{self.failed:,} given up (failed attempts: {kinds or 'none'}); "
+            f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens{paid}"
+        )
+
+
+def write_rationales(
+    scenes: Sequence[Scene],
+    builder: PromptBuilder,
+    engine: Engine,
+    path: Path,
+    settings: RationaleSettings,
+    *,
+    role: Role,
+    display: Display,
+) -> RationaleSummary:
+    """Write, or go on writing, the rationales of one model.
+
+    Args:
+        scenes: with unique names; ``target`` is never read.
+        builder: words the question; scene form.
+        path: the journal.  It belongs to one model, role, prompt and list of scenes.
+        settings: how to sample.
+        role: which of the two models of a build this is.
+        display: shows progress.
+
+    Returns:
+        Counts over the whole journal, earlier runs included.
+
+    Raises:
+        RunError: the journal was begun with other settings, scenes or another model.
+        SceneError: two scenes of one name.
+        EngineError: the engine answers nothing any more.
+    """
+    ledger = Ledger(scenes, settings)
+    header = journal_header(scenes, builder, engine.model_id, settings, role)
+    writer = _Writer(engine, builder, settings, role)
+    with Journal(path, header) as journal:
+        for record in journal.records():
+            ledger.take(rationale_from(record, path))
+        with display.phase(f"{role} rationales", ledger.wanted, "rationale") as advance:
+            advance(ledger.written + ledger.exhausted)
+            for attempt in range(settings.max_attempts):
+                for batch in ledger.batches(attempt):
+                    _record(writer(batch), batch, ledger, journal, advance)
+                    last = writer.last_error
+                    stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
+        journal.sort(record_place)
+    summary = summarise(path, settings)
+    display.say(str(summary))
+    return summary
+
+
+def read_rationales(path: Path) -> list[Rationale]:
+    """The last attempt at every rationale of a journal, by scene and index; look at ``ok``.
+
+    Raises:
+        RunError: the file is not such a journal, or is unfinished.
+    """
+    last = {(r.scene_id, r.index): r for r in read_attempts(path)}
+    return [last[key] for key in sorted(last)]
+
+
+def summarise(path: Path, settings: RationaleSettings) -> RationaleSummary:
+    """Counts over a journal; the settings give the prices.
+
+    Raises:
+        RunError: the file is not such a journal, or is unfinished.
+    """
+    header, kinds = read_header(path), Counter[str]()
+    asked = answered = written = failed = 0
+    for one in read_attempts(path):
+        asked += one.prompt_tokens
+        answered += one.completion_tokens
+        written += one.ok
+        failed += not one.ok and one.attempt + 1 == settings.max_attempts
+        if one.error is not None:
+            kinds[one.error.partition(":")[0]] += 1
+    wanted = header["scenes"] * header["settings"]["n"]
+    return RationaleSummary(
+        header["role"], header["model"], wanted, written, failed, dict(kinds), asked, answered,
+        settings.cost(asked, answered),
+    )  # fmt: skip
+
+
+def journal_header(
+    scenes: Sequence[Scene],
+    builder: PromptBuilder,
+    model_id: str,
+    settings: RationaleSettings,
+    role: Role,
+) -> Record:
+    """First line of the journal of these rationales."""
+    questions = questions_version(rationale_prompt(scene, builder) for scene in scenes)
+    return rationale_header(model_id, role, settings, len(scenes), questions)
+
+
+class _Writer:
+    """Asks the engine for batches of requests that share a seed."""
+
+    def __init__(
+        self, engine: Engine, builder: PromptBuilder, settings: RationaleSettings, role: Role
+    ) -> None:
+        self._engine, self._builder = engine, builder
+        self._settings, self._role = settings, role
+        self.last_error: str | None = None
+
+    def __call__(self, batch: Sequence[Request]) -> list[Rationale]:
+        sampling = sampling_of(self._settings, self._role, batch[0])
+        questions = [self._question(request.scene) for request in batch]
+        prompts = [q for q in questions if isinstance(q, Prompt)]
+        forget_earlier(self._engine)
+        answers = generate_detailed(self._engine, prompts, sampling) if prompts else []
+        self._check(answers, sampling)
+        following = iter(answers)
+        found = [_named(next(following)) if isinstance(q, Prompt) else q for q in questions]
+        pairs = zip(batch, found, strict=True)
+        records = [r for b, a in pairs for r in rationales_of(b, a, self._settings, self._role)]
+        self.last_error = next((r.error for r in reversed(records) if r.error), self.last_error)
+        return records
+
+    def _question(self, scene: Scene) -> Prompt | Generations:
+        build = partial(rationale_prompt, scene, self._builder)
+        room = self._settings.max_tokens
+        try:
+            return fit_context(self._engine, self._builder, scene, build, room=room)
+        except SceneError as error:
+            return Generations((), error=f"scene: {error}")
+
+    def _check(self, answers: Sequence[Generations], sampling: Sampling) -> None:
+        def probe() -> None:
+            (answer,) = generate_detailed(self._engine, [_PROBE], replace(sampling, n=1))
+            if answer.error is not None:
+                raise EngineError(answer.error)
+
+        stop_if_dead(self._engine.model_id, [answer.error for answer in answers], probe)
+
+
+def _named(answer: Generations) -> Generations:
+    return answer if answer.error is None else replace(answer, error=f"engine: {answer.error}")
+
+
+def forget_earlier(engine: Engine) -> None:
+    """Let the answers of the next call depend on that call alone, to the last bit, where the
+    engine knows how (see ``TransformersEngine.forget``)."""
+    forget = getattr(engine, "forget", None)
+    if forget is not None:
+        forget()
+
+
+def _record(
+    records: Sequence[Rationale],
+    batch: Sequence[Request],
+    ledger: Ledger,
+    journal: Journal,
+    advance: Callable[[int], None],
+) -> None:
+    """Keep what the journal does not have (a kill may have cut a batch in two)."""
+    wanted = {(b.scene.name, i) for b in batch for i in b.indices if ledger.lacks(b, i)}
+    new = [record for record in records if (record.scene_id, record.index) in wanted]
+    journal.append(asdict(record) for record in new)
+    before = ledger.written + ledger.exhausted
+    for record in new:
+        ledger.take(record)
+    advance(ledger.written + ledger.exhausted - before)
+
+
+def record_place(record: Record) -> tuple[str, int, int]:
+    """Where a record belongs in a finished journal."""
+    return record["scene_id"], record["index"], record["attempt"]
+
+
+ENOUGH = 64
+"""After so many failures without a single success nothing better is to be expected."""
+
+
+def stop_if_dead(model_id: str, errors: Sequence[str | None], probe: Callable[[], None]) -> None:
+    """After a call in which every prompt failed: is it the prompts, or the engine?
+
+    Args:
+        errors: what became of each prompt of the call; ``None`` is a success.
+        probe: asks the engine a harmless question, and raises EngineError if it fails.
+
+    Raises:
+        EngineError: the harmless question fails too.
+    """
+    if not errors or None in errors:
+        return
+    try:
+        probe()
+    except EngineError as error:
+        raise EngineError(
+            f"{model_id} answers nothing at the moment: {errors[0]}. What was written before is "
+            "kept; the same command goes on from there."
+        ) from error
+
+
+def stop_if_hopeless(model_id: str, succeeded: int, failed: int, last: str | None) -> None:
+    """Compare successes and failures since the run was begun.
+
+    Raises:
+        EngineError: no success, and too many failures to hope for one.
+    """
+    if succeeded == 0 and failed >= ENOUGH:
+        raise EngineError(
+            f"none of {failed} answers of {model_id} could be used; the last failure: {last}. "
+            "Look into the journal, then change the settings (more max_tokens, require='text') or "
+            "the model."
+        )

@@ -1,0 +1,1 @@
+"""The data sets that the authors of UserMirrorer published."""

@@ -1,0 +1,1 @@
+"""Which scenes and which pairs of rationales are kept."""

@@ -1,0 +1,147 @@
+"""Instruction-following difficulty of the chosen answers, for the selector ``ifd``.
+
+    IFD = PPL(answer | question) / PPL(answer),    PPL = exp(-log p(answer) / its tokens)
+
+Below 1 the question makes the answer likelier; the larger, the less it does so.  Source: Li et al.,
+*Superfiltering*, ACL 2024 (with perplexities; *From Quantity to Quality*, NAACL 2024, has the ratio
+of the mean losses).  Every answer scored is a record of a journal, like the rationales themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from usermirror_gym.corpus.rationales.journal import Journal, Record
+from usermirror_gym.corpus.rationales.write import forget_earlier
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.errors import DataError, SceneError
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import PromptBuilder
+from usermirror_gym.scenes.words.rationale_prompt import questions_version, rationale_prompt
+from usermirror_gym.simulators.readouts.llm import fit_context
+from usermirror_gym.types import FloatArray, IntArray, Prompt
+
+_BATCH = 16
+
+
+def ifd(given_question: FloatArray, alone: FloatArray, n_tokens: IntArray) -> FloatArray:
+    """``(S,)`` IFD of S answers.
+
+    Args:
+        given_question: ``(S,)`` natural log-probability of each answer after its question.
+        alone: ``(S,)`` that of the same tokens after nothing.
+        n_tokens: ``(S,)`` tokens of each answer.
+
+    Raises:
+        DataError: a value is not the logarithm of a probability, or an answer has no tokens.
+    """
+    both = np.stack([given_question, alone]).astype(np.float64)
+    if not (np.isfinite(both) & (both <= 0)).all():
+        raise DataError(
+            "log-probabilities of answers must be finite and at most 0, got "
+            f"{both.min()} .. {both.max()}"
+        )
+    if not (np.asarray(n_tokens) >= 1).all():
+        raise DataError(f"an answer has {np.min(n_tokens)} tokens; it must have at least 1")
+    return np.exp((both[1] - both[0]) / n_tokens)
+
+
+def score_answers(
+    scenes: Sequence[Scene],
+    builder: PromptBuilder,
+    engine: Engine,
+    answers: Mapping[str, str],
+    path: Path,
+    *,
+    display: Display,
+) -> dict[str, float]:
+    """IFD of the answer of each scene that has one, or go on computing it.
+
+    Args:
+        scenes: with unique names.
+        builder: words the question, as for the rationales.
+        engine: gives log-probabilities of texts.
+        answers: by scene name, all that the assistant says.
+        path: the journal.  It belongs to one engine and these scenes and answers.
+        display: shows progress.
+
+    Returns:
+        Scene name -> IFD; without the scenes whose question and answer together are too long.
+
+    Raises:
+        RunError: the journal was begun with another engine, scenes or answers.
+        EngineError: the engine cannot score texts.
+    """
+    wanted = [scene for scene in scenes if scene.name in answers]
+    with Journal(path, _header(wanted, builder, engine, answers)) as journal:
+        done = {record["scene_id"]: record for record in journal.records()}
+        with display.phase("chosen answers", len(wanted), "answer") as advance:
+            advance(len(done))
+            for at in range(0, len(wanted), _BATCH):
+                batch = wanted[at : at + _BATCH]
+                if all(scene.name in done for scene in batch):
+                    continue
+                # The whole batch again, should a kill have cut it in two: the rest must not depend
+                # on what was asked before.
+                found = _scored(batch, builder, engine, answers)
+                new = [record for record in found if record["scene_id"] not in done]
+                journal.append(new)
+                done |= {record["scene_id"]: record for record in new}
+                advance(len(new))
+    scored = [record for record in done.values() if record["error"] is None]
+    columns = (np.array([r[name] for r in scored]) for name in ("given", "alone", "n_tokens"))
+    return dict(zip((r["scene_id"] for r in scored), ifd(*columns).tolist(), strict=True))
+
+
+def _scored(
+    batch: Sequence[Scene], builder: PromptBuilder, engine: Engine, answers: Mapping[str, str]
+) -> list[Record]:
+    """A record for every scene."""
+    questions: dict[str, Prompt] = {}
+    errors: dict[str, str] = {}
+    for scene in batch:
+        build = partial(_question, scene, builder, answers[scene.name])
+        try:
+            questions[scene.name] = fit_context(engine, builder, scene, build)
+        except SceneError as error:
+            errors[scene.name] = f"scene: {error}"
+    forget_earlier(engine)
+    given = engine.text_logprobs(list(questions.values()))
+    alone = engine.text_logprobs([Prompt((), "", q.options, q.name) for q in questions.values()])
+    pairs = dict(zip(questions, zip(given, alone, strict=True), strict=True))
+    records: list[Record] = []
+    for scene in batch:
+        record: Record = {"scene_id": scene.name, "given": None, "alone": None, "n_tokens": 0,
+                  "error": errors.get(scene.name)}  # fmt: skip
+        if scene.name in pairs:
+            after, bare = pairs[scene.name]
+            record |= {
+                "given": float(after.logprobs[0]), "alone": float(bare.logprobs[0]),
+                "n_tokens": int(after.n_tokens[0]),
+            }  # fmt: skip
+        records.append(record)
+    return records
+
+
+def _question(scene: Scene, builder: PromptBuilder, answer: str, *, skip: int = 0) -> Prompt:
+    return replace(rationale_prompt(scene, builder, skip=skip), options=(answer,))
+
+
+def _header(
+    scenes: Sequence[Scene], builder: PromptBuilder, engine: Engine, answers: Mapping[str, str]
+) -> Record:
+    texts = hashlib.blake2b(digest_size=8)
+    for scene in scenes:
+        texts.update(repr((scene.name, answers[scene.name])).encode("utf-8", "backslashreplace"))
+    questions = questions_version(rationale_prompt(scene, builder) for scene in scenes)
+    return {
+        "journal": "ifd", "model": engine.model_id, "scenes": len(scenes),
+        "questions": questions, "answers": texts.hexdigest(),
+    }  # fmt: skip

@@ -1,0 +1,289 @@
+"""Raw files, row by row: plain or gz, any size, with every skipped row counted."""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import csv
+import difflib
+import json
+import warnings
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from usermirror_gym.data.raw.raw_files import byte_lines, find_file
+from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.errors import DataError
+
+__all__ = [
+    "ReadLog", "find_file", "read_csv_rows", "read_json_lines", "read_lines", "read_rows",
+]  # fmt: skip
+
+Json = dict[str, Any]
+
+
+def read_lines(
+    path: Path, log: ReadLog, *, encoding: str = "utf-8", max_bytes: int = 1_000_000
+) -> Iterator[tuple[int, str]]:
+    """Lines of text with their numbers (from 1), without line ends; blank lines are given too.
+
+    Bytes that are not valid in ``encoding`` are read as Windows-1252, one by one, so that a
+    Latin-1 line in a UTF-8 file is read right and a cut character hurts nothing else; such lines
+    are counted.  Lines with NUL bytes and lines over ``max_bytes`` are counted and left out.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, or of another kind.
+    """
+    for number, line in _text_lines(path, log, encoding, max_bytes):
+        if line is not None:
+            yield number, line
+
+
+def read_json_lines(
+    path: Path, log: ReadLog, *, literal: bool = False, lines: Container[int] | None = None
+) -> Iterator[tuple[int, Json]]:
+    """One object per line.
+
+    Args:
+        path: plain or gz.
+        log: told of every line that is not an object.
+        literal: the lines may be Python dicts, ``{u'id': u'1'}``, as well as JSON.
+        lines: numbers of the lines to parse; the others are passed over unseen.
+
+    Raises:
+        DataError: see :func:`read_lines`; also when too many lines are no objects.
+    """
+    parse = _parse_literal if literal else _parse_json
+    tally = _Tally(path, "Python dicts, one a line" if literal else "JSON objects, one a line")
+    for number, line in _text_lines(path, log):
+        if line is None:
+            tally.bad(number)
+        elif (lines is None or number in lines) and line.strip():
+            row = parse(line)
+            if row is None:
+                log.skip(f"line that is not {tally.form}, skipped", path, number, line)
+                tally.bad(number)
+            else:
+                tally.good()
+                yield number, row
+    if lines is None:
+        tally.finish()
+
+
+def read_rows(
+    path: Path,
+    log: ReadLog,
+    *,
+    sep: str,
+    columns: Sequence[str] | None,
+    header: bool,
+    encoding: str = "utf-8",
+) -> Iterator[tuple[int, list[str]]]:
+    """Fields between separators, without quoting.
+
+    Args:
+        path: plain or gz.
+        log: told of every line with another number of fields.
+        sep: one or more characters.
+        columns: with a header, the columns wanted, in the order wanted; without one, the names of
+            all columns.  ``None``: all, as many as the first line has.
+        header: whether the first line names the columns.
+        encoding: see :func:`read_lines`.
+
+    Raises:
+        DataError: see :func:`read_lines`; also when a column is missing or too many lines are bad.
+    """
+    tally = _Tally(path, f"rows separated by {sep!r}")
+    width = None if header or columns is None else len(columns)
+    picks: list[int] | None = None
+    for number, line in _text_lines(path, log, encoding):
+        if line is None:
+            tally.bad(number)
+            continue
+        if not line.strip("\r "):
+            continue
+        fields = line.split(sep)
+        if width is None:
+            width = len(fields)
+            if header:
+                picks = None if columns is None else _pick(path, fields, columns)
+                continue
+        if len(fields) != width:
+            log.skip(f"row without {width} fields, skipped", path, number, line)
+            tally.bad(number)
+            continue
+        tally.good()
+        yield number, fields if picks is None else [fields[i] for i in picks]
+    tally.finish()
+
+
+def read_csv_rows(
+    path: Path,
+    log: ReadLog,
+    *,
+    columns: Sequence[str],
+    lines: Container[int] | None = None,
+    sep: str = ",",
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file with a header; quoted fields may hold commas, quotes and line breaks.
+
+    Only a line feed ends a line; a carriage return within one is read as a space.
+
+    Args:
+        path: plain or gz.
+        log: told of every row with another number of fields.
+        columns: the columns wanted; the others are not given.
+        lines: numbers of the lines whose rows are wanted; ``None``: all.
+        sep: one character.
+
+    Yields:
+        The number of the line where the row starts, and its fields by column.
+
+    Raises:
+        DataError: see :func:`read_lines`; also when a column is missing or too many rows are bad.
+    """
+    tally = _Tally(path, "comma-separated rows" if sep == "," else f"rows separated by {sep!r}")
+    feed = _Feed(path, log, tally)
+    reader = csv.reader(feed, delimiter=sep)
+    width, picks = 0, []
+    while True:
+        feed.start = None
+        try:
+            fields = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            # The reader starts anew after an error, with the line that follows.
+            log.skip("row that is not CSV, skipped", path, feed.start or 0, error)
+            tally.bad(feed.start or 0)
+            continue
+        line = feed.start or 0
+        if not fields:
+            continue
+        if not width:
+            width, picks = len(fields), _pick(path, fields, columns)
+        elif len(fields) != width:
+            log.skip(f"row without {width} fields, skipped", path, line, ",".join(fields))
+            tally.bad(line)
+        else:
+            tally.good()
+            if lines is None or line in lines:
+                yield line, {name: fields[i] for name, i in zip(columns, picks, strict=True)}
+    tally.finish()
+
+
+class _Tally:
+    """Tells a file with some bad rows from a file of another format."""
+
+    def __init__(self, path: Path, form: str) -> None:
+        self.path, self.form = path, form
+        self._good, self._bad, self._first = 0, 0, 0
+
+    def good(self) -> None:
+        self._good += 1
+
+    def bad(self, line: int) -> None:
+        self._first = self._first or line
+        self._bad += 1
+        if self._good == 0 and self._bad == 1000:  # do not read 50 GB of it
+            self.finish()
+
+    def finish(self) -> None:
+        total = self._good + self._bad
+        if self._bad and (self._good == 0 or (self._bad > 100 and self._bad > 0.1 * total)):
+            raise DataError(
+                f"{self.path}: {self._bad} of {total} rows are bad, the first in line "
+                f"{self._first}. Expected {self.form}: is it the file as published?"
+            )
+
+
+class _Feed:
+    """Lines for ``csv.reader``; ``start`` is the number of the first since it was cleared."""
+
+    def __init__(self, path: Path, log: ReadLog, tally: _Tally) -> None:
+        self.start: int | None = None
+        self._lines = _text_lines(path, log)
+        self._tally = tally
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        for number, line in self._lines:
+            if line is not None:
+                self.start = self.start or number
+                # The csv module takes it for a line end; some of KuaiRec's captions hold one.
+                return line.replace("\r", " ") + "\n"
+            self._tally.bad(number)
+        raise StopIteration
+
+
+def _text_lines(
+    path: Path, log: ReadLog, encoding: str = "utf-8", max_bytes: int = 1_000_000
+) -> Iterator[tuple[int, str | None]]:
+    """As :func:`read_lines`, but lines left out are given as ``None``."""
+    for number, line in byte_lines(path, log, max_bytes=max_bytes):
+        if line is None:
+            yield number, None
+        elif b"\0" in line:
+            log.skip("line with NUL bytes, skipped", path, number, line.decode("latin-1"))
+            yield number, None
+        else:
+            yield number, _decode(line, encoding, path, number, log)
+
+
+def _decode(line: bytes, encoding: str, path: Path, number: int, log: ReadLog) -> str:
+    try:
+        return line.decode(encoding)
+    except UnicodeDecodeError as error:
+        text = line.decode(encoding, errors=_MIXED)
+        around = line[max(error.start - 20, 0) : error.end + 20].decode(encoding, errors=_MIXED)
+        log.mend(f"bytes that are not {encoding}, read as Windows-1252", path, number, around)
+        return text
+
+
+_MIXED = "usermirror-windows-1252"
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    # Five bytes have no character there; Latin-1 has one for each.
+    return "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in bad), error.end
+
+
+codecs.register_error(_MIXED, _as_windows_1252)
+
+
+def _parse_json(line: str) -> Json | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _parse_literal(line: str) -> Json | None:
+    # The same files circulate turned into JSON, which is also tried because it is much faster.
+    if (row := _parse_json(line)) is not None:
+        return row
+    try:
+        with warnings.catch_warnings():  # an odd escape in a review is no fault of the user's code
+            warnings.simplefilter("ignore")
+            row = ast.literal_eval(line)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _pick(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """Where the wanted columns are in the header."""
+    names = [name.strip() for name in header]
+    missing = [name for name in columns if name not in names]
+    if missing:
+        near = difflib.get_close_matches(missing[0], names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{path}, line 1: missing column(s) {missing}.{hint} It has {names}.")
+    return [names.index(name) for name in columns]

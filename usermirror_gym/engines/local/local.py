@@ -1,0 +1,267 @@
+"""What the engines that have the weights at hand share: names, tokens, checks, answers, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
+from usermirror_gym.engines.base import OptionScores
+from usermirror_gym.engines.checkpoints import files_hash, files_stamp, resolve_checkpoint
+from usermirror_gym.engines.local.answers import Answer
+from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
+from usermirror_gym.errors import EngineError
+from usermirror_gym.types import FloatArray, Prompt
+
+Length = Callable[[EncodedPrompt], int]
+
+
+def longest(question: EncodedPrompt) -> int:
+    """Tokens of the question with its longest option."""
+    return question.longest
+
+
+def whole(question: EncodedPrompt) -> int:
+    """Tokens of the question with all its options one after another."""
+    return question.whole
+
+
+@dataclass
+class EngineUsage:
+    """What an engine has done so far; benchmarks read it."""
+
+    questions: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, scores: Sequence[OptionScores], computed: int, seconds: float) -> None:
+        """Count the answers of one call, the tokens that it computed, and its time."""
+        self.questions += len(scores)
+        self.prompt_tokens += sum(score.prompt_tokens for score in scores)
+        self.computed_tokens += computed
+        self.seconds += seconds
+
+
+class LocalEngine:
+    """Base of the engines that load the weights themselves.  Nothing is loaded before it is needed.
+
+    Args:
+        path_or_name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`.
+        adapter: folder of a LoRA adapter (PEFT) that was trained on these weights.
+        head: folder with the option head (``head.safetensors``) that ``line_scores`` reads.
+        dtype: precision of the weights.
+
+    Raises:
+        CheckpointError: the folders of adapter or head hold none.
+    """
+
+    context_length: int
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        *,
+        adapter: str | Path | None,
+        head: str | Path | None,
+        dtype: str,
+    ) -> None:
+        self._name = str(path_or_name)
+        self._adapter, self._head_folder = _folder(adapter), _folder(head)
+        self._trained_parts = _trained_parts(self._adapter, self._head_folder)
+        self._dtype = dtype
+        self.usage = EngineUsage()
+
+    @property
+    def model_id(self) -> str:
+        """Name of the weights, of what was trained on top of them (with a short hash of its
+        content), and their precision, for logs."""
+        name = Path(self._name).name if Path(self._name).exists() else self._name
+        return f"{name}{self._trained_parts}/{self._dtype}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """``model_id`` with a hash of names, sizes and times of the files of the weights."""
+        return f"{self.model_id}#{files_stamp(self._path)}"
+
+    @cached_property
+    def identity(self) -> str:
+        """Kind of engine, content of the weights, tokenizer, chat template and trained parts, and
+        precision: what answers are kept under."""
+        parts = [] if self._adapter is None else adapter_files(self._adapter)
+        parts += [] if self._head_folder is None else head_files(self._head_folder)
+        content = f"{files_hash(self._path)}+{content_hash(parts)}"
+        return f"{type(self).__name__}: {content}/{self._dtype}"
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of the question, its longest option included."""
+        return self._encoder.encode(prompt).longest
+
+    def count_lines(self, prompt: Prompt) -> int:
+        """Tokens of the question with all its options one after another."""
+        return self._encoder.encode(prompt).whole
+
+    @cached_property
+    def _path(self) -> Path:
+        return resolve_checkpoint(self._name)
+
+    @cached_property
+    def _config(self) -> Any:
+        from usermirror_gym.engines.local.model_loading import load_config
+
+        return load_config(self._path)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from usermirror_gym.engines.local.model_loading import load_tokenizer
+
+        return load_tokenizer(self._path)
+
+    @cached_property
+    def _encoder(self) -> PromptEncoder:
+        return PromptEncoder(self._tokenizer)
+
+    def _encode(
+        self, prompts: Sequence[Prompt], room: int = 0, length: Length = longest
+    ) -> list[EncodedPrompt]:
+        """Questions in tokens, each known to fit with ``room`` tokens behind it."""
+        questions = [self._encoder.encode(prompt) for prompt in prompts]
+        for question in questions:
+            check_length(question.name, length(question) + room, self.context_length)
+        return questions
+
+    def _encode_letters(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        questions = self._encode(prompts)
+        for prompt, question in zip(prompts, questions, strict=True):
+            check_letters(prompt, question, self._encoder)
+        return questions
+
+    def _encode_texts(
+        self, prompts: Sequence[Prompt], length: Length = longest
+    ) -> list[EncodedPrompt]:
+        questions = self._encode(prompts, length=length)
+        for prompt, question in zip(prompts, questions, strict=True):
+            check_texts(prompt, question)
+        return questions
+
+    def _needs_head(self, prompts: Sequence[Prompt]) -> Path:
+        """Folder of the option head.
+
+        Raises:
+            EngineError: the engine was loaded without one.
+        """
+        if self._head_folder is None:
+            raise EngineError(
+                f"prompt {prompts[0].name!r}: the engine has no option head to read its lines "
+                f"with. Load it with head=FOLDER of a checkpoint that was trained with one."
+            )
+        return self._head_folder
+
+
+def letter_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
+    """Letters readout: normalised over the options."""
+    values = answer.values - np.logaddexp.reduce(answer.values)
+    return _scores(question, answer, values, fed=len(question.prefix))
+
+
+def text_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
+    """Likelihood readout."""
+    fed = len(question.prefix) + sum(len(o) - 1 for o in question.options)
+    return _scores(question, answer, answer.values, fed)
+
+
+def line_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
+    """Options readout: normalised over the lines."""
+    values = answer.values - np.logaddexp.reduce(answer.values)
+    return _scores(question, answer, values, fed=question.whole)
+
+
+def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int) -> OptionScores:
+    lengths = np.array([len(o) for o in question.options], np.int64)
+    return OptionScores(
+        logprobs=np.asarray(values, np.float64),
+        n_tokens=lengths,
+        prompt_tokens=len(question.prefix) + int(lengths.sum()),
+        cached_tokens=max(0, fed - answer.computed),
+    )
+
+
+def answers_of(questions: Sequence[EncodedPrompt], found: Iterable[Answer]) -> list[Answer]:
+    """One answer per question, from one per option of all questions, in order."""
+    parts = iter(found)
+    own = [[next(parts) for _ in question.options] for question in questions]
+    return [
+        Answer(np.concatenate([a.values for a in some]), sum(a.computed for a in some))
+        for some in own
+    ]
+
+
+def check_length(name: str, tokens: int, limit: int) -> None:
+    """Whether a question fits.
+
+    Raises:
+        EngineError: it does not; names the prompt.
+    """
+    if tokens > limit:
+        raise EngineError(
+            f"prompt {name!r} has {tokens} tokens, the model takes {limit}: shorten its history "
+            "or its list."
+        )
+
+
+def check_options(prompt: Prompt) -> None:
+    """Whether there are any.
+
+    Raises:
+        EngineError: there are none; names the prompt.
+    """
+    if not prompt.options:
+        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
+
+
+def check_letters(prompt: Prompt, question: EncodedPrompt, encoder: PromptEncoder) -> None:
+    """Whether every option is one token.
+
+    Raises:
+        EngineError: one is not, or there are none; names the prompt.
+    """
+    check_options(prompt)
+    for text, tokens in zip(prompt.options, question.options, strict=True):
+        if len(tokens) != 1:
+            raise EngineError(
+                f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
+                f"({encoder.describe(tokens)}) and must be one to be read as a letter: "
+                "use single letters A..Z, or ask for text_logprobs."
+            )
+
+
+def check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
+    """Whether every option has tokens.
+
+    Raises:
+        EngineError: one has none, or there are no options; names the prompt.
+    """
+    check_options(prompt)
+    for k, tokens in enumerate(question.options):
+        if not tokens:
+            raise EngineError(
+                f"option {k} of prompt {prompt.name!r} ({prompt.options[k]!r}) has no tokens: "
+                "give every option some text."
+            )
+
+
+def _folder(place: str | Path | None) -> Path | None:
+    return None if place is None else Path(place).expanduser()
+
+
+def _trained_parts(adapter: Path | None, head: Path | None) -> str:
+    """What the model's name says about them; raises CheckpointError if they are not there."""
+    files = [] if adapter is None else adapter_files(adapter)
+    files += [] if head is None else head_files(head)
+    names = dict.fromkeys(path.parent.name for path in files)
+    return f"+{'+'.join(names)}@{content_hash(files)}" if files else ""

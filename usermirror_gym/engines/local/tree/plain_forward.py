@@ -1,0 +1,111 @@
+"""The safe path: whole sequences, padded on the right, through the model's own forward.
+
+Used for architectures that tree attention would not answer exactly (recurrent states, masks or
+positions that are ignored).  Right padding is exact for every causal model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from usermirror_gym.engines.local.answers import Answer
+from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.head import OptionHead
+
+
+class PlainScorer:
+    """Scores options without sharing or caching anything.
+
+    Args:
+        model: any causal LM of transformers.
+        batch_tokens: padded tokens of one forward pass.
+    """
+
+    def __init__(self, model: Any, *, batch_tokens: int) -> None:
+        self._model, self._batch_tokens = model, batch_tokens
+
+    def letters(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
+        """Logits of the options' single tokens behind each prefix."""
+        rows = [q.prefix for q in questions]
+        answers: list[Answer | None] = [None] * len(rows)
+        for index, logits in self._logits(rows):
+            at = [o[0] for o in questions[index].options]
+            values = logits[len(rows[index]) - 1, at].double().cpu().numpy()
+            answers[index] = Answer(values, len(rows[index]))
+        return [a for a in answers if a is not None]
+
+    def texts(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
+        """Summed log-probabilities of the options' tokens behind each prefix."""
+        sequences = [(i, k) for i, q in enumerate(questions) for k in range(len(q.options))]
+        rows = [questions[i].prefix + questions[i].options[k] for i, k in sequences]
+        sums = torch.zeros(len(rows), dtype=torch.float64)
+        for index, logits in self._logits(rows):
+            i, k = sequences[index]
+            option = torch.tensor(questions[i].options[k], device=logits.device)
+            start = len(questions[i].prefix) - 1
+            there = logits[start : start + len(option)]
+            picked = there.gather(1, option[:, None])[:, 0] - there.logsumexp(1)
+            sums[index] = picked.double().sum().cpu()
+        return self._by_question(questions, rows, sums)
+
+    def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
+        """What the head reads at the last token of each option, all options in one sequence."""
+        rows = [q.prefix + tuple(i for o in q.options for i in o) for q in questions]
+        answers: list[Answer | None] = [None] * len(rows)
+        for batch, out in self._batches(self._model.base_model, rows):
+            for b, i in enumerate(batch):
+                ends = len(questions[i].prefix) + np.cumsum([len(o) for o in questions[i].options])
+                values = head.scores(out.last_hidden_state[b, ends - 1])
+                answers[i] = Answer(values, len(rows[i]))
+        return [a for a in answers if a is not None]
+
+    def _by_question(
+        self, questions: Sequence[EncodedPrompt], rows: Sequence[Sequence[int]], sums: torch.Tensor
+    ) -> list[Answer]:
+        answers, at = [], 0
+        for question in questions:
+            end = at + len(question.options)
+            answers.append(Answer(sums[at:end].numpy(), sum(map(len, rows[at:end]))))
+            at = end
+        return answers
+
+    def _logits(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Float32 logits ``(padded length, V)`` of every row, longest rows first."""
+        for batch, out in self._batches(self._model, rows):
+            for b, i in enumerate(batch):
+                yield i, out.logits[b].float()
+
+    def _batches(self, run: Any, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Any]]:
+        return padded_batches(run, rows, self._batch_tokens, self._model.device)
+
+
+@torch.inference_mode()
+def padded_batches(
+    run: Any, rows: Sequence[Sequence[int]], batch_tokens: int, device: torch.device
+) -> Iterator[tuple[list[int], Any]]:
+    """Row numbers and output of every forward pass of ``run``, longest rows first.
+
+    Args:
+        run: a model of transformers, or the body of one.
+        rows: token ids; a batch is padded on the right to its longest row.
+        batch_tokens: padded tokens of one pass.
+        device: of the model.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    while order:
+        width = len(rows[order[0]])
+        size = max(1, batch_tokens // width)
+        batch, order = order[:size], order[size:]
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for b, i in enumerate(batch):
+            ids[b, : len(rows[i])] = torch.tensor(rows[i])
+            mask[b, : len(rows[i])] = 1
+        yield (
+            batch,
+            run(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False),
+        )

@@ -1,1 +1,0 @@
-"""How far a user can be trusted, and how recommenders do in front of it."""

@@ -1,6 +1,0 @@
-"""Choosers without an LLM: recommenders and choice models, fitted as strong as they can be."""
-
-from usermirror_gym.evaluate.choosers.fitting import CHOOSERS, KINDS, STACK, classic_choosers
-from usermirror_gym.evaluate.choosers.scored import ScoredChooser
-
-__all__ = ["CHOOSERS", "KINDS", "STACK", "ScoredChooser", "classic_choosers"]

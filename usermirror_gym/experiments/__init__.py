@@ -1,0 +1,1 @@
+"""Experiments above everything else; their interfaces may change."""

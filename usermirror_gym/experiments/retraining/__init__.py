@@ -1,0 +1,1 @@
+"""Are recommenders better after feedback of simulated users?"""

@@ -1,0 +1,242 @@
+"""The interaction experiment: do recommenders get better by feedback of simulated users?
+
+After Wei et al., *Mirroring Users* (ACL 2026), with the controls that it takes to read the answer:
+recommenders are fitted on what was before T0, then anew with feedback added, as much from every
+source (see :mod:`feedback`), and judged by what users really took from T1
+on.  Within a model and a seed all arms have the same users, the same test items and the same items
+that may be recommended.  A run folder goes on where it was::
+
+    run.json                          settings; a folder with other settings is refused
+    feedback/<model>-<seed>.json      what each arm was given
+    scores/<model>-<seed>-<arm>.json  metrics by user
+    retraining.json                   the outcome, written last
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usermirror_gym.agents import RecBoleAgent, observations_from_split
+from usermirror_gym.agents.ranking import top_k
+from usermirror_gym.agents.recbole.models import canonical_model
+from usermirror_gym.benchmark.offline import mrr_at_k, ndcg_at_k, recall_at_k
+from usermirror_gym.data import load_dataset, time_cut
+from usermirror_gym.envs import World, make_world
+from usermirror_gym.errors import ConfigError, DataError, RunError, UnknownNameError
+from usermirror_gym.experiments.retraining.feedback import (
+    ARMS,
+    Feedback,
+    Timeline,
+    draw_feedback,
+    make_lister,
+    taken_later,
+)
+from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
+from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.progress import Display
+from usermirror_gym.simulators import DEFAULT_SIMULATOR
+from usermirror_gym.simulators.checkpoint import find_simulator
+from usermirror_gym.types import IntArray
+
+LISTERS = ("model", "mixture")
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """What to run; equal settings give equal results."""
+
+    models: tuple[str, ...] = ("LightGCN", "SASRec", "NARM", "DiffRec")
+    """RecBole models."""
+    seeds: int = 2
+    """Trainings and draws of feedback per model."""
+    amount: int = 10
+    """Most items of feedback per user."""
+    lists: int = 20
+    """Most lists that a simulated user is shown."""
+    slate_size: int = 5
+    lister: str = "model"
+    """Who makes the lists: the recommender itself (``"model"``), or in turn it, popularity and
+    chance (``"mixture"``)."""
+    simulator: str = DEFAULT_SIMULATOR
+    simulator_options: dict[str, Any] = field(default_factory=dict)
+    dataset: str = "ml-100k"
+    data_folder: str | None = None
+    cut: float = 0.8
+    """Share of the interactions before T0."""
+    until: float = 0.85
+    """Share of the interactions before T1."""
+    min_history: int = 5
+    """Users with fewer interactions before T0 get no feedback."""
+    model_options: dict[str, Any] = field(default_factory=dict)
+    """RecBole settings of all models: ``{"epochs": 1}``."""
+    k: int = 5
+    """Length of the recommended list."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "amount", "lists", "slate_size", "min_history", "k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.lister not in LISTERS:
+            raise UnknownNameError("lister", self.lister, LISTERS)
+        models = tuple(canonical_model(name) for name in self.models)
+        if not models or len(set(models)) < len(models):
+            raise ConfigError(f"models must be names, each once, got {list(self.models)}")
+        object.__setattr__(self, "models", models)
+
+
+def retrain(
+    config: RetrainConfig, folder: str | Path, *, display: Display | None = None
+) -> dict[str, Any]:
+    """Run, or go on with, the experiment; returns the content of ``retraining.json``.
+
+    Raises:
+        RunError: the folder holds a run with other settings, or something else.
+        ConfigError: the cuts do not fit, or the simulated user was trained on what came after T0.
+        DataError: nobody has all that is needed.
+    """
+    folder, display = Path(folder), display or Display(quiet=True)
+    split = time_cut(load_dataset(config.dataset, config.data_folder), config.cut)
+    check_knowledge(config.simulator, split.dataset.name, split.t0)
+    timeline = Timeline.of(split, config.until, config.min_history)
+    world = make_world(
+        split, simulator=config.simulator, simulator_options=config.simulator_options,
+        min_history=config.min_history,
+    )  # fmt: skip
+    _claim(folder, asdict(config) | {"models": list(config.models)})
+    cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
+    with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
+        runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
+    results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
+    write_json(folder / "retraining.json", results)
+    return results
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One model and seed.
+
+    Attributes:
+        users: ``(U,)`` ids of the tested users.
+        scores: by arm and metric, a value per tested user.
+        amount: items that each arm was given in all.
+        taken: by arm, how many of them the users really took after T0.
+    """
+
+    model: str
+    seed: int
+    users: list[int]
+    scores: dict[str, dict[str, list[float]]]
+    amount: int
+    taken: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    config: RetrainConfig
+    timeline: Timeline
+    world: World
+    folder: Path
+    model: str
+    seed: int
+
+    def run(self, progress: Callable[[int], None]) -> Outcome:
+        """Fits what is not there yet."""
+        feedback = self._feedback()
+        tests = self.timeline.tests(feedback)
+        if not tests:
+            raise DataError(
+                f"{self.model}, seed {self.seed}: no test item is left that no arm was given; "
+                "take a smaller amount, or move the cuts"
+            )
+        scores = {}
+        for arm in ARMS:
+            scores[arm] = self._scores(arm, feedback, tests)
+            progress(1)
+        taken = {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS}
+        amount = taken_later(self.timeline, feedback["real"])[1]
+        return Outcome(self.model, self.seed, list(tests), scores, amount, taken)
+
+    def _feedback(self) -> Feedback:
+        path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
+        if not path.exists():
+            lister = make_lister(self.config.lister, self._base(), self.timeline.split, self.seed)
+            write_json(path, draw_feedback(
+                self.timeline, self.world, lister, amount=self.config.amount,
+                lists=self.config.lists, slate_size=self.config.slate_size, seed=self.seed,
+            ))  # fmt: skip
+        stored = read_json(path)
+        return {arm: {int(user): own for user, own in stored[arm].items()} for arm in ARMS}
+
+    def _base(self) -> RecBoleAgent:
+        """The recommender as it is before any feedback: it makes the lists and is the first arm."""
+        home = self.folder / "base" / f"{self.model}-{self.seed}"
+        if home.exists():
+            return RecBoleAgent.load(home, progress=False)
+        agent = self._agent().fit(self.timeline.split)
+        agent.save(home)
+        return agent
+
+    def _agent(self) -> RecBoleAgent:
+        options = self.config.model_options
+        return RecBoleAgent(self.model, config=options, seed=self.seed, progress=False)
+
+    def _scores(
+        self, arm: str, feedback: Feedback, tests: dict[int, IntArray]
+    ) -> dict[str, list[float]]:
+        path = self.folder / "scores" / f"{self.model}-{self.seed}-{arm}.json"
+        if not path.exists():
+            seen = self.timeline.with_feedback(feedback[arm])
+            agent = self._base() if arm == "nothing" else self._agent().fit(seen)
+            users = np.array(list(tests), np.int64)
+            asked = observations_from_split(seen, users, slate_size=self.config.k)
+            mask = self.timeline.blocked(feedback, users.tolist())
+            shown = top_k(np.where(mask, -np.inf, agent.scores(asked)), mask, self.config.k)
+            write_json(path, _metrics(shown, tests))
+        scores: dict[str, list[float]] = read_json(path)
+        return scores
+
+
+def _metrics(shown: IntArray, tests: dict[int, IntArray]) -> dict[str, list[float]]:
+    hits = np.array([np.isin(row, test) for row, test in zip(shown, tests.values(), strict=True)])
+    counts = np.array([len(test) for test in tests.values()])
+    values = recall_at_k(hits, counts), ndcg_at_k(hits, counts), mrr_at_k(hits)
+    return {name: value.tolist() for name, value in zip(METRICS, values, strict=True)}
+
+
+def check_knowledge(simulator: str, dataset: str, t0: int) -> None:
+    """Refuse a trained simulated user who has seen what it is going to be compared with.
+
+    Raises:
+        ConfigError: it was trained on choices of these data after ``t0``.
+    """
+    home = find_simulator(simulator) if simulator not in ("popularity", "uniform") else None
+    if home is None or not (home / "training.json").is_file():
+        return
+    sources = read_json(home / "training.json").get("data", {}).get("sources", {})
+    for source in sources.values():
+        if source.get("dataset") == dataset and source.get("t0", 0) > t0:
+            raise ConfigError(
+                f"{simulator!r} was trained on choices of {dataset!r} until {source['t0']}, and T0 "
+                f"is {t0}: it knows what shall be foretold. Cut later, or train one for this cut: "
+                "usermirror train --set data.scenes.fraction=SHARE"
+            )
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this run's, or see that it already is."""
+    path = folder / "run.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty and holds no run; name another folder")
+        write_json(path, settings)
+    elif changed := [k for k, v in read_json(path).items() if settings.get(k) != v]:
+        raise RunError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}); delete it or name "
+            "another folder"
+        )
+    remove_unfinished(folder)

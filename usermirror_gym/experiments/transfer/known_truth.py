@@ -1,0 +1,317 @@
+"""A user whose mind is known: the independent world in which policies and simulators are judged.
+
+This is a *stated* world, not real people.  Its numbers are fitted on a whole real log, so that
+tastes and popularity have a real shape, and its rules are written down here: what is liked, what
+tires, and that nobody takes a film twice.  What holds in it is therefore evidence about methods
+(does a policy that learned from a simulator of these users do well with the users themselves?), not
+about people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, ndtri
+
+from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.errors import ConfigError, RunError, SceneError
+from usermirror_gym.experiments.transfer.logistic_factors import logistic_factors
+from usermirror_gym.files import replacing
+from usermirror_gym.scenes.scene import Scene, SceneBatch
+from usermirror_gym.simulators.affinity.affinity import newest_lines
+from usermirror_gym.simulators.base import ChoiceBatch
+from usermirror_gym.simulators.ratings import BiasRatings
+from usermirror_gym.types import (
+    ITEM_ID,
+    PAD,
+    RATING,
+    TIMESTAMP,
+    USER_ID,
+    BoolArray,
+    FloatArray,
+    IntArray,
+)
+
+_LISTS = 4096
+"""Random lists on which the level of *none of these* is set."""
+
+
+@dataclass(frozen=True)
+class TruthSettings:
+    """The rules of the world."""
+
+    factors: int = 24
+    """d, numbers of a taste."""
+    penalty: float = 4.0
+    """Of the squared factors and item biases, in the fit."""
+    iterations: int = 100
+    """Steps of L-BFGS, at most."""
+    taste: float = 1.0
+    """How much user factor times item factor counts."""
+    popularity: float = 0.5
+    """How much the item's own bias counts.  The log's bias is appeal and exposure together; lists
+    show an item whether it is known or not, so only a part of it is appeal."""
+    temperature: float = 1.0
+    """Utilities are divided by it: larger is more random."""
+    satiation: float = 1.5
+    """Utility that an item loses if all of the newest choices were exactly like it."""
+    memory: int = 5
+    """So many of the newest choices tire."""
+    decay: float = 0.7
+    """Weight of the m-th newest of them: ``decay ** m``."""
+    random_take: float = 0.5
+    """Share of random lists from which something is taken; it sets *none of these*."""
+    slate_size: int = 5
+    """Length of those lists."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("factors", "iterations", "memory", "slate_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        for name in ("penalty", "temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be a number above 0, got {value!r}")
+        for name in ("taste", "popularity", "satiation"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be a number, 0 or more, got {value!r}")
+        for name in ("decay", "random_take"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class LatentFactorUser:
+    """Chooses by factors fitted on a whole log; see the module for what it is and is not.
+
+    Of the options that the user has not had, with x the user's and y an item's factor, b its bias
+    and z a factor scaled to length 1::
+
+        tired_i   = sum_m decay**m z_i . z_(m-th newest choice) / sum_m decay**m
+        utility_i = (taste x_u . y_i + popularity b_i - satiation tired_i) / temperature
+
+    and P(i) is proportional to ``exp(utility_i)``, with *none of these* at ``outside``: a
+    conditional logit (McFadden, 1974).  Choices unlike the newest ones gain as much as those like
+    them lose.  An item that the user has had, in the log, the history or the session, is never
+    taken.
+
+    ``y, x, b`` come from logistic matrix factorisation (Johnson, Logistic Matrix Factorization for
+    Implicit Feedback Data, 2014) over all pairs of the log; see :meth:`fit`.
+
+    Attributes:
+        settings: the rules.
+        user_factors: ``(n_users + 1, d)``; row 0 is zeros, as in the next two.
+        item_factors: ``(n_items + 1, d)``.
+        item_bias: ``(n_items + 1,)`` mean 0 over items.
+        outside: utility of *none of these*, after the temperature.
+        had: ``(n_users + 1, n_items + 1)`` what users have had before their histories begin;
+            ``None``: nothing that their scenes do not show.
+    """
+
+    settings: TruthSettings
+    user_factors: FloatArray
+    item_factors: FloatArray
+    item_bias: FloatArray
+    outside: float
+    had: BoolArray | None = None
+
+    @classmethod
+    def fit(cls, dataset: RecDataset, settings: TruthSettings | None = None) -> LatentFactorUser:
+        """Fit the factors on *all* interactions of a data set and set *none of these*.
+
+        The same data and settings give the same user.
+
+        Raises:
+            ConfigError: more users times items than can be fitted at once.
+        """
+        settings = settings or TruthSettings()
+        users, items, bias = logistic_factors(
+            dataset, settings.factors, penalty=settings.penalty,
+            iterations=settings.iterations, seed=settings.seed,
+        )  # fmt: skip
+        free = cls(settings, users, items, bias, 0.0)
+        return cls(settings, users, items, bias, free._level())
+
+    @property
+    def name(self) -> str:
+        return f"known-truth(d={self.settings.factors}, {self.digest[:8]})"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides a choice, but what users have had."""
+        found = hashlib.sha256(repr((self.settings, self.outside)).encode())
+        for name in ("user_factors", "item_factors", "item_bias"):
+            found.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        return found.hexdigest()
+
+    def knowing(self, split: TimeSplit) -> LatentFactorUser:
+        """The same users, who remember all they had before T0, beyond what a scene shows."""
+        had = np.zeros((len(self.user_factors), len(self.item_factors)), np.bool_)
+        had[split.before[USER_ID].to_numpy(), split.before[ITEM_ID].to_numpy()] = True
+        return LatentFactorUser(
+            self.settings, self.user_factors, self.item_factors, self.item_bias, self.outside, had
+        )
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        """See :class:`~usermirror_gym.simulators.base.UserSimulator`.
+
+        Raises:
+            SceneError: a user or an item that this world does not have; names the scene.
+        """
+        batch = SceneBatch.of(scenes)
+        slates, users = batch.slates, batch.user_ids
+        self._check(batch)
+        past = newest_lines(batch, batch.history.shape[1] + batch.turn_chosen.shape[1])
+        had = (slates[:, :, None] == past[:, None, :]).any(axis=2)
+        if self.had is not None:
+            had |= self.had[users[:, None], slates]
+        return ChoiceBatch(self.probabilities(users, slates, past[:, : self.settings.memory], had))
+
+    def probabilities(
+        self, users: IntArray, slates: IntArray, newest: IntArray, had: BoolArray
+    ) -> FloatArray:
+        """``(B, K + 1)`` choice probabilities, *none of these* last.
+
+        Args:
+            users: ``(B,)``.
+            slates: ``(B, K)``, padded with 0.
+            newest: ``(B, m)`` the newest choices, newest first, padded with 0; more than
+                ``settings.memory`` are too many.
+            had: ``(B, K)`` options that the user has had.
+        """
+        utility = self.utility(users, slates, newest)
+        utility[had | (slates == PAD)] = -np.inf
+        level = np.full((len(utility), 1), self.outside)
+        both = np.concatenate([utility, level], axis=1)
+        mass = np.exp(both - both.max(axis=1, keepdims=True))
+        probs: FloatArray = mass / mass.sum(axis=1, keepdims=True)
+        return probs
+
+    def utility(self, users: IntArray, slates: IntArray, newest: IntArray) -> FloatArray:
+        """``(B, K)``, whether the user has had the item or not; see the class."""
+        s = self.settings
+        # Sums over one axis, not products of matrices: a row does not depend on the others.
+        liked = (self.user_factors[users][:, None, :] * self.item_factors[slates]).sum(axis=-1)
+        worth = s.taste * liked + s.popularity * self.item_bias[slates]
+        if newest.shape[1]:
+            weights = s.decay ** np.arange(s.memory)
+            weights = (weights / weights.sum())[: newest.shape[1]]
+            lately = (weights[:, None] * self._directions[newest]).sum(axis=1)
+            worth -= s.satiation * (self._directions[slates] * lately[:, None, :]).sum(axis=-1)
+        return worth / s.temperature
+
+    def save(self, path: Path) -> Path:
+        """Write everything but what users have had as ``.npz``."""
+        plain = {
+            f"settings.{f.name}": getattr(self.settings, f.name) for f in fields(TruthSettings)
+        }
+        with replacing(path) as file:
+            np.savez(
+                file, user_factors=self.user_factors, item_factors=self.item_factors,
+                item_bias=self.item_bias, outside=self.outside, **plain,
+            )  # fmt: skip
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> LatentFactorUser:
+        """What :meth:`save` wrote.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                held = {name: file[name] for name in file.files}
+            values: dict[str, Any] = {f.name: held[f"settings.{f.name}"].item()
+                                      for f in fields(TruthSettings)}  # fmt: skip
+            return cls(
+                TruthSettings(**values), held["user_factors"], held["item_factors"],
+                held["item_bias"], float(held["outside"]),
+            )  # fmt: skip
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise RunError(
+                f"cannot read {path}: {error}. Delete it to compute it again."
+            ) from error
+
+    @cached_property
+    def _directions(self) -> FloatArray:
+        """``(n_items + 1, d)`` item factors of length 1; those without any length stay 0."""
+        length = np.sqrt((self.item_factors**2).sum(axis=1, keepdims=True))
+        return self.item_factors / np.where(length > 0, length, 1.0)
+
+    def _level(self) -> float:
+        """*None of these* such that random lists are taken from as often as the settings say."""
+        s = self.settings
+        rng = np.random.default_rng([s.seed, 1])
+        n_items, size = len(self.item_factors) - 1, min(s.slate_size, len(self.item_factors) - 1)
+        users = rng.integers(1, len(self.user_factors), _LISTS)
+        slates = 1 + rng.random((_LISTS, n_items)).argpartition(size - 1, axis=1)[:, :size]
+        utility = self.utility(users, slates, np.zeros((_LISTS, 0), np.int64))
+        top = utility.max(axis=1)
+        value = top + np.log(np.exp(utility - top[:, None]).sum(axis=1))
+        bounds = value.min() - 40.0, value.max() + 40.0
+        return float(brentq(lambda level: expit(value - level).mean() - s.random_take, *bounds))
+
+    def _check(self, batch: SceneBatch) -> None:
+        for what, ids, n in (
+            ("user", batch.user_ids[:, None], len(self.user_factors)),
+            ("item", batch.slates, len(self.item_factors)),
+        ):
+            bad = ((ids < 0) | (ids >= n)).any(axis=1)
+            if bad.any():
+                row = int(bad.argmax())
+                raise SceneError(
+                    f"{batch[row].name}: {what} ids of the known truth are 1 to {n - 1}, got "
+                    f"{ids[row].tolist()}; ask about the data set that it was fitted on"
+                )
+
+
+class LatentFactorRatings:
+    """Ratings in the known truth: biases of the whole log, plus taste, plus luck.
+
+    ``mean + user bias + item bias + slope * x_u . y_i + residual``, rounded to the log's levels;
+    see :class:`~usermirror_gym.simulators.ratings.BiasRatings`.  The slope is the least-squares
+    one.
+    """
+
+    def __init__(self, dataset: RecDataset, user: LatentFactorUser) -> None:
+        self.user = user
+        end = int(dataset.interactions[TIMESTAMP].max()) + 1
+        self.base = BiasRatings(TimeSplit(dataset, end))
+        self._centre, self.slope, self.residual = 0.0, 0.0, self.base.residual
+        rated = dataset.interactions[dataset.interactions[RATING].notna()]
+        if len(rated):
+            self._fit(*(rated[name].to_numpy() for name in (USER_ID, ITEM_ID, RATING)))
+
+    def sample(self, user_ids: IntArray, items: IntArray, uniforms: FloatArray) -> FloatArray:
+        """See :class:`~usermirror_gym.simulators.ratings.RatingModel`."""
+        levels = self.base.levels
+        if not len(levels):
+            return np.full(len(items), np.nan)
+        value = self.base.expected(user_ids, items) + self.slope * self._liked(user_ids, items)
+        middles = (levels[1:] + levels[:-1]) / 2
+        rated: FloatArray = levels[middles.searchsorted(value + self.residual * ndtri(uniforms))]
+        return rated
+
+    def _fit(self, users: IntArray, items: IntArray, ratings: FloatArray) -> None:
+        rest = ratings - self.base.expected(users, items)
+        liked = self._liked(users, items)
+        self._centre = float(liked.mean())
+        liked = liked - self._centre
+        self.slope = float((liked * rest).sum() / max((liked**2).sum(), 1e-12))
+        self.residual = float((rest - self.slope * liked).std())
+
+    def _liked(self, users: IntArray, items: IntArray) -> FloatArray:
+        liked: FloatArray = (self.user.user_factors[users] * self.user.item_factors[items]).sum(-1)
+        return liked - self._centre

@@ -1,0 +1,146 @@
+"""Plots of a transfer experiment, in the style of the benchmark report (:mod:`.plots`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from usermirror_gym.report.labels import place_labels
+from usermirror_gym.report.plots import ACCENT, FG, GRID, MUTED, SECOND, Plot, draw_svg
+from usermirror_gym.report.text import interval
+
+_LIGHT = {"--fg": "#151a21", "--muted": "#566070", "--line": "#dde1e7", "--accent": "#2158c9",
+          "--second": "#b8530a"}  # fmt: skip
+_STYLES = (("-", "o"), ("--", "s"), (":", "^"))
+"""Worlds are told apart without colour too."""
+
+
+def curve_plot(name: str, found: Mapping[str, Any], number: int = 0) -> Plot:
+    """Return over training in every world, with bands, and where they part.
+
+    Args:
+        name: of the learner.
+        found: what :func:`~usermirror_gym.experiments.transfer.curves.analyse` says of it.
+        number: of the plot on its page.
+    """
+    steps, worlds = found["steps"], _worlds(found)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for i, (world, label) in enumerate(worlds.items()):
+            color = {found["truth"]: SECOND, found["trained_on"]: ACCENT}.get(world, MUTED)
+            line, marker = _STYLES[i % len(_STYLES)]
+            blocks = found["worlds"][world]
+            low, high = ([b["mean"] if b[e] is None else b[e] for b in blocks]
+                         for e in ("low", "high"))  # fmt: skip
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
+            axes.plot(steps, [b["mean"] for b in blocks], line, marker=marker, ms=3.5, lw=1.8,
+                      color=color, label=label)  # fmt: skip
+        _mark(axes, found["parted"], "promise exceeds pay", ":")
+        hacked = found["hacked"]
+        _mark(axes, None if hacked is None else hacked["step"], "hacked", "-")
+        axes.set_xlabel("Sessions of training")
+        axes.set_ylabel("Return per session")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.02)
+        axes.grid(lw=0.6)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0
+        )
+
+    sentence = parting_sentence(found)
+    ends = "; ".join(
+        f"{label} from {interval(b[0], '.2f')} to {interval(b[-1], '.2f')}"
+        for world, label in worlds.items() for b in [found["worlds"][world]]
+    )  # fmt: skip
+    bands = (
+        f"Bands are 95% intervals over {found['trainings']} training"
+        f"{'s' if found['trainings'] != 1 else ''} and the users. "
+    )
+    return Plot(
+        f"{name}: return over training", bands + sentence,
+        f"Return per session over training of {name}: {ends}. {sentence}",
+        draw_svg(draw, 3.8, f"transfer-{number}"),
+    )  # fmt: skip
+
+
+def parting_sentence(found: Mapping[str, Any]) -> str:
+    """Where simulated and true return part, in words."""
+    if found["hacked"] is not None:
+        at = found["hacked"]
+        return (
+            f"Reward hacking from {at['step']:,} sessions on: since {at['since']:,} the simulator "
+            f"says better, and the true return has changed by {interval(at['fall'], '.2f')}."
+        )
+    if found["parted"] is not None:
+        return (
+            f"From {found['parted']:,} sessions on the simulator promises more than the truth "
+            "pays; the true return has not been seen to fall while the simulated one rose."
+        )
+    return "Simulated and true return were not seen to part."
+
+
+def ranking_plot(ranking: Mapping[str, Any]) -> Plot:
+    """Return of every policy in the simulator against that in the truth."""
+    rows = ranking["policies"]
+    x = [row["true"]["mean"] for row in rows]
+    y = [row["simulator"]["mean"] for row in rows]
+    names = [row["name"] for row in rows]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row, xi, yi in zip(rows, x, y, strict=True):
+            true, simulated = row["true"], row["simulator"]
+            if true["low"] is not None:
+                axes.plot([true["low"], true["high"]], [yi, yi], color=GRID, lw=1.5, zorder=1)
+            if simulated["low"] is not None:
+                axes.plot([xi, xi], [simulated["low"], simulated["high"]], color=GRID, lw=1.5,
+                          zorder=1)  # fmt: skip
+        axes.scatter(x, y, c=ACCENT, s=34, zorder=3)
+        axes.set_xlabel("Return in the truth")
+        axes.set_ylabel("Return in the simulator")
+        axes.margins(x=0.16, y=0.1)
+        axes.grid(lw=0.6)
+        # The layout must be final before labels are placed.
+        FigureCanvasAgg(axes.get_figure(root=True)).draw()
+        place_labels(axes, x, y, names, [FG] * len(names), MUTED)
+
+    agreement = (
+        f"Kendall tau-b {interval(ranking['simulator']['tau_b'], '.2f')}; a user who chooses by "
+        f"popularity reaches {interval(ranking['popularity_user']['tau_b'], '.2f')}."
+    )
+    return Plot(
+        f"{len(rows)} policies, ranked twice", agreement,
+        f"Return in the simulator against return in the truth for {', '.join(names)}. {agreement}",
+        draw_svg(draw, 4.6, "ranking"),
+    )  # fmt: skip
+
+
+def standalone(plot: Plot) -> str:
+    """The plot as an SVG file of its own, in the light colours of the page."""
+    svg = plot.svg
+    for variable, color in _LIGHT.items():
+        svg = svg.replace(f"var({variable})", color)
+    style = 'style="background:#fff;font-family:sans-serif"'
+    return re.sub(r"<svg ", f"<svg {style} ", svg, count=1)
+
+
+def _worlds(found: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the worlds and how the legend calls them, the one trained on first."""
+    first, truth = found["trained_on"], found["truth"]
+    others = [w for w in found["worlds"] if w not in (first, truth)]
+    labels = {first: f"{first} (trained on)"} | {w: w for w in others}
+    return labels | {truth: "known truth (never seen)"}
+
+
+def _mark(axes: Axes, step: int | None, label: str, style: str) -> None:
+    if step is not None:
+        axes.axvline(step, color=FG, lw=1.2, ls=style, label=label, zorder=1)

@@ -1,0 +1,369 @@
+"""The whole transfer experiment in one folder, stage by stage.
+
+Every file is written whole, so that a run that was killed goes on where it was::
+
+    run.json                     settings; a folder with other settings is refused
+    truth/truth.npz              the known truth, which nothing below it may read but to judge
+    log/                         what its users did: all that simulator and policies learn from
+    simulator/                   a training run (see usermirror_gym.train.config)
+    surrogate/                   a distillation of it, if learners train on one
+    agents/<name>/               recommenders fitted on the log
+    ranking.json  probes.json    finished stages
+    curves/<learner>-<seed>.npz  one training, judged in every world
+    *.svg  report.html  report.md  results.json    the outcome, results.json last
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+
+from usermirror_gym.agents import Agent, RecBoleAgent, make_agent
+from usermirror_gym.agents.returns import Sessions, SessionSettings, play
+from usermirror_gym.agents.rollout import Episodes, plan_episodes
+from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
+from usermirror_gym.data.split import time_cut
+from usermirror_gym.envs import World, make_world
+from usermirror_gym.errors import ConfigError, RunError
+from usermirror_gym.experiments.transfer.adversaries import probe_agents, probe_rows
+from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
+from usermirror_gym.experiments.transfer.known_truth import (
+    LatentFactorRatings,
+    LatentFactorUser,
+    TruthSettings,
+)
+from usermirror_gym.experiments.transfer.learners import make_learner
+from usermirror_gym.experiments.transfer.ranking import GOOD, compare_rankings, ranked_policies
+from usermirror_gym.experiments.transfer.report import write_transfer_report
+from usermirror_gym.experiments.transfer.simulated_log import (
+    MAPPING,
+    LogSettings,
+    generate_log,
+    save_log,
+)
+from usermirror_gym.files import read_json, replacing, to_json_types, write_json
+from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import claim_folder
+from usermirror_gym.simulators import PopularityChooser, make_simulator
+
+SIMULATOR, TIER = "simulator", "tier"
+_SURROGATE = "surrogate"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """What to run; two runs with equal settings give equal results."""
+
+    dataset: str = "ml-100k"
+    """The truth is fitted on all of it."""
+    data_folder: str | None = None
+    truth: dict[str, Any] = field(default_factory=dict)
+    """Settings of :class:`~usermirror_gym.experiments.transfer.known_truth.TruthSettings`."""
+    log: dict[str, Any] = field(default_factory=dict)
+    """Settings of :class:`~usermirror_gym.experiments.transfer.simulated_log.LogSettings`."""
+    recipe: str = "smollm2-ml100k"
+    """How the simulator is trained on the log: a preset of ``configs/train`` or a YAML file."""
+    recipe_settings: dict[str, Any] = field(default_factory=dict)
+    """Overrides of it, by dotted name."""
+    tier: str | None = None
+    """Name or folder of the user that learners train on, if it is not the simulator itself;
+    ``surrogate``: one that is distilled from the simulator."""
+    surrogate_settings: dict[str, Any] = field(default_factory=dict)
+    """Overrides of how that is distilled (``configs/surrogates/smollm2-ml100k.yaml``)."""
+    models: tuple[str, ...] = GOOD
+    """RecBole models among the ranked policies; probes are built around the best in the truth."""
+    learners: tuple[str, ...] = ("climber", "climber-new")
+    """Trainings to be judged; see :func:`make_learner`."""
+    updates: int = 60
+    """Rounds of sessions of a training."""
+    train_users: int = 64
+    """Sessions of a round."""
+    evaluations: int = 12
+    """Of a training, after the first, which is untrained."""
+    trainings: int = 3
+    """With different seeds, of every learner."""
+    users: int = 200
+    """Episodes of an evaluation, each with another user as far as there are enough."""
+    steps: int = 10
+    slate_size: int = 5
+    patience: int = 3
+    reward: str = "click"
+    n_resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "train_users", "evaluations", "trainings", "users", "steps",
+                     "slate_size", "patience", "n_resamples"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("models", "learners"):
+            names = getattr(self, name)
+            if not names or len(set(names)) < len(names):
+                raise ConfigError(f"{name} must be different names, at least one, got {names}")
+        checked(TruthSettings, "truth", {"seed": self.seed} | self.truth)
+        checked(LogSettings, "log", {"seed": self.seed} | self.log)
+
+    @property
+    def sessions(self) -> SessionSettings:
+        """How sessions are played, in training and in all worlds."""
+        return SessionSettings(self.steps, self.slate_size, self.patience, self.reward)
+
+
+def run_transfer(
+    config: TransferConfig, folder: str | Path, *, display: Display | None = None
+) -> dict[str, Any]:
+    """Run, or go on with, the experiment; returns the content of ``results.json``.
+
+    Raises:
+        RunError: the folder holds a run with other settings.
+        UnknownNameError: a name that does not exist.
+    """
+    folder = Path(folder)
+    for name in config.learners:  # a mistaken name must not leave a folder behind
+        make_learner(name, config.sessions)
+    claim_folder(folder, settings_of(config))
+    run = _Run(config, folder, display or Display(quiet=True))
+    results = to_json_types({
+        "format": 1, "config": settings_of(config), "about": run.about(),
+        "ranking": run.stage("ranking", run.ranking), "probe_base": run.probe_base,
+        "probes": run.stage("probes", run.probes), "curves": run.curves(),
+    })  # fmt: skip
+    write_transfer_report(results, folder)
+    return dict(results)
+
+
+def settings_of(config: TransferConfig) -> dict[str, Any]:
+    """As ``run.json`` holds them."""
+    found: dict[str, Any] = to_json_types(asdict(config))
+    return found
+
+
+def checked(kind: Callable[..., T], what: str, values: Mapping[str, Any]) -> T:
+    """Settings of a dataclass.
+
+    Raises:
+        ConfigError: a setting that does not exist, or a value that cannot be used.
+    """
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise ConfigError(f"{what} settings {dict(values)}: {error}") from error
+
+
+class _Run:
+    """What the stages share; everything is made when it is first needed."""
+
+    def __init__(self, config: TransferConfig, folder: Path, display: Display) -> None:
+        self.config, self.folder, self.display = config, folder, display
+
+    @cached_property
+    def real(self) -> RecDataset:
+        """The real data: its interactions are for fitting the truth alone."""
+        return load_dataset(self.config.dataset, self.config.data_folder)
+
+    @cached_property
+    def truth(self) -> LatentFactorUser:
+        path = self.folder / "truth" / "truth.npz"
+        if not path.is_file():
+            self.display.say(f"fitting the known truth on all of {self.real.name}")
+            settings = checked(
+                TruthSettings, "truth", {"seed": self.config.seed} | self.config.truth
+            )
+            LatentFactorUser.fit(self.real, settings).save(path)
+        return LatentFactorUser.load(path)
+
+    @cached_property
+    def ratings(self) -> LatentFactorRatings:
+        return LatentFactorRatings(self.real, self.truth)
+
+    @cached_property
+    def split(self) -> TimeSplit:
+        """The log, cut at T0."""
+        folder = self.folder / "log" / "tables"
+        if not (folder / "dataset.json").is_file():
+            self._write_log(folder)
+        return time_cut(read_dataset(folder))
+
+    def _write_log(self, folder: Path) -> None:
+        settings = checked(LogSettings, "log", {"seed": self.config.seed} | self.config.log)
+        with self.display.phase("log", settings.ticks, "ticks") as advance:
+            log = generate_log(self.real, self.truth, self.ratings, settings, progress=advance)
+        lists = len(log.impressions or ())
+        self.display.say(f"log: {len(log.interactions):,} choices from {lists:,} lists")
+        save_log(log, folder.parent)
+        save_dataset(log, folder)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """The simulator that was trained on the log, and on nothing else."""
+        _ = self.split
+        from usermirror_gym.train.config import read_config
+        from usermirror_gym.train.run import train
+
+        source = {"name": str(self.folder / "log" / MAPPING)}
+        settings = {
+            "name": "truth-log", "seed": self.config.seed, "data.sources": [source],
+        } | self.config.recipe_settings  # fmt: skip
+        recipe = read_config(self.config.recipe, settings)
+        return train(recipe, self.folder / "simulator", display=self.display)
+
+    @cached_property
+    def worlds(self) -> dict[str, World]:
+        """By name; the same users, with the same histories, in each."""
+        worlds = {SIMULATOR: make_world(self.split, simulator=str(self.checkpoint))}
+        if self.config.tier is not None:
+            user = make_simulator(self._tier(worlds[SIMULATOR]), self.split)
+            worlds = {TIER: make_world(self.split, simulator=user)} | worlds
+        user = self.truth.knowing(self.split)
+        return worlds | {TRUTH: make_world(self.split, simulator=user, ratings=self.ratings)}
+
+    def _tier(self, world: World) -> str:
+        if self.config.tier != _SURROGATE:
+            return str(self.config.tier)
+        from usermirror_gym.train.surrogate.config import read_surrogate_config
+        from usermirror_gym.train.surrogate.distil import distill
+
+        settings = {
+            "name": "truth-log", "seed": self.config.seed, "teacher": str(self.checkpoint),
+            "dataset": "truth-log",
+        } | self.config.surrogate_settings  # fmt: skip
+        recipe = read_surrogate_config("smollm2-ml100k", settings)
+        home = self.folder / _SURROGATE
+        return str(distill(world.simulator, self.split, recipe, home, display=self.display))
+
+    @property
+    def trained_on(self) -> str:
+        return SIMULATOR if self.config.tier is None else TIER
+
+    @cached_property
+    def plan(self) -> Episodes:
+        return plan_episodes(self.worlds[TRUTH].users, self.config.users, self.config.seed)
+
+    @cached_property
+    def policies(self) -> list[Agent]:
+        return ranked_policies(
+            self.split, models=self.config.models, fit=self._fitted, seed=self.config.seed
+        )
+
+    @property
+    def probe_base(self) -> str:
+        """The best of the plain models in the truth."""
+        ranking = read_json(self.folder / "ranking.json")
+        return next(row["name"] for row in ranking["policies"] if row["name"] in self.config.models)
+
+    def stage(self, name: str, make: Callable[[], Any]) -> Any:
+        """What a finished stage wrote, or what ``make`` gives."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            write_json(path, to_json_types(make()))
+        return read_json(path)
+
+    def ranking(self) -> dict[str, Any]:
+        """Every policy in the simulator, in the truth, and with a popularity user."""
+        popular = make_world(self.split, simulator=PopularityChooser(self.split))
+        worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)} | {"popular": popular}
+        found = self._played(self.policies, worlds, "ranking")
+        return compare_rankings(
+            found[SIMULATOR], found[TRUTH], found["popular"], self.plan.user_ids,
+            n_resamples=self.config.n_resamples, seed=self.config.seed,
+        )  # fmt: skip
+
+    def probes(self) -> list[dict[str, Any]]:
+        """Adversarial agents around the best policy."""
+        base = next(agent for agent in self.policies if agent.name == self.probe_base)
+        user = self.worlds[SIMULATOR].simulator
+        agents = [base, *probe_agents(user, base, self.split, self.config.seed)]
+        worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)}
+        found = self._played(agents, worlds, "probes")
+        return probe_rows(
+            found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids,
+            n_resamples=self.config.n_resamples, seed=self.config.seed,
+        )  # fmt: skip
+
+    def curves(self) -> dict[str, Any]:
+        """Every learner's trainings, judged and analysed."""
+        return {
+            name: analyse(
+                self._curve(name), n_resamples=self.config.n_resamples, seed=self.config.seed
+            )
+            for name in self.config.learners
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What was compared, for the report."""
+        before, lists = len(self.split.before), self.split.dataset.impressions
+        return {
+            "truth": f"{self.truth.name}, fitted on {len(self.real.interactions):,} interactions "
+            f"of {self.real.name}",
+            "log": f"{len(self.split.dataset.interactions):,} choices from "
+            f"{len(lists or ()):,} lists, {before:,} choices before T0",
+            "simulator": self.worlds[SIMULATOR].simulator.name,
+            "trained_on": self.worlds[self.trained_on].simulator.name,
+            "sessions": f"{self.config.users:,} episodes of at most {self.config.steps} lists of "
+            f"{self.config.slate_size}, reward {self.config.reward}, patience "
+            f"{self.config.patience}",
+            "trainings": f"{self.config.trainings} of {self.config.updates} rounds of "
+            f"{self.config.train_users} sessions",
+        }  # fmt: skip
+
+    def _curve(self, name: str) -> Curve:
+        files = [self.folder / "curves" / f"{name}-{n}.npz" for n in range(self.config.trainings)]
+        for number, file in enumerate(files):
+            if not file.is_file():
+                self._train(name, number, file)
+        return together([_read_curve(file) for file in files], self.plan.user_ids, self.trained_on)
+
+    def _train(self, name: str, number: int, file: Path) -> None:
+        c = self.config
+        learner = make_learner(
+            name, c.sessions, users=c.train_users, updates=c.updates, evaluations=c.evaluations
+        )
+        # An own seed per training; evaluation has users and luck of its own.
+        seed = c.seed + 1_000 * (number + 1)
+        total = (c.evaluations + 1) * len(self.worlds) * len(self.plan)
+        with self.display.phase(f"{name} {number + 1}", total, "sessions") as advance:
+            checkpoints = learner.checkpoints(self.worlds[self.trained_on], seed)
+            steps, returns = judge(
+                checkpoints, self.worlds, self.plan, c.sessions, progress=advance
+            )
+        with replacing(file) as out:
+            np.savez(out, steps=steps, **{f"returns.{w}": v for w, v in returns.items()})  # type: ignore[arg-type]
+
+    def _played(
+        self, agents: list[Agent], worlds: Mapping[str, World], what: str
+    ) -> dict[str, dict[str, Sessions]]:
+        """Sessions by world, then agent."""
+        found: dict[str, dict[str, Sessions]] = {world: {} for world in worlds}
+        total = len(agents) * len(worlds) * len(self.plan)
+        with self.display.phase(what, total, "sessions") as advance:
+            for agent in agents:
+                for name, world in worlds.items():
+                    found[name][agent.name] = play(world, agent, self.plan, self.config.sessions)
+                    advance(len(self.plan))
+        return found
+
+    def _fitted(self, name: str) -> Agent:
+        home = self.folder / "agents" / name
+        if home.is_dir():
+            return RecBoleAgent.load(home)
+        agent = make_agent(name, seed=self.config.seed, progress=not self.display.quiet)
+        agent.fit(self.split)
+        if isinstance(agent, RecBoleAgent):
+            agent.save(home)
+        return agent
+
+
+def _read_curve(file: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            names = [n for n in held.files if n.startswith("returns.")]
+            return held["steps"], {n.removeprefix("returns."): held[n] for n in names}
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise RunError(f"cannot read {file}: {error}. Delete it to compute it again.") from error

@@ -1,0 +1,1 @@
+"""Is the simulated user like real people?"""

@@ -1,0 +1,224 @@
+"""Classic choosers for the lists of a fidelity card, each as strong as its kind allows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import RunError, UnknownNameError
+from usermirror_gym.fidelity.baselines.past import Stages
+from usermirror_gym.fidelity.baselines.readings import Trial, judge
+from usermirror_gym.fidelity.baselines.recipes import RECIPES
+from usermirror_gym.fidelity.baselines.scored import ScoredChooser
+from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
+from usermirror_gym.measures.nested_logit import NestedLogit
+from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import package_versions
+from usermirror_gym.scenes import SceneBatch
+from usermirror_gym.types import FloatArray
+
+FORMAT = 2
+"""Changes whenever the same data and recipe would be fitted differently."""
+STACK = "stack"
+CHOOSERS = (*RECIPES, STACK)
+"""Names, in the order of reports."""
+KINDS = {name: "reference" if name == STACK else "classic" for name in CHOOSERS}
+"""A stack combines the others: it bounds what can be reached and is no rival."""
+
+
+def classic_choosers(
+    split: TimeSplit,
+    train: pa.Table,
+    validation: pa.Table,
+    *,
+    names: Sequence[str] = CHOOSERS,
+    seed: int = 0,
+    store: Path | None = None,
+    display: Display | None = None,
+) -> dict[str, ScoredChooser]:
+    """Fit the choosers by name, on what is before T0 alone.
+
+    The last part of the train scenes, with the validation scenes, is set aside.  Every model is
+    first trained before it; settings, the scale of the utilities and when nothing is taken are
+    what foretells these scenes best.  Then the model is trained again on everything before T0.
+    All choosers see of a user what the scene shows; what a model with a vector per user trained
+    for a user of the log is not used.
+
+    Args:
+        split: cut at T0; only ``split.before`` is read.
+        train, validation: tables of scenes before T0
+            (:data:`usermirror_gym.scenes.table.SCHEMA`).
+        names: of :data:`CHOOSERS`.  The stack weighs the other names that are given, all of them
+            if it is alone.
+        seed: of whatever draws.
+        store: folder for what takes long to fit; a killed run goes on from there.  What another
+            recipe, another version of a package, or other data left there is not used, and what
+            cannot be read is fitted anew.  Two processes take turns.
+        display: says what is going on.
+
+    Returns:
+        choosers by name, in the order of ``names``; ``about`` of each says the ``settings``, the
+        ``loss`` on the scenes set aside and the ``seconds`` that the fit took.
+
+    Raises:
+        UnknownNameError: no such chooser; suggests the nearest.
+        ConfigError: too few scenes before T0, or scenes that are not before it.
+    """
+    for name in names:
+        if name not in CHOOSERS:
+            raise UnknownNameError("classic chooser", name, CHOOSERS)
+    members = [name for name in names if name != STACK] or list(RECIPES)
+    fitting = _Fitting(split, train, validation, seed, store, display or Display(quiet=True))
+    with fitting.alone():
+        found = {name: fitting.chooser(name) for name in members}
+    if STACK in names:
+        found[STACK] = fitting.stack(found)
+    return {name: found[name] for name in dict.fromkeys(names)}
+
+
+@dataclass
+class _Settled:
+    """What calibration settled, and how long that took."""
+
+    trial: Trial
+    seconds: float
+
+
+class _Fitting:
+    """One set of data and scenes, whose choosers are fitted one by one."""
+
+    def __init__(
+        self,
+        split: TimeSplit,
+        train: pa.Table,
+        validation: pa.Table,
+        seed: int,
+        store: Path | None,
+        display: Display,
+    ) -> None:
+        self.stages = Stages.of(split, train, validation, seed=seed)
+        self.display = display
+        self.settled: dict[str, _Settled] = {}
+        self.folder = None
+        if store is not None:
+            self.folder = store / _key(split, train, validation, seed)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process writes into the folder meanwhile."""
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.display.say(f"another process fits in {self.folder}: waiting for it")
+            lock.acquire()
+        try:
+            remove_unfinished(self.folder)
+            yield
+        finally:
+            lock.release()
+
+    def chooser(self, name: str) -> ScoredChooser:
+        """One that is no stack."""
+        settled = self._settle(name)
+        started = time.perf_counter()
+        trial = settled.trial
+        columns = RECIPES[name].build(self.stages.outer, trial.settings, self.folder)
+        seconds = settled.seconds + time.perf_counter() - started
+        self.display.say(
+            f"{name}: log-loss {trial.loss:.3f} on {len(self.stages.calibration):,} scenes before "
+            f"T0, {seconds:.1f} s, {json.dumps(trial.settings)}"
+        )
+        return ScoredChooser(name, columns, trial.logit, _about(trial, seconds))
+
+    def stack(self, members: dict[str, ScoredChooser]) -> ScoredChooser:
+        """A choice model over the utilities of the others."""
+        started = time.perf_counter()
+        choices = self.stages.calibration
+        values = np.stack([self.settled[name].trial.utilities for name in members], axis=2)
+        trial = judge({"members": list(members)}, values, choices)
+        others = list(members.values())
+
+        def columns(batch: SceneBatch) -> FloatArray:
+            return np.stack([other.utilities(batch) for other in others], axis=2)
+
+        seconds = sum(other.about["seconds"] for other in others)
+        seconds += time.perf_counter() - started
+        return ScoredChooser(STACK, columns, trial.logit, _about(trial, seconds))
+
+    def _settle(self, name: str) -> _Settled:
+        found = self._read(name)
+        if found is None:
+            self.display.say(f"{name}: choosing settings")
+            started = time.perf_counter()
+            trial = RECIPES[name].settle(self.stages)
+            found = _Settled(trial, time.perf_counter() - started)
+            self._write(name, found)
+        self.settled[name] = found
+        return found
+
+    def _read(self, name: str) -> _Settled | None:
+        """What is kept, unless another recipe made it or it cannot be read."""
+        if self.folder is None or not (self.folder / f"{name}.json").is_file():
+            return None
+        try:
+            facts = read_json(self.folder / f"{name}.json")
+            if facts["recipe"] != RECIPES[name].describe():
+                return None
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
+                utilities = arrays["utilities"]
+            if utilities.shape != self.stages.calibration.mask.shape:
+                return None
+            logit = NestedLogit.from_json(facts["logit"])
+            trial = Trial(facts["settings"], logit, facts["loss"], utilities)
+            return _Settled(trial, facts["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, RunError):
+            self.display.say(f"{name}: what was kept cannot be read; it is fitted anew")
+            return None
+
+    def _write(self, name: str, settled: _Settled) -> None:
+        if self.folder is None:
+            return
+        trial = settled.trial
+        with replacing(self.folder / f"{name}.npz") as file:
+            np.savez(file, utilities=trial.utilities)
+        # Last, because it says that the chooser is settled.
+        facts = {
+            **_about(trial, settled.seconds), "logit": trial.logit.to_json(),
+            "recipe": RECIPES[name].describe(),
+        }  # fmt: skip
+        write_json(self.folder / f"{name}.json", facts)
+
+
+def _about(trial: Trial, seconds: float) -> dict[str, Any]:
+    return {"settings": trial.settings, "loss": trial.loss, "seconds": seconds}
+
+
+def _key(split: TimeSplit, train: pa.Table, validation: pa.Table, seed: int) -> str:
+    """Changes with the log before T0, items, users, scenes, seed and versions of packages."""
+    digest = hashlib.sha256(json.dumps([FORMAT, package_versions(), split.t0, seed]).encode())
+    for table in (split.before, split.dataset.items, split.dataset.users):
+        plain = table.astype("string").fillna("")
+        digest.update(pd.util.hash_pandas_object(plain, index=True).to_numpy().tobytes())
+    columns = ("user_id", "timestamp", "history", "ratings", "slate", "target")
+    for scenes in (train, validation):
+        for column in columns:
+            digest.update(json.dumps(scenes[column].to_pylist()).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""Recommenders that are one matrix from items of the past to items of the list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.scenes import SceneBatch
+from usermirror_gym.types import ITEM_ID, PAD, USER_ID, FloatArray
+
+EXACT_ITEMS = 20_000
+"""EASE inverts a matrix of this side at most (3 GB)."""
+
+
+@dataclass(frozen=True)
+class ItemItemScorer:
+    """Scores ``sum_h decay^(lines since h) * weights[h, i]`` over the items h of the history.
+
+    Attributes:
+        weights: ``(n_items + 1, n_items + 1)`` from history to list, sparse or dense.
+        decay: what a line is worth against the one after it; at 1 all are worth the same.
+    """
+
+    weights: sparse.csr_matrix | FloatArray
+    decay: float = 1.0
+
+    def catalogue(self, batch: SceneBatch) -> FloatArray:
+        """See :class:`~usermirror_gym.fidelity.baselines.scored.CatalogueScorer`."""
+        product = history_matrix(batch, self.weights.shape[0], self.decay) @ self.weights
+        return product.toarray() if sparse.issparse(product) else np.asarray(product)
+
+
+def history_matrix(batch: SceneBatch, width: int, decay: float = 1.0) -> sparse.csr_matrix:
+    """``(S, width)`` weights of the items in each history, divided by the root of their sum.
+
+    A sum over many lines spreads more than one over few; the root takes that out.
+    """
+    since = batch.history_lengths[:, None] - 1 - np.arange(batch.history.shape[1])
+    shown = (since >= 0) & (batch.history != PAD)
+    weights = np.where(shown, decay ** np.maximum(since, 0).astype(np.float64), 0.0)
+    weights /= np.sqrt(np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
+    rows = np.broadcast_to(np.arange(len(weights))[:, None], shown.shape)
+    matrix = sparse.csr_matrix(
+        (weights[shown], (rows[shown], batch.history[shown])), (len(weights), width)
+    )
+    matrix.sum_duplicates()
+    return matrix
+
+
+def interaction_matrix(split: TimeSplit) -> sparse.csr_matrix:
+    """``(n_users + 1, n_items + 1)`` ones where a user touched an item before T0."""
+    users, items = (split.before[c].to_numpy() for c in (USER_ID, ITEM_ID))
+    shape = (split.dataset.n_users + 1, split.dataset.n_items + 1)
+    matrix = sparse.csr_matrix((np.ones(len(users)), (users, items)), shape)
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def fit_item_knn(
+    split: TimeSplit,
+    *,
+    k: int = 0,
+    shrink: float = 0.0,
+    decay: float = 1.0,
+    past_power: float = 0.5,
+    list_power: float = 0.5,
+    user_power: float = 0.0,
+) -> ItemItemScorer:
+    """Similarity by common users; at the defaults the cosine between the items' audiences.
+
+    ``sum_u n_u^-user_power / (n_h^past_power * n_i^list_power + shrink)`` over the users u who
+    touched both h, of the past, and i, of the list; n counts interactions.  Deshpande & Karypis,
+    Item-based top-N recommendation algorithms, TOIS 2004 (eq. 5); the shrinkage after Bell &
+    Koren, Scalable collaborative filtering, ICDM 2007.
+
+    Args:
+        k: neighbours kept for each item of the list; 0 keeps all.
+        shrink: against chance meetings of rare items.
+        decay: see :class:`ItemItemScorer`.
+    """
+    matrix = interaction_matrix(split)
+    activity = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+    together = (matrix.T @ sparse.diags(activity**-user_power) @ matrix).tocoo()
+    counts = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1.0)
+    off = together.row != together.col
+    row, col = together.row[off], together.col[off]
+    values = together.data[off] / (counts[row] ** past_power * counts[col] ** list_power + shrink)
+    similar = sparse.csc_matrix((values, (row, col)), together.shape)
+    return ItemItemScorer((_nearest(similar, k) if k else similar).tocsr(), decay)
+
+
+def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemScorer:
+    """Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019.
+
+    Args:
+        reg: penalty of the squared weights.
+        decay: see :class:`ItemItemScorer`.
+
+    Raises:
+        ConfigError: the catalogue is too large for a dense inverse.
+    """
+    n_items = split.dataset.n_items
+    if n_items > EXACT_ITEMS:
+        raise ConfigError(
+            f"EASE inverts an n_items x n_items matrix, {split.dataset.name!r} has {n_items:,} "
+            f"items and {EXACT_ITEMS:,} is the most: leave it out of names="
+        )
+    matrix = interaction_matrix(split)
+    gram = (matrix.T @ matrix).toarray()
+    inverse = np.linalg.inv(gram + reg * np.eye(len(gram)))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    return ItemItemScorer(weights, decay)
+
+
+def _nearest(similar: sparse.csc_matrix, k: int) -> sparse.csc_matrix:
+    """The k largest entries of each column; of equal ones those of the smaller ids."""
+    keep = np.zeros(len(similar.data), bool)
+    for start, end in zip(similar.indptr[:-1], similar.indptr[1:], strict=True):
+        order = np.lexsort((similar.indices[start:end], -similar.data[start:end]))
+        keep[start + order[:k]] = True
+    counts = np.add.reduceat(np.r_[keep, False].astype(np.int64), similar.indptr[:-1])
+    counts[np.diff(similar.indptr) == 0] = 0
+    indptr = np.r_[0, np.cumsum(counts)]
+    return sparse.csc_matrix((similar.data[keep], similar.indices[keep], indptr), similar.shape)

@@ -1,0 +1,1 @@
+"""The fidelity card as tables, plots, sentences and pages."""

@@ -1,0 +1,1 @@
+"""Statistics that several rooms share: bootstrap, scores of choices, choice models."""

@@ -1,0 +1,1 @@
+"""Which events become scenes, and what stands on their lists."""

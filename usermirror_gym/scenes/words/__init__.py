@@ -1,0 +1,1 @@
+"""A scene in words: domain templates, prompts, rationales."""

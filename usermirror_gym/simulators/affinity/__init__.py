@@ -1,0 +1,1 @@
+"""Users who choose by how well an item goes with their memory."""

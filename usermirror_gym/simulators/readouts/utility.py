@@ -1,0 +1,314 @@
+"""From scores of an LLM to choice probabilities, and how the few weights between them are fitted.
+
+Everything here is a conditional logit (McFadden, Conditional logit analysis of qualitative choice
+behavior, 1974): the probability of an option is proportional to the exponential of its utility,
+and *none of these* is an option with a utility of its own.
+
+Shapes: S scenes, lists padded to K places.  ``mask`` ``(S, K)`` marks the places that hold an
+item.  ``targets`` ``(S,)`` are the chosen places; the length of a scene's own list means *none of
+these*.  Log-probabilities are ``(S, K + 1)`` float64 natural logarithms, *none of these* last and
+minus infinity where there is no option.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.measures.logit import (
+    check_choices,
+    check_finite,
+    fit_linear,
+    fit_worth,
+    linear_logprobs,
+    linear_worth,
+    log_softmax,
+    minimum,
+    posterior,
+)
+from usermirror_gym.types import BoolArray, FloatArray, IntArray
+
+_STEEPEST, _FLATTEST = 100.0, 0.01
+"""Bounds of the inverse temperature."""
+
+
+@dataclass(frozen=True)
+class LikelihoodWeights:
+    """How the likelihood of an item's text becomes its utility.
+
+    With c the log-probability of the text given profile and history, u that given nothing, and n
+    its number of tokens::
+
+        utility = conditional * c + unconditional * u
+                + conditional_per_token * c / n + unconditional_per_token * u / n + tokens * n
+    """
+
+    conditional: float = 0.0
+    unconditional: float = 0.0
+    conditional_per_token: float = 1.0
+    unconditional_per_token: float = -0.5
+    tokens: float = 0.0
+    outside: float | None = 0.0
+    """Utility of *none of these*; ``None``: the choice is forced."""
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """``(5,)`` in the order of :func:`likelihood_features`."""
+        return np.array(
+            [self.conditional, self.unconditional, self.conditional_per_token,
+             self.unconditional_per_token, self.tokens]
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AffinityWeights:
+    """How much taste and appeal count, in two steps.
+
+    Which item, if any, is a conditional logit of ``affinity * affinity_i + appeal * appeal_i``.
+    Whether any is taken depends on what the list is worth::
+
+        value = log sum_i exp(worth * affinity_i)
+        P(none of these) = 1 / (1 + exp(value - outside))
+
+    as in a nested logit (Ben-Akiva & Lerman, Discrete Choice Analysis, 1985, ch. 10).  Appeal plays
+    no part in it: in lists of items that are alike popular it tells which of them is taken, and
+    nothing of what a list of unknown items is worth.
+    """
+
+    affinity: float = 1.0
+    appeal: float = 1.0
+    outside: float | None = 0.0
+    """Utility of *none of these*; ``None``: the choice is forced."""
+    worth: float | None = None
+    """``None``: both steps are one conditional logit."""
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """``(2,)`` of which item."""
+        return np.array([self.affinity, self.appeal])
+
+    @property
+    def worth_coefficients(self) -> FloatArray:
+        """``(2,)`` of whether any."""
+        return self.coefficients if self.worth is None else np.array([self.worth, 0.0])
+
+
+@dataclass(frozen=True)
+class ChoiceWeights:
+    """What is left to correct in probabilities that an LLM gives directly.
+
+    ``utility = log-probability / temperature + position_bias[place]``.
+    """
+
+    temperature: float = 1.0
+    position_bias: tuple[float, ...] = ()
+    """One number per place of the list, and last that of *none of these*, wherever it was shown;
+    places beyond have 0.  Empty: all zero."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(
+                f"temperature must be a number above 0, got {self.temperature!r}; 1 changes nothing"
+            )
+        if len(self.position_bias) == 1 or not np.isfinite(self.position_bias).all():
+            raise ConfigError(
+                f"position_bias must be finite numbers, one per place and one for 'none of these', "
+                f"got {list(self.position_bias)}; leave it empty for none"
+            )
+
+    def bias(self, places: int) -> FloatArray:
+        """``(places + 1,)``, *none of these* last."""
+        out = np.zeros(places + 1)
+        if self.position_bias:
+            *items, out[-1] = self.position_bias
+            known = min(places, len(items))
+            out[:known] = items[:known]
+        return out
+
+
+def likelihood_features(cond: FloatArray, uncond: FloatArray, n_tokens: FloatArray) -> FloatArray:
+    """``(..., 5)``: c, u, c / n, u / n, n; 0 tokens (padding) count as one.
+
+    Args:
+        cond: ``(...)`` log-probability of each text given profile and history.
+        uncond: the same given nothing.
+        n_tokens: how many tokens the text has.
+    """
+    n = np.maximum(np.asarray(n_tokens, np.float64), 1.0)
+    return np.stack([cond, uncond, cond / n, uncond / n, n], axis=-1)
+
+
+def likelihood_logprobs(
+    weights: LikelihoodWeights,
+    cond: FloatArray,
+    uncond: FloatArray,
+    n_tokens: FloatArray,
+    mask: BoolArray,
+) -> FloatArray:
+    """``(S, K + 1)`` log-probabilities of the options.
+
+    Args:
+        weights: see :class:`LikelihoodWeights`.
+        cond, uncond, n_tokens: ``(S, K)``; what stands where ``mask`` is false does not matter.
+        mask: ``(S, K)``.
+    """
+    features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
+    return linear_logprobs(features, weights.coefficients, weights.outside, mask)
+
+
+def affinity_logprobs(
+    weights: AffinityWeights, affinity: FloatArray, appeal: FloatArray, mask: BoolArray
+) -> FloatArray:
+    """``(S, K + 1)`` log-probabilities of the options.
+
+    Args:
+        weights: see :class:`AffinityWeights`.
+        affinity: ``(S, K)`` how much each item goes with the memory; what stands where ``mask`` is
+            false does not matter, here and in the next.
+        appeal: ``(S, K)`` what each item has for everybody.
+        mask: ``(S, K)``.
+    """
+    features = np.stack(_held(mask, affinity, appeal), axis=-1)
+    which = linear_logprobs(features, weights.coefficients, None, mask)
+    if weights.outside is None:
+        return which
+    gain = linear_worth(features, weights.worth_coefficients, mask) - weights.outside
+    taken = -np.logaddexp(0.0, -gain)
+    return np.column_stack([which[:, :-1] + taken[:, None], -np.logaddexp(0.0, gain)])
+
+
+def choice_logprobs(weights: ChoiceWeights, logprobs: FloatArray) -> FloatArray:
+    """``(S, K + 1)`` corrected log-probabilities; options of probability 0 stay at 0."""
+    return log_softmax(logprobs / weights.temperature + weights.bias(logprobs.shape[1] - 1))
+
+
+def fit_likelihood(
+    cond: FloatArray,
+    uncond: FloatArray,
+    n_tokens: FloatArray,
+    mask: BoolArray,
+    targets: IntArray,
+    *,
+    outside: bool = True,
+) -> LikelihoodWeights:
+    """The weights of largest posterior probability given observed choices.
+
+    Convex, and the same data always give the same weights.
+
+    Args:
+        cond, uncond, n_tokens: ``(S, K)``, see :func:`likelihood_features`.
+        mask: ``(S, K)``.
+        targets: ``(S,)``.
+        outside: whether *none of these* is offered.  Its utility is fitted if somebody took it;
+            if nobody did, nothing is known about it and the weights force the choice.
+
+    Raises:
+        DataError: no scenes, shapes that differ, scores that are not finite, a target that is not
+            on its list, or *none of these* chosen although ``outside`` is false.
+    """
+    check_choices(mask, targets, outside)
+    for name, values in (("cond", cond), ("uncond", uncond), ("n_tokens", n_tokens)):
+        check_finite(name, values, mask)
+    features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
+    found = fit_linear(features, mask, targets, outside=outside)
+    c, u, c_each, u_each, n = found.slopes.tolist()
+    return LikelihoodWeights(c, u, c_each, u_each, n, found.outside)
+
+
+def fit_affinity(
+    affinity: FloatArray,
+    appeal: FloatArray,
+    mask: BoolArray,
+    targets: IntArray,
+    *,
+    outside: bool = True,
+) -> AffinityWeights:
+    """As :func:`fit_likelihood`, for the two numbers of the affinity readout and their two steps.
+
+    Args:
+        affinity, appeal: ``(S, K)``, see :func:`affinity_logprobs`.
+        mask: ``(S, K)``.
+        targets: ``(S,)``.
+        outside: see :func:`fit_likelihood`.
+
+    Raises:
+        DataError: as :func:`fit_likelihood`.
+    """
+    check_choices(mask, targets, outside)
+    for name, values in (("affinity", affinity), ("appeal", appeal)):
+        check_finite(name, values, mask)
+    features = np.stack(_held(mask, affinity, appeal), axis=-1)
+    none = targets == mask.sum(axis=1)
+    if none.all():
+        raise DataError(
+            "nobody took an item in these scenes: nothing says which one is liked. Give more scenes"
+        )
+    took = ~none
+    which = fit_linear(features[took], mask[took], targets[took], outside=False)
+    taste, general = which.slopes.tolist()
+    if not (outside and none.any()):
+        return AffinityWeights(taste, general, None)
+    value = fit_worth(features[..., :1], mask, none)
+    return AffinityWeights(taste, general, value.outside, float(value.slopes[0]))
+
+
+def fit_choice(
+    logprobs: FloatArray, mask: BoolArray, targets: IntArray, *, position_bias: bool = True
+) -> ChoiceWeights:
+    """Temperature and position bias of largest posterior probability given observed choices.
+
+    The biases of the places have mean 0.  If nobody took *none of these*, its bias is 0.
+
+    Args:
+        logprobs: ``(S, K + 1)``.
+        mask: ``(S, K)``.
+        targets: ``(S,)``.
+        position_bias: false fits the temperature alone.
+
+    Raises:
+        DataError: as :func:`fit_likelihood`; *none of these* is offered where its log-probability
+            is finite.
+    """
+    if logprobs.ndim != 2 or logprobs.shape[1] != mask.shape[1] + 1:
+        raise DataError(
+            f"logprobs have shape {logprobs.shape}, and a mask {mask.shape} needs "
+            f"({mask.shape[0]}, {mask.shape[1] + 1}): put 'none of these' into a last column"
+        )
+    outside = bool((logprobs[:, -1] > -np.inf).any())
+    check_choices(mask, targets, outside)
+    none = targets == mask.sum(axis=1)
+    fits_outside = outside and bool(none.any())
+    options = np.column_stack([mask, np.full(len(mask), fits_outside)])
+    check_finite("logprobs", logprobs, options)
+    places = np.where(none, mask.shape[1], targets)
+    held = np.where(options, logprobs, 0.0)
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        utilities = parameters[0] * held
+        if position_bias:
+            utilities = utilities + parameters[1:]
+        logs = log_softmax(np.where(options, utilities, -np.inf))
+        residual = np.exp(logs)
+        residual[np.arange(len(places)), places] -= 1.0
+        gradient = np.array([(residual * held).sum()])
+        if position_bias:
+            gradient = np.append(gradient, residual.sum(axis=0))
+        return posterior(logs, places, gradient, parameters - neutral)
+
+    neutral = np.zeros(1 + position_bias * logprobs.shape[1])
+    neutral[0] = 1.0  # without evidence nothing is changed
+    bounds = [(_FLATTEST, _STEEPEST), *[(None, None)] * (len(neutral) - 1)]
+    found = minimum(loss, neutral, bounds)
+    bias = found[1:]
+    if position_bias:
+        bias = bias - bias[:-1].mean()
+        bias[-1] *= fits_outside
+    return ChoiceWeights(1.0 / float(found[0]), tuple(bias.tolist()))
+
+
+def _held(mask: BoolArray, *values: FloatArray) -> list[FloatArray]:
+    """With 0 where there is no item."""
+    return [np.where(mask, own, 0.0) for own in values]

@@ -1,0 +1,1 @@
+"""A small network that answers like another simulated user."""

@@ -1,0 +1,298 @@
+"""The surrogate: a small network that answers as a slower simulator of the same users would.
+
+One file, ``surrogate.safetensors``: the weights of
+:class:`SurrogateNet`, large tables as float16, and in its
+metadata the sizes, the profile features, and which catalogue its item vectors belong to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.errors import CheckpointError, ConfigError, SceneError
+from usermirror_gym.files import write_bytes
+from usermirror_gym.scenes.scene import Scene, SceneBatch
+from usermirror_gym.simulators.affinity.affinity import newest_lines
+from usermirror_gym.simulators.base import ChoiceBatch
+from usermirror_gym.simulators.surrogate.profile_codes import (
+    ProfileFeature,
+    features_from_json,
+    features_to_json,
+    profile_codes,
+)
+from usermirror_gym.threads import one_thread
+from usermirror_gym.types import PAD, TOKEN, Float32Array, IntArray
+
+if TYPE_CHECKING:
+    from usermirror_gym.simulators.surrogate.surrogate_net import SurrogateNet
+
+SURROGATE_WEIGHTS = "surrogate.safetensors"
+_HALF = ("past", "option", "general")
+"""Stored as float16."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Which items the vectors of a network belong to: number n of one is number n of the other.
+
+    Attributes:
+        dataset: name of the data set, for messages.
+        n_items: how many.
+        digest: sixteen hexadecimal digits of raw ids and titles, in order.
+    """
+
+    dataset: str
+    n_items: int
+    digest: str
+
+    @classmethod
+    def of(cls, dataset: RecDataset) -> Catalogue:
+        lines = zip(dataset.items[TOKEN].astype(str), dataset.titles[1:], strict=True)
+        text = "\n".join(f"{token}\t{title}" for token, title in lines)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(dataset.name, dataset.n_items, digest[:16])
+
+    def check(self, dataset: RecDataset) -> None:
+        """Raise ConfigError unless the data set has these items, in this order."""
+        given = Catalogue.of(dataset)
+        if (given.n_items, given.digest) == (self.n_items, self.digest):
+            return
+        what = (
+            f"{given.n_items:,} items" if given.n_items != self.n_items else "other ids or titles"
+        )
+        raise ConfigError(
+            f"this surrogate knows the {self.n_items:,} items of {self.dataset!r} one by one, and "
+            f"{dataset.name!r} has {what}: what it says of them would mean nothing. Distil one on "
+            "these data (usermirror train-surrogate), or take its teacher."
+        )
+
+
+@dataclass(frozen=True)
+class SurrogateFacts:
+    """What a network needs to be asked, beside its weights.
+
+    Attributes:
+        teacher: name of the simulator it imitates.
+        catalogue: whose items it knows.
+        profiles: what it reads of a user.
+    """
+
+    teacher: str
+    catalogue: Catalogue
+    profiles: tuple[ProfileFeature, ...]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """B scenes as the network reads them.
+
+    Attributes:
+        users: ``(B,)``.
+        memory: ``(B, L)`` newest first, padded with 0.
+        session: ``(B, 3)``, see ``session_features``.
+        slates: ``(B, K)`` padded with 0.
+    """
+
+    users: IntArray
+    memory: IntArray
+    session: Float32Array
+    slates: IntArray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], lines: int) -> Questions:
+        """The columns of any scenes, with the newest ``lines`` of their memories."""
+        from usermirror_gym.simulators.surrogate.surrogate_net import session_features
+
+        batch = SceneBatch.of(scenes)
+        slates = batch.slates
+        if batch is not scenes:  # lists of earlier turns may be longer
+            slates = slates[:, : max((len(scene.slate) for scene in scenes), default=0)]
+        memory = newest_lines(batch, lines)
+        turns, length = batch.turn_counts, (memory != PAD).sum(axis=1)
+        session = session_features(turns, _misses(batch), length)
+        return cls(batch.user_ids, memory, session, slates)
+
+    def part(self, rows: IntArray | slice | np.ndarray) -> Questions:
+        """Some of them."""
+        return Questions(*(getattr(self, name)[rows] for name in _QUESTION_COLUMNS))
+
+
+_QUESTION_COLUMNS = tuple(Questions.__dataclass_fields__)
+
+
+class SurrogateSimulator:
+    """Answers in well under a millisecond what its teacher would have answered, nearly.
+
+    It reads the newest lines of history and session together, profile features, where the session
+    stands, and the list; not ratings, ages, behaviours or notes, and no text.
+
+    Args:
+        net: trained; see :func:`usermirror_gym.train.surrogate.distil.distill`.
+        facts: what it was trained for.
+        split: the data whose items and users are talked about.
+        outside: false forces a choice.
+        folder: where it was read from, and its report lies.
+
+    Raises:
+        ConfigError: the data have other items than those of training.
+    """
+
+    def __init__(
+        self,
+        net: SurrogateNet,
+        facts: SurrogateFacts,
+        split: TimeSplit,
+        *,
+        outside: bool = True,
+        folder: Path | None = None,
+    ) -> None:
+        facts.catalogue.check(split.dataset)
+        self.facts, self.outside, self.folder = facts, outside, folder
+        self._codes = profile_codes(facts.profiles, split.dataset.users)
+        self.net = net
+
+    @property
+    def net(self) -> SurrogateNet:
+        """The network; setting another, or this one after more training, renames the simulator."""
+        return self._net
+
+    @net.setter
+    def net(self, net: SurrogateNet) -> None:
+        self._net = net.eval()
+        self._digest = _digest(net)
+
+    @property
+    def name(self) -> str:
+        forced = "" if self.outside else ", forced"
+        return f"surrogate({self.facts.teacher}, net@{self._digest[:8]}{forced})"
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        return ChoiceBatch(self.answer(Questions.of(scenes, self.net.shape.lines)))
+
+    def answer(self, asked: Questions) -> np.ndarray:
+        """``(B, K + 1)`` probabilities.
+
+        Raises:
+            SceneError: an item or a user that the data do not have.
+        """
+        import torch
+
+        self._check(asked)
+        with torch.inference_mode(), one_thread():
+            probs = self.net(self.inputs(asked), outside=self.outside).exp()
+        return probs.numpy()
+
+    def inputs(self, asked: Questions) -> Any:
+        """The same for the network, profiles looked up."""
+        import torch
+
+        from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs
+
+        profiles = self._codes[asked.users]
+        columns = (asked.memory, profiles, asked.session, asked.slates)
+        return NetInputs(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns))
+
+    def _check(self, asked: Questions) -> None:
+        for what, values, most in (
+            ("item", asked.slates, self.facts.catalogue.n_items),
+            ("item", asked.memory, self.facts.catalogue.n_items),
+            ("user", asked.users, len(self._codes) - 1),
+        ):
+            if values.size and not (values.min() >= 0 and values.max() <= most):
+                wrong = int(values[(values < 0) | (values > most)][0])
+                raise SceneError(
+                    f"a scene has {what} {wrong}, and {self.facts.catalogue.dataset!r} has the "
+                    f"{what}s 1 .. {most}: build scenes from the data that the surrogate was made "
+                    "with"
+                )
+
+
+def write_surrogate(folder: str | Path, net: SurrogateNet, facts: SurrogateFacts) -> Path:
+    """Write ``surrogate.safetensors``, whole or not at all.
+
+    Args:
+        folder: made if absent.
+
+    Returns:
+        the file.
+
+    Raises:
+        CheckpointError: a number that float16 cannot hold.
+    """
+    from safetensors.torch import save
+
+    weights = net.merged()
+    path = Path(folder) / SURROGATE_WEIGHTS
+    for name in _HALF:
+        weights[name] = weights[name].half()
+    for name, values in weights.items():
+        if not values.isfinite().all():
+            raise CheckpointError(
+                f"{path}: {name} holds numbers that cannot be stored: train again"
+            )
+        weights[name] = values.contiguous()
+    metadata = {
+        "shape": asdict(net.shape),
+        "teacher": facts.teacher,
+        "catalogue": asdict(facts.catalogue),
+        "profiles": features_to_json(facts.profiles),
+    }
+    return write_bytes(path, save(weights, {"surrogate": json.dumps(metadata)}))
+
+
+def read_surrogate(folder: str | Path) -> tuple[SurrogateNet, SurrogateFacts]:
+    """What :func:`write_surrogate` wrote.
+
+    Raises:
+        CheckpointError: there is no such file, or it has another content; names it.
+    """
+    from safetensors import safe_open
+
+    from usermirror_gym.simulators.surrogate.surrogate_net import NetShape, net_of
+
+    path = Path(folder).expanduser() / SURROGATE_WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            about = json.loads((file.metadata() or {})["surrogate"])
+        net = net_of(NetShape(**about["shape"]), weights)
+        facts = SurrogateFacts(
+            str(about["teacher"]),
+            Catalogue(**about["catalogue"]),
+            features_from_json(about["profiles"]),
+        )
+    except Exception as error:  # safetensors' and torch's own errors, OSError, TypeError, KeyError
+        raise CheckpointError(
+            f"cannot read {path} as a surrogate ({type(error).__name__}: {error}). Fetch or "
+            "distil it again."
+        ) from error
+    if any(not values.isfinite().all() for values in weights.values()):
+        raise CheckpointError(f"{path} holds numbers that are not finite: distil it again.")
+    return net, facts
+
+
+def _misses(batch: SceneBatch) -> IntArray:
+    """``(B,)`` how many of the last lists in a row ended with *none of these*."""
+    chosen, counts = batch.turn_chosen, batch.turn_counts
+    numbers = np.arange(1, chosen.shape[1] + 1)
+    taken = (chosen != PAD) & (numbers <= counts[:, None])
+    misses: IntArray = counts - (taken * numbers).max(axis=1, initial=0)
+    return misses
+
+
+def _digest(net: SurrogateNet) -> str:
+    content = hashlib.sha256(repr(net.shape).encode())
+    for name, values in net.state_dict().items():
+        content.update(name.encode() + values.detach().numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Training of agents against a simulated user."""

@@ -1,0 +1,133 @@
+"""What happens beside the steps of a stage: progress, validation, early stopping, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback
+
+from usermirror_gym.train.loop.weights import load_trained, save_trained
+
+BEST_FILE = "best.safetensors"
+Validate = Callable[[Any], float]
+"""A model's mean log-loss on the validation scenes, in nats."""
+
+
+class Point(NamedTuple):
+    """One entry of a stage's history; what was not measured at this step is ``None``."""
+
+    step: int
+    train_loss: float | None = None
+    validation_log_loss: float | None = None
+
+
+class Watch(TrainerCallback):
+    """Runs beside a trainer; its content is part of every checkpoint.
+
+    Args:
+        folder: where the best weights so far are kept.
+        validate: asked before the first step, every ``every`` steps, and after the last.
+        every: steps between two validations; 0: only at both ends.
+        patience: stop after so many validations in a row without a new best one; ``None``: never.
+        save_every: steps between two checkpoints.
+        advance: takes the steps done, for a progress bar.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        validate: Validate | None,
+        every: int,
+        patience: int | None,
+        save_every: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        self.history: list[Point] = []
+        self.best: Point | None = None
+        self.validating = 0.0
+        self._misses = 0
+        self._folder, self._validate, self._every = folder, validate, every
+        self._patience, self._save_every, self._advance = patience, save_every, advance
+        self._spent = 0.0
+        self._begin = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far, those before a kill included up to their last checkpoint."""
+        return self._spent + time.monotonic() - self._begin
+
+    @property
+    def tired(self) -> bool:
+        """Whether validation has not become better for too long."""
+        return self._patience is not None and self._misses >= self._patience
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint remembers."""
+        return {
+            "history": [list(point) for point in self.history],
+            "best": None if self.best is None else list(self.best),
+            "misses": self._misses,
+            "seconds": self.spent,
+            "validating": self.validating,
+        }
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go on from :meth:`content`."""
+        self.history = [Point(*point) for point in content["history"]]
+        self.best = None if content["best"] is None else Point(*content["best"])
+        self._misses = int(content["misses"])
+        self._spent = float(content["seconds"])
+        self.validating = float(content["validating"])
+
+    def load_best(self, model: Any) -> None:
+        """Put the best weights into the model, if there was a validation."""
+        if self.best is not None:
+            load_trained(model, self._folder / BEST_FILE)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The score that training starts from."""
+        self._begin = time.monotonic()
+        self._advance(state.global_step)
+        if state.global_step == 0 and not self.history:
+            self._measure(kwargs["model"], 0, state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Validate and save where it is time to."""
+        self._advance(1)
+        step, last = state.global_step, state.global_step >= state.max_steps
+        if last or (self._every and step % self._every == 0):
+            self._measure(kwargs["model"], step, state)
+        control.should_training_stop |= self.tired
+        if last or self.tired or step % self._save_every == 0:
+            control.should_save = control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the training loss."""
+        loss = (kwargs.get("logs") or {}).get("loss")
+        if loss is not None:
+            self.history.append(Point(state.global_step, train_loss=float(loss)))
+
+    def _measure(self, model: Any, step: int, state: Any) -> None:
+        if self._validate is None:
+            return
+        begin = time.monotonic()
+        point = Point(step, validation_log_loss=self._validate(model))
+        self.validating += time.monotonic() - begin
+        self.history.append(point)
+        # Where transformers keeps its own entries, for whoever draws curves.
+        state.log_history.append({"step": step, "validation_log_loss": _loss(point)})
+        better = self.best is None or _loss(point) < _loss(self.best)
+        self._misses = 0 if better else self._misses + 1
+        if better:
+            self.best = point
+            if state.is_world_process_zero:
+                save_trained(model, self._folder / BEST_FILE)
+
+
+def _loss(point: Point) -> float:
+    loss = point.validation_log_loss
+    return float("inf") if loss is None else loss

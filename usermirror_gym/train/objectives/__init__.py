@@ -1,0 +1,1 @@
+"""What a language model is trained on, one file an objective."""

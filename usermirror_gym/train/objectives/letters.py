@@ -1,0 +1,200 @@
+"""Direct answers (loss on the letter) and reasoned ones (loss on the rationale and the letter)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.train.objectives.permute import epoch_keys, name_keys, orders, shortened
+from usermirror_gym.train.objectives.sequences import Row, Wording, sequence
+from usermirror_gym.types import IntArray, Message, Prompt
+
+
+class Letters:
+    """Scenes whose answer is a letter; the options are lettered anew in every epoch.
+
+    Args:
+        history: range of history lines shown, drawn anew in every epoch; ``None``: all.
+        everything: loss on the question too.
+
+    Raises:
+        ConfigError: no scene has an answer that the prompt offers.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        builder: PromptBuilder,
+        wording: Wording,
+        *,
+        seed: int,
+        history: tuple[int, int] | None = None,
+        everything: bool = False,
+    ) -> None:
+        self.scenes = answerable(scenes, builder)
+        self._builder, self._wording = builder, wording
+        self._seed, self._history, self._everything = seed, history, everything
+        self._names = name_keys([scene.name for scene in self.scenes])
+
+    def sizes(self, epoch: int) -> IntArray:
+        """``(n,)`` lines of history and list."""
+        return scene_lines(self.scenes, self._builder)
+
+    def row(self, epoch: int, index: int) -> Row:
+        """The question and the right letter."""
+        prefix, letters, target = self.question(epoch, index)
+        ids = (*prefix, letters[target])
+        return sequence(ids, len(prefix), everything=self._everything)
+
+    def question(self, epoch: int, index: int) -> tuple[tuple[int, ...], list[int], int]:
+        """Ids before the answer, the id of each letter, and the place of the right one."""
+        own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
+        scene = shortened(self.scenes[index], own, self._history)
+        count = len(scene.slate) + self._builder.config.outside_option
+        (order,) = orders(own, np.array([count]))
+        question = self._wording.fitted(
+            partial(self._builder.letters, scene, order), self._builder.history_lines_shown(scene)
+        )
+        letters = [_single(option, question.name) for option in question.options]
+        return question.prefix, letters, order.index(answer_of(scene))
+
+
+class Reasoned:
+    """Rationales with the answer line behind them, as a build writes them.
+
+    Their letters stand in the rationales too, so the lists keep their order.
+
+    Args:
+        rows: ``{"prompt": [messages], "completion": [answer], ...}``.
+
+    Raises:
+        ConfigError: there are no rows, or none fits into ``max_length``.
+    """
+
+    def __init__(
+        self, rows: Sequence[Mapping[str, Any]], wording: Wording, *, everything: bool = False
+    ) -> None:
+        if not rows:
+            raise ConfigError(
+                "the data have no rationales: build them with a 'rationales' part, or train on "
+                "'letters'"
+            )
+        self._everything = everything
+        encoded = (answered(row["prompt"], row["completion"], wording) for row in rows)
+        self._rows = [row for row in encoded if len(row.ids) <= wording.max_length]
+        self.left_out = len(rows) - len(self._rows)
+        if not self._rows:
+            raise ConfigError(
+                f"none of {len(rows)} rationales fits into max_length = {wording.max_length} "
+                "tokens: raise it"
+            )
+
+    def sizes(self, epoch: int) -> IntArray:
+        """``(n,)`` tokens."""
+        return np.array([len(row.ids) for row in self._rows], np.int64)
+
+    def row(self, epoch: int, index: int) -> Row:
+        """The question, then the answer with its end of turn."""
+        row = self._rows[index]
+        return sequence(row.ids, len(row.question), everything=self._everything)
+
+
+def answerable(scenes: Sequence[Scene], builder: PromptBuilder) -> list[Scene]:
+    """Scenes that offer a choice, and whose choice is known and on offer.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    last = [len(s.slate) - (not builder.config.outside_option) for s in scenes]
+    pairs = zip(scenes, last, strict=True)
+    kept = [s for s, m in pairs if m > 0 and s.target is not None and s.target <= m]
+    if not kept:
+        raise ConfigError(
+            f"none of {len(scenes)} scenes has a choice that the prompt offers; give scenes with "
+            "a target, and outside_option=True if the answer is none of these"
+        )
+    return kept
+
+
+def answer_of(scene: Scene) -> int:
+    """The target of an answerable scene."""
+    if scene.target is None:
+        raise DataError(f"{scene.name}: nobody knows what was chosen; it cannot be trained on")
+    return scene.target
+
+
+def scene_lines(scenes: Sequence[Scene], builder: PromptBuilder) -> IntArray:
+    """``(n,)`` how many lines the prompts of the scenes have."""
+    most = builder.config.history_lines
+    return np.array([min(len(s.history), most) + len(s.slate) for s in scenes], np.int64)
+
+
+class Answered(NamedTuple):
+    """A question and its answer in tokens.
+
+    Attributes:
+        question: up to and including the opened turn of the assistant.
+        said: what stands before the letter.
+        letter: one token.
+        closing: the rest of the line and the end of the turn.
+    """
+
+    question: tuple[int, ...]
+    said: tuple[int, ...]
+    letter: int
+    closing: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Everything."""
+        return self.question + self.answer
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """All that the assistant says."""
+        return (*self.said, self.letter, *self.closing)
+
+
+def answered(
+    messages: Sequence[Mapping[str, str]], answer: Sequence[Mapping[str, str]], wording: Wording
+) -> Answered:
+    """A row of a training file in tokens.
+
+    The answer is cut where the readout begins, behind the bracket before the letter: there the
+    engine encodes what it has been given and asks for one more token.
+
+    Raises:
+        DataError: the answer has no such place.
+    """
+    text = answer[-1]["content"]
+    head, found, tail = text.rpartition(ANSWER_PREFIX)
+    if not found or not tail:
+        raise DataError(f"an answer ends in {text[-40:]!r}; the last line must be '{_LAST_LINE}'")
+    asked = tuple(Message(m["role"], m["content"]) for m in messages)  # type: ignore[arg-type]
+    question = wording.encode(Prompt(asked, "", ())).prefix
+    begun = wording.encode(Prompt(asked, head + found, (tail[0], tail[1:])))
+    end = wording.tokenizer.eos_token_id
+    return Answered(
+        question=question,
+        said=begun.prefix[len(question) :],
+        letter=_single(begun.options[0], begun.name),
+        closing=begun.options[1] + (() if end is None else (int(end),)),
+    )
+
+
+_LAST_LINE = f"{ANSWER_PREFIX}A]"
+
+
+def _single(option: tuple[int, ...], name: str) -> int:
+    if len(option) != 1:
+        raise ConfigError(
+            f"{name}: the tokenizer makes {len(option)} tokens of a letter; train this model by "
+            "'options' or 'next_item'"
+        )
+    return option[0]

@@ -1,0 +1,1 @@
+"""Distillation of a surrogate from a simulated user."""

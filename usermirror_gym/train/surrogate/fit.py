@@ -1,0 +1,199 @@
+"""The student learns: from the teacher's probabilities to the weights of a surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from usermirror_gym.files import replacing
+from usermirror_gym.simulators import UserSimulator
+from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
+from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs, SurrogateNet
+from usermirror_gym.threads import one_thread
+from usermirror_gym.train.surrogate.answers import Answers
+from usermirror_gym.train.surrogate.config import FitSettings, NetworkSettings
+from usermirror_gym.types import Float32Array, FloatArray
+
+_LAST_RATE = 0.01
+_CHUNK = 4096
+
+
+def fit(
+    student: SurrogateSimulator,
+    train: Answers,
+    validation: Answers,
+    settings: FitSettings,
+    *,
+    seed: int,
+    state: Path | None = None,
+    progress: Callable[[int], None] = lambda epochs: None,
+) -> list[float]:
+    """Minimise KL(teacher || student); the student has the weights of the best epoch afterwards.
+
+    Args:
+        student: whose network learns.
+        train: what it learns from.
+        validation: what says which epoch was best.
+        settings: of the optimizer.
+        seed: of the order of the questions.
+        state: file that keeps where the fit is after every epoch; one that is there goes on.
+        progress: told how many epochs were done since the last call.
+
+    Returns:
+        the divergence on the validation questions, in nats, before training and after each epoch.
+    """
+    net = student.net.train()
+    optimizer = torch.optim.AdamW(
+        net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    questions, targets = student.inputs(train.questions), _targets(train.probs)
+    now = _read(state, net, optimizer) or {
+        "curve": [divergence(student, validation)], "best": _copy(net), "since": 0,
+    }  # fmt: skip
+    progress(len(now["curve"]) - 1)
+    while len(now["curve"]) <= settings.epochs and now["since"] < settings.patience:
+        _set_rate(optimizer, settings, len(now["curve"]) - 1)
+        with one_thread():
+            _epoch(
+                net, optimizer, questions, targets, settings.batch_size, [seed, len(now["curve"])]
+            )
+            now["curve"].append(divergence(student, validation))
+        better = now["curve"][-1] < min(now["curve"][:-1])
+        now["since"] = 0 if better else now["since"] + 1
+        if better:
+            now["best"] = _copy(net)
+        _write(state, net, optimizer, now)
+        progress(1)
+    net.load_state_dict(now["best"])
+    student.net = net
+    return now["curve"]
+
+
+def divergence(student: SurrogateSimulator, answers: Answers) -> float:
+    """Mean KL(teacher || student) in nats."""
+    questions, targets = student.inputs(answers.questions), _targets(answers.probs)
+    total = 0.0
+    with torch.inference_mode():
+        for start in range(0, len(targets), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            total += float(_loss(student.net, _part(questions, rows), targets[rows]).sum())
+    return total / len(targets)
+
+
+def item_words(
+    teacher: UserSimulator, n_items: int, settings: NetworkSettings, *, cache: Path | None = None
+) -> Float32Array | None:
+    """``(n_items + 1, dim)`` principal components of what the teacher's LLM says of the items.
+
+    Each part of the states weighs alike, and a component the square root of its strength, so that
+    small differences are not lost.  ``None`` if the teacher reads no items.
+
+    Args:
+        cache: file that keeps them.
+
+    Raises:
+        EngineError: an engine that gives no hidden states, or a layer that it does not have;
+            the setting ``network.items = none`` does without.
+    """
+    engine, builder = (getattr(teacher, name, None) for name in ("engine", "builder"))
+    if settings.items == "none" or engine is None or builder is None:
+        return None
+    if cache is not None and cache.is_file():
+        kept: Float32Array = np.load(cache)
+        return kept
+    parts = getattr(getattr(teacher, "head", None), "parts", settings.parts)
+    asked = builder.item_lines(tuple(range(1, n_items + 1)))
+    states = engine.line_states(asked.options, head=asked.answer_prefix, parts=parts)
+    words = principal(states.astype(np.float64), len(parts), settings.dim)
+    if cache is not None:
+        with replacing(cache) as file:
+            np.save(file, words)
+    return words
+
+
+def principal(states: FloatArray, parts: int, dim: int) -> Float32Array:
+    """See :func:`item_words`; row 0, of padding, is zeros.
+
+    Args:
+        states: ``(n, F)``.
+        parts: that F is made of, one after another.
+        dim: columns of the result; zeros where the states have fewer directions.
+    """
+    blocks = (states - states.mean(axis=0)).reshape(len(states), parts, -1)
+    scale = np.sqrt((blocks**2).sum(axis=2).mean(axis=0))
+    level = (blocks / np.maximum(scale, 1e-12)[:, None]).reshape(len(states), -1)
+    left, size, right = np.linalg.svd(level, full_matrices=False)
+    # A vector and its opposite are the same direction: the same one every time.
+    signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
+    scores = (left * signs * np.sqrt(size))[:, :dim]
+    scores *= np.sqrt(len(scores) / max((scores**2).sum(), 1e-12))
+    words = np.zeros((len(states) + 1, dim), np.float32)
+    words[1:, : scores.shape[1]] = scores * dim**0.25
+    return words
+
+
+def _loss(net: SurrogateNet, questions: NetInputs, targets: torch.Tensor) -> torch.Tensor:
+    """``(B,)`` divergences."""
+    width = questions.slates.shape[1] + 1
+    logs = net(questions)
+    assert logs.shape[1] == width == targets.shape[1]
+    entropy = torch.special.xlogy(targets, targets).sum(dim=1)
+    return entropy - torch.where(targets > 0, targets * logs, 0.0).sum(dim=1)
+
+
+def _epoch(
+    net: SurrogateNet,
+    optimizer: torch.optim.Optimizer,
+    questions: NetInputs,
+    targets: torch.Tensor,
+    batch_size: int,
+    seed: list[int],
+) -> None:
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(targets)))
+    for rows in order.split(batch_size):
+        optimizer.zero_grad(set_to_none=True)
+        _loss(net, _part(questions, rows), targets[rows]).mean().backward()
+        optimizer.step()
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int) -> None:
+    fall = (1 + math.cos(math.pi * done / settings.epochs)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * fall)
+
+
+def _part(questions: NetInputs, rows: Any) -> NetInputs:
+    return NetInputs(*(column[rows] for column in questions))
+
+
+def _targets(probs: FloatArray) -> torch.Tensor:
+    return torch.from_numpy(probs)
+
+
+def _copy(net: SurrogateNet) -> dict[str, torch.Tensor]:
+    return {name: values.clone() for name, values in net.state_dict().items()}
+
+
+def _write(
+    path: Path | None, net: SurrogateNet, optimizer: torch.optim.Optimizer, now: dict[str, Any]
+) -> None:
+    if path is not None:
+        whole = {**now, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
+        with replacing(path) as file:
+            torch.save(whole, file)
+
+
+def _read(
+    path: Path | None, net: SurrogateNet, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    if path is None or not path.is_file():
+        return None
+    kept: dict[str, Any] = torch.load(path, weights_only=True)
+    net.load_state_dict(kept.pop("net"))
+    optimizer.load_state_dict(kept.pop("optimizer"))
+    return kept
