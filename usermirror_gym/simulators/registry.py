@@ -70,11 +70,11 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
     if name in CLASSIC:
         return _classic(name, split, options)
     if name in preset_names("simulators"):
-        settings = checked_settings(name, {**read_preset("simulators", name), **options})
+        settings = checked_settings(name, read_preset("simulators", name), options)
     elif (folder := find_simulator(name)) is not None:
-        settings = checked_settings(name, {**read_simulator(folder), **options})
+        settings = checked_settings(name, read_simulator(folder), options)
     elif "/" in name or name.startswith(SERVER_PREFIX) or Path(name).exists():
-        settings = checked_settings(name, {"checkpoint": name, **options})
+        settings = checked_settings(name, {"checkpoint": name}, options)
     else:
         raise UnknownNameError("simulator", name, available_simulators())
     return llm_simulator(settings, split)
@@ -159,7 +159,9 @@ def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:
     folder = _head_folder(settings)
     assert folder is not None
     net, facts = read_surrogate(folder)
-    return SurrogateSimulator(net, facts, split, outside=settings.outside_option, folder=folder)
+    return SurrogateSimulator(
+        net, facts, split, offers_outside=settings.outside_option, folder=folder
+    )
 
 
 T = TypeVar("T")
@@ -168,7 +170,7 @@ W = TypeVar("W", LikelihoodWeights, AffinityWeights)
 
 def _utility_weights(kind: type[W], settings: LLMSettings) -> W:
     weights = _of_settings(kind, settings)
-    return weights if settings.outside_option else replace(weights, outside=None)
+    return weights if settings.outside_option else replace(weights, outside_utility=None)
 
 
 def _of_settings(kind: type[T], settings: LLMSettings) -> T:

@@ -122,7 +122,7 @@ def fit_head(
     follows -= follows.mean(axis=1, keepdims=True)
     ahead, size, behind = _largest(follows - told.history @ told.option.T, settings.memory)
     root = np.sqrt(size)
-    memory = LineMemory.of(own, ahead * root, behind.T * root, popularity - told.appeal)
+    memory = LineMemory.of(own, ahead * root, behind.T * root, popularity - told.item_bias)
     return replace(head, memory=memory)
 
 

@@ -24,7 +24,7 @@ class AffinityScores(NamedTuple):
     """What the head says about S lists, ``(S, K)`` each: the arguments of ``fit_affinity``."""
 
     affinity: FloatArray
-    appeal: FloatArray
+    item_bias: FloatArray
     mask: BoolArray
 
 
@@ -45,7 +45,7 @@ class AffinitySimulator:
         engine: reads the lines.
         builder: words them; ``history_lines`` of its configuration limits the memory.
         head: trained on states of the same engine.
-        weights: how much affinity and appeal count.
+        weights: how much affinity and item bias count.
         cache: folder that keeps what was read, for the next start; ``None`` keeps nothing.
 
     Raises:
@@ -117,7 +117,7 @@ class AffinitySimulator:
         match -= self._for_itself(slates, memory)
         known = (memory[:, :1] != PAD) & (slates != PAD)
         affinity = np.where(known, self.head.affinity(match), 0.0)
-        return AffinityScores(affinity, self._items.appeal(slates), slates != PAD), tokens
+        return AffinityScores(affinity, self._items.item_bias(slates), slates != PAD), tokens
 
     def _taste(self, memory: IntArray) -> FloatArray:
         """``(B, d)``: weighted sum over the lines of the memory, newest first."""

@@ -40,7 +40,7 @@ class AffinityHead:
 
         h = (x - mean) @ history        o = (x - mean) @ option        b = (x - mean) @ bias
         taste = sum over m < n of softmax(lags[:n])[m] * h(m), newest line first
-        affinity = log(max(taste . o, 0) + floor)            appeal = b
+        affinity = log(max(taste . o, 0) + floor)            item bias = b
 
     What is remembered of a line gives h and o more numbers, and is added to b.  n is the number of
     lines of the memory, at most ``len(lags)``; without any the affinity is 0.  The lines vote: one
@@ -131,7 +131,7 @@ class AffinityHead:
         return LineVectors(
             np.concatenate([told.history, known.history], axis=1),
             np.concatenate([told.option, known.option], axis=1),
-            told.appeal + known.appeal,
+            told.item_bias + known.item_bias,
         )
 
     def lag_weights(self, lines: int) -> FloatArray:
@@ -214,7 +214,7 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
     with np.errstate(over="ignore"):
         arrays = {name: getattr(head, name).astype(dtype) for name in _ARRAYS}
         if head.memory is not None:
-            of = (head.memory.history, head.memory.option, head.memory.appeal)
+            of = (head.memory.history, head.memory.option, head.memory.item_bias)
             arrays |= {n: a.astype(dtype) for n, a in zip(_REMEMBERED, of, strict=True)}
     path = Path(folder) / AFFINITY_WEIGHTS
     for name, values in arrays.items():

@@ -141,7 +141,7 @@ class SurrogateSimulator:
         net: trained; see :func:`usermirror_gym.train.surrogate.distil.distill`.
         facts: what it was trained for.
         split: the data whose items and users are talked about.
-        outside: false forces a choice.
+        offers_outside: false forces a choice.
         folder: where it was read from, and its report lies.
 
     Raises:
@@ -154,11 +154,11 @@ class SurrogateSimulator:
         facts: SurrogateFacts,
         split: TimeSplit,
         *,
-        outside: bool = True,
+        offers_outside: bool = True,
         folder: Path | None = None,
     ) -> None:
         facts.catalogue.check(split.dataset)
-        self.facts, self.outside, self.folder = facts, outside, folder
+        self.facts, self.offers_outside, self.folder = facts, offers_outside, folder
         self._codes = profile_codes(facts.profiles, split.dataset.users)
         self.net = net
 
@@ -174,7 +174,7 @@ class SurrogateSimulator:
 
     @property
     def name(self) -> str:
-        forced = "" if self.outside else ", forced"
+        forced = "" if self.offers_outside else ", forced"
         return f"surrogate({self.facts.teacher}, net@{self._digest[:8]}{forced})"
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
@@ -190,7 +190,7 @@ class SurrogateSimulator:
 
         self._check(asked)
         with torch.inference_mode(), one_thread():
-            probs = self.net(self.inputs(asked), outside=self.outside).exp()
+            probs = self.net(self.inputs(asked), offers_outside=self.offers_outside).exp()
         return probs.numpy()
 
     def inputs(self, asked: Questions) -> Any:
