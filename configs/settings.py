@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
+
+
+class Settings(BaseModel):
+    """Settings cannot be changed, and those that do not exist are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 def read_settings(

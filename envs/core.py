@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from usermirror_gym.envs.rewards import Outcome, Reward
-from usermirror_gym.envs.session import Progress, SessionModel
+from usermirror_gym.envs.rewards import Outcome, Reward, RewardSpec
+from usermirror_gym.envs.session import Progress, SessionModel, session_model
 from usermirror_gym.envs.world import World
 from usermirror_gym.errors import UserMirrorError
 from usermirror_gym.scenes.scene import SceneBatch
@@ -44,13 +44,18 @@ class SessionCore:
     """
 
     def __init__(
-        self, world: World, num_envs: int, slate_size: int, session: SessionModel, reward: Reward
+        self,
+        world: World,
+        num_envs: int,
+        slate_size: int,
+        session: SessionModel | str | int,
+        reward: RewardSpec,
     ) -> None:
         self.world = world
         self.num_envs = num_envs
         self.slate_size = slate_size
-        self.session = session
-        self.reward = reward
+        self.session = session_model(session)
+        self.reward = Reward(reward)
         n, h, k = num_envs, world.history_size, slate_size
         self.generators: list[np.random.Generator | None] = [None] * n
         self.user_ids = np.zeros(n, np.int64)

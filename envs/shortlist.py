@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from gymnasium import spaces
 
-from usermirror_gym.envs.world import World
 from usermirror_gym.errors import AgentError, ConfigError
 from usermirror_gym.types import Float32Array, IntArray, Observation
 
@@ -25,6 +24,12 @@ class Retriever(Protocol):
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """``(N, k)`` item ids, best first."""
         ...
+
+
+def relative_popularity(counts: IntArray) -> Float32Array:
+    """``(n_items + 1,)`` log(1 + counts), relative to that of the most popular item."""
+    logs = np.log1p(counts)
+    return (logs / max(logs.max(), 1.0)).astype(np.float32)
 
 
 class Shortlist:
@@ -62,24 +67,7 @@ class Shortlist:
         self.n_items = n_items
         self.slate_size = slate_size
         self.history_size = history_size
-        log_counts = np.log1p(popularity)
-        self.popularity = (log_counts / max(log_counts.max(), 1.0)).astype(np.float32)
-
-    @classmethod
-    def of(
-        cls,
-        world: World,
-        source: Retriever,
-        size: int,
-        slate_size: int,
-        *,
-        features_only: bool,
-    ) -> Self:
-        """The shortlist in an environment of this world."""
-        return cls(
-            source, size, slate_size, popularity=world.split.popularity,
-            history_size=world.history_size, features_only=features_only,
-        )  # fmt: skip
+        self.popularity = relative_popularity(popularity)
 
     def action_space(self) -> spaces.MultiDiscrete:
         """A slate as positions in the shortlist, from 0."""

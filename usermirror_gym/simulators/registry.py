@@ -103,12 +103,8 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     if settings.readout == "likelihood":
         return LikelihoodSimulator(engine, builder, _utility_weights(LikelihoodWeights, settings))
     kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
-    return kind(
-        engine,
-        builder,
-        permutations=settings.permutations,
-        weights=_of_settings(ChoiceWeights, settings),
-    )
+    weights = _of_settings(ChoiceWeights, settings)
+    return kind(engine, builder, permutations=settings.permutations, weights=weights)
 
 
 def _rationale_simulator(

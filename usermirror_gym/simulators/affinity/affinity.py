@@ -105,9 +105,7 @@ class AffinitySimulator:
 
     def _ask(self, scenes: Sequence[Scene]) -> tuple[AffinityScores, IntArray]:
         batch = SceneBatch.of(scenes)
-        slates = batch.slates
-        if batch is not scenes:  # lists of earlier turns may be longer
-            slates = slates[:, : max((len(scene.slate) for scene in scenes), default=0)]
+        slates = shown_slates(batch, scenes)
         memory = newest_lines(batch, self._lag_weights.shape[1])
         tokens = self._read(np.concatenate([slates, memory], axis=1))
         taste = self._taste(memory)
@@ -165,6 +163,14 @@ def newest_lines(batch: SceneBatch, count: int) -> IntArray:
     memory = np.full((len(items), count), PAD, np.int64)
     memory[rows, lag[rows, columns]] = items[rows, columns]
     return memory
+
+
+def shown_slates(batch: SceneBatch, scenes: Sequence[Scene]) -> IntArray:
+    """``(B, K)`` of a batch made of these scenes, as wide as the longest list among them."""
+    if batch is scenes:
+        return batch.slates
+    # Lists of earlier turns may be longer.
+    return batch.slates[:, : max((len(scene.slate) for scene in scenes), default=0)]
 
 
 def _until(items: IntArray, counts: IntArray) -> IntArray:

@@ -13,9 +13,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from usermirror_gym.engines.adapters import find_files
 from usermirror_gym.engines.base import Pool, StatePart
@@ -28,6 +29,9 @@ AFFINITY_WEIGHTS = "affinity.safetensors"
 HeadDtype = Literal["float16", "float32"]
 _ARRAYS = ("mean", "history", "option", "bias", "lags")
 _FLOOR = "floor"
+_PARTS: TypeAdapter[tuple[StatePart, ...]] = TypeAdapter(
+    Annotated[tuple[tuple[NonNegativeInt, Pool], ...], Field(min_length=1)]
+)
 _KNOWN, _REMEMBERED = "known", ("known_history", "known_option", "known_appeal")
 
 
@@ -231,15 +235,12 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
 def _checked_parts(parts: Any) -> tuple[StatePart, ...]:
     """Parts as they come from JSON; whether a model has these layers only the engine knows."""
     try:
-        checked = tuple((int(layer), str(pool)) for layer, pool in parts)
-    except (TypeError, ValueError):
-        checked = ()
-    if not checked or any(layer < 0 or pool not in get_args(Pool) for layer, pool in checked):
+        return _PARTS.validate_python(parts)
+    except ValidationError as error:
         raise CheckpointError(
             f"parts = {parts!r} must be pairs of a layer and a pool ({', '.join(get_args(Pool))}), "
             "for example [[12, 'mean']]"
-        )
-    return checked  # type: ignore[return-value]
+        ) from error
 
 
 def _check_arrays(head: AffinityHead) -> None:

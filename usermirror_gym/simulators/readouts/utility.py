@@ -218,12 +218,9 @@ def fit_likelihood(
             on its list, or *none of these* chosen although ``outside`` is false.
     """
     check_choices(mask, targets, outside)
-    for name, values in (("cond", cond), ("uncond", uncond), ("n_tokens", n_tokens)):
-        check_finite(name, values, mask)
-    features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
-    found = fit_linear(features, mask, targets, outside=outside)
-    c, u, c_each, u_each, n = found.slopes.tolist()
-    return LikelihoodWeights(c, u, c_each, u_each, n, found.outside)
+    scores = _checked(mask, cond=cond, uncond=uncond, n_tokens=n_tokens)
+    found = fit_linear(likelihood_features(*scores), mask, targets, outside=outside)
+    return LikelihoodWeights(*found.slopes.tolist(), outside_utility=found.outside)
 
 
 def fit_affinity(
@@ -246,9 +243,7 @@ def fit_affinity(
         DataError: as :func:`fit_likelihood`.
     """
     check_choices(mask, targets, outside)
-    for name, values in (("affinity", affinity), ("item_bias", item_bias)):
-        check_finite(name, values, mask)
-    features = np.stack(_held(mask, affinity, item_bias), axis=-1)
+    features = np.stack(_checked(mask, affinity=affinity, item_bias=item_bias), axis=-1)
     none = targets == mask.sum(axis=1)
     if none.all():
         raise DataError(
@@ -315,6 +310,12 @@ def fit_choice(
         bias = bias - bias[:-1].mean()
         bias[-1] *= fits_outside
     return ChoiceWeights(1.0 / float(found[0]), tuple(bias.tolist()))
+
+
+def _checked(mask: BoolArray, **values: FloatArray) -> list[FloatArray]:
+    for name, own in values.items():
+        check_finite(name, own, mask)
+    return _held(mask, *values.values())
 
 
 def _held(mask: BoolArray, *values: FloatArray) -> list[FloatArray]:
