@@ -9,31 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
 from usermirror_gym.corpus.checks.shortcuts import LIMIT, MIXED, REAL, SAMPLED
 from usermirror_gym.files import write_text
 from usermirror_gym.report.histogram import Histogram
-from usermirror_gym.report.markdown import (
-    Rows,
-    cell,
-    code_block,
-    columns,
-    escape,
-    flatten,
-    heading,
-    is_numeric,
-    markdown_table,
-    table_cell,
-)
+from usermirror_gym.report.page import render
+from usermirror_gym.report.tables import Rows
+from usermirror_gym.report.text import cell, flatten
 
 __all__ = ["CardFacts", "card_facts", "write_card"]
 
@@ -50,7 +35,6 @@ class Section:
     tables: tuple[Rows, ...] = ()
     charts: tuple[Histogram | None, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
-    folded: bool = False
 
     @property
     def empty(self) -> bool:
@@ -64,25 +48,17 @@ def write_card(folder: Path, facts: CardFacts) -> tuple[Path, Path]:
     view = {
         "title": cell(facts.title), "key_figures": key_figures(facts), "sections": shown,
         "attention": attention(facts), "sources": facts.sources,
+        "folded": [(section.title, section.settings) for section in shown if section.settings],
     }  # fmt: skip
-    markdown = _environment("md").get_template("corpus_card.md").render(view)
-    html = (
-        _environment("html")
-        .get_template("corpus_card.html")
-        .render(view, style=Markup(_asset("report.css") + _asset("corpus_card.css")))
-    )
-    return tuple(
-        # Names may hold lone surrogates, which no file can.
-        write_text(Path(folder) / name, text.encode("utf-8", "replace").decode("utf-8"))
-        for name, text in (("card.md", markdown), ("card.html", html))
-    )  # type: ignore[return-value]
+    markdown = write_text(Path(folder) / "card.md", render("corpus_card.md", view))
+    return markdown, write_text(Path(folder) / "card.html", render("corpus_card.html", view))
 
 
 def key_figures(facts: CardFacts) -> list[tuple[str, str]]:
     """The line of large numbers at the top."""
-    splits: dict[str, int] = {}
+    splits: Counter[str] = Counter()
     for row in facts.scenes:
-        splits[row["split"]] = splits.get(row["split"], 0) + row["scenes"]
+        splits[row["split"]] += row["scenes"]
     figures: list[tuple[str, Any]] = [("scenes", sum(splits.values()))]
     figures += [(f"{split} scenes", count) for split, count in splits.items()]
     figures.append(("data sets", len({row["data set"] for row in facts.scenes})))
@@ -124,7 +100,7 @@ def sections(facts: CardFacts) -> list[Section]:
         f"{test['chi_square']:.1f} with {test['df']} degrees of freedom, p = {test['p']:.3g}. "
     )
     settings = [
-        Section(cell(name).capitalize(), settings=tuple(flatten(values)), folded=True)
+        Section(cell(name).capitalize(), settings=tuple(flatten(values)))
         for name, values in _groups(facts.manifest).items()
     ]
     return [
@@ -206,39 +182,3 @@ def _shortcut_notes(rows: Rows) -> list[str]:
         + "."
         for source, kinds in found.items()
     ]
-
-
-def _safe_link(address: object) -> str:
-    """The address if a browser may follow it, else nothing."""
-    try:
-        return str(address) if urlsplit(str(address)).scheme in ("http", "https") else ""
-    except ValueError:
-        return ""
-
-
-def _chart(histogram: Histogram, number: str) -> Markup:
-    from usermirror_gym.report.histogram import histogram_svg
-
-    return Markup(histogram_svg(histogram, f"chart-{number}"))
-
-
-@cache
-def _environment(kind: str) -> Environment:
-    """Whatever a template prints is escaped for its language."""
-    environment = Environment(
-        loader=PackageLoader("usermirror_gym.report"),
-        autoescape=kind == "html", undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=escape if kind == "md" else None,
-    )  # fmt: skip
-    environment.filters |= {
-        "cell": cell, "safe_link": _safe_link, "chart": _chart, "code_block": code_block,
-        "markdown_table": markdown_table, "columns": columns,
-    }  # fmt: skip
-    environment.globals |= {
-        "heading": heading, "is_numeric": is_numeric, "table_cell": table_cell
-    }  # fmt: skip
-    return environment
-
-
-def _asset(name: str) -> str:
-    return files("usermirror_gym.report").joinpath("templates", name).read_text(encoding="utf-8")

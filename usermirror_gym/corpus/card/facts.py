@@ -16,7 +16,7 @@ from scipy.stats import chi2, rankdata
 
 from usermirror_gym.errors import DataError
 from usermirror_gym.report.histogram import Histogram
-from usermirror_gym.report.markdown import Rows
+from usermirror_gym.report.tables import Rows
 from usermirror_gym.scenes.table import KINDS, SCHEMA, SPLITS
 from usermirror_gym.types import USER_ID, IntArray
 
