@@ -40,8 +40,8 @@ def interval(
     missing: str = MISSING,
 ) -> str:
     """``0.512 [0.480, 0.541]``, or the value alone where there is no interval."""
-    value = block and block["mean" if "mean" in block else "value"]
-    if block is None or value is None:
+    value = None if not block else block["mean" if "mean" in block else "value"]
+    if not block or value is None:
         return missing
 
     def text(number: float) -> str:
