@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,14 @@ def write_report(
         "columns": _COLUMNS,
         "offline_columns": _OFFLINE,
         "offline_metric": OFFLINE_METRIC,
-        "rows": [_table_row(agent, agents, baseline) for agent in agents],
+        "cell_of": partial(_cell, agents=agents, baseline=baseline),
+        "offline_value": offline_value,
         "headline": headline(results),
-        "engine_notes": engine_notes((results["timing"] or {}).get("engine")),
+        "engine": (results["timing"] or {}).get("engine") or {},
         "fidelity": results["fidelity"] and fidelity_panel(results["fidelity"]),
         "plots": all_plots(results, steps),
         "metrics": METRICS.values(),
         "settings": flatten(config, ".4g"),
-        "versions": results["versions"],
         "timing": flatten(results["timing"] or {}, ".4g"),
         "viewer": viewer,
         "embedded": len(viewer["episodes"]),
@@ -93,30 +94,6 @@ def headline(results: Mapping[str, Any]) -> str:
     return f"Expected click against {baseline}: {'; '.join(parts)}."
 
 
-def engine_notes(engine: Mapping[str, Any] | None) -> list[str]:
-    """What a reader must know of the engine behind the simulator; nothing if all is as usual.
-
-    Args:
-        engine: its report: ``answers`` of a store, ``replicas`` of a server.
-    """
-    report = engine or {}
-    notes = [
-        f"The server {host} failed {replica['failed']:,} times ({replica['last_error']}) and "
-        f"answered {replica['answered']:,} questions; the others answered its questions."
-        for host, replica in report.get("replicas", {}).items()
-        if replica["failed"]
-    ]
-    if "unreadable_samples" in report:
-        notes.append(
-            "Choice probabilities are estimates from sampled answers; "
-            f"{report['unreadable_samples']:,} of these named no option."
-        )
-    rate = report.get("answers", {}).get("hit_rate")
-    if rate is not None:
-        notes.append(f"{rate:.1%} of the model's answers came from the answer store.")
-    return notes
-
-
 def fidelity_panel(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One block per way of drawing the other options: its rows and the own-minus-swapped gap.
 
@@ -133,18 +110,6 @@ def fidelity_panel(fidelity: Mapping[str, Any]) -> list[dict[str, Any]]:
             gap = {"mean": own - swapped, "low": None, "high": None}
         blocks.append({"sampler": sampler, "rows": rows, "gap": gap})
     return blocks
-
-
-def _table_row(
-    agent: Mapping[str, Any], agents: list[dict[str, Any]], baseline: str
-) -> dict[str, Any]:
-    return {
-        "name": agent["name"],
-        "is_baseline": agent["name"] == baseline,
-        "cells": [_cell(agent, metric, agents, baseline) for metric in _COLUMNS],
-        "offline": [offline_value(agent["offline"], key) for key, _ in _OFFLINE],
-        "fit_seconds": agent["fit_seconds"],
-    }
 
 
 def _cell(

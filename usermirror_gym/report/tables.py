@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from usermirror_gym.report.text import BETTER, DIFFERENT, WORSE, cell
+from usermirror_gym.report.text import BETTER, DIFFERENT, WORSE, cell, interval
 
 MET, MISSED = "met", "missed"
 MARKS = {BETTER: "▲", WORSE: "▼", MET: "✓", MISSED: "✗", DIFFERENT: "◆", "": ""}
@@ -75,14 +75,28 @@ class View:
     def of(
         cls,
         title: str,
-        records: Sequence[Any],
-        columns: Mapping[str, Callable[[Any], str | Cell]],
+        records: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, str | Callable[[Any], str | Cell]],
         note: str = "",
         strong: int | None = None,
+        *,
+        spec: str = ".2f",
+        sign: bool = False,
     ) -> View | None:
-        """A row for each record, a column for each function of one; ``None`` without records."""
-        found = [[made(record) for made in columns.values()] for record in records]
-        rows = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in found]
+        """A row for each record, ``None`` without records.
+
+        Args:
+            columns: by name what stands in them: a function of the record, or the key of a word or
+                of an interval, which is formatted by ``spec`` and ``sign``.
+        """
+
+        def shown(value: Any) -> str:
+            return interval(value, spec, sign=sign) if isinstance(value, Mapping) else str(value)
+
+        rows = []
+        for record in records:
+            found = [shown(record[c]) if isinstance(c, str) else c(record) for c in columns.values()]
+            rows.append([c if isinstance(c, Cell) else Cell(c) for c in found])
         return cls(title, list(columns), rows, note, strong) if rows else None
 
     @classmethod

@@ -13,9 +13,9 @@ import yaml
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
 from usermirror_gym.report.page import render
-from usermirror_gym.report.text import cell, date
+from usermirror_gym.report.text import date
 from usermirror_gym.run_folder import package_versions
-from usermirror_gym.train.config import Affinity, TrainConfig
+from usermirror_gym.train.config import TrainConfig
 
 Facts = Mapping[str, Any]
 _LICENCES = {DEFAULT_CHECKPOINT: "apache-2.0"}
@@ -61,15 +61,14 @@ def write_model_card(folder: Path, template: str, view: Facts, name: str, facts:
     """``README.md`` with the header that the hub reads, then the facts for programs.
 
     Args:
-        view: of the template; ``header`` and ``recipe`` are completed.
+        view: of the template, which gets the versions and completes the tags of ``header``.
         name: of the file of facts, which gets its format and the versions.
     """
     versions = package_versions("training")
-    made = ("Made with", ", ".join(f"{name} {number}" for name, number in versions.items()))
     tags = ["usermirror-gym", "recommender-systems", "user-simulation"]
     header = view["header"] | {"tags": tags + view["header"].get("tags", [])}
-    view = dict(view) | {"header": header, "recipe": [*view["recipe"], made]}
-    write_text(folder / "README.md", render(template, view))
+    page = render(template, {**view, "header": header, "versions": versions})
+    write_text(folder / "README.md", page)
     write_json(folder / name, {"format": 1, **facts, "versions": versions})
 
 
@@ -99,22 +98,17 @@ def _view(
     sources = manifest["sources"]
     terms = licence(config.checkpoint)
     return {
-        "name": config.name,
-        "base": config.checkpoint,
+        "config": config,
         "header": {
             "base_model": config.checkpoint,
             "library_name": _library(config),
             "license": terms,
         },
-        "license_note": _licence_note(config, terms),
         "scores": scores,
         "score_rows": _score_rows(scores["all"], scores),
         "source_rows": [{"source": n, **row} for n, row in scores["by_source"].items()],
-        "stopped": any(stage.patience for stage in config.stages),
         "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
-        "recipe": _recipe(config),
         "curve_rows": _curve_rows(stages),
-        "affinity": config.affinity,
         "data_rows": [_data_row(name, source) for name, source in sources.items()],
         "sources": [{"name": name, **source} for name, source in sources.items()],
         "sampled": any(not source.get("impressions") for source in sources.values()),
@@ -160,39 +154,6 @@ def _stage_row(config: TrainConfig, index: int, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _recipe(config: TrainConfig) -> list[tuple[str, Any]]:
-    lora = config.lora
-    adapter = (
-        "none, the weights are the base's"
-        if not config.stages
-        else "none, all weights"
-        if lora is None
-        else f"rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {cell(lora.targets)}"
-        + ("" if lora.layers is None else f", blocks {lora.layers[0]} to {lora.layers[1]}")
-        + (", merged into the weights" if config.merge else "")
-    )
-    return [
-        ("Base weights", config.checkpoint),
-        ("LoRA", adapter),
-        ("Readout", config.readout),
-        *([] if config.affinity is None else [("Affinity head", _affinity(config.affinity))]),
-        ("Prompt", config.prompt or "default"),
-        ("Seed", config.seed),
-        ("Precision", f"{config.precision}, stored as {config.store}"),
-    ]
-
-
-def _affinity(head: Affinity) -> str:
-    parts = ", ".join(f"{pool} of layer {layer}" for layer, pool in head.parts)
-    return (
-        f"rank {head.rank} on states {parts}; ridge {head.ridge:g}; {head.memory} numbers "
-        f"remembered of each item; choices up to {head.window} "
-        f"apart, distance^-{head.decay:g}, backwards {head.backwards:g}, "
-        f"counts^-{head.norm_power:g}; memory lines m^-{head.lag_decay:g}; floor {head.floor:g}; "
-        f"stored as {head.store}"
-    )
-
-
 def _curve_rows(stages: Sequence[Facts]) -> list[dict[str, Any]]:
     """Validations of all stages, thinned out evenly if there are many."""
     rows = []
@@ -215,13 +176,3 @@ def _data_row(name: str, source: Facts) -> dict[str, Any]:
         "validation time": date(source["t_validation"]),
         "T0": date(source["t0"]),
     }
-
-
-def _licence_note(config: TrainConfig, terms: str) -> str:
-    what = "Made for" if not config.stages else "Derived from"
-    what = "An adapter to" if config.writes_adapter else what
-    known = "whose licence its own card names" if terms == "other" else f"which is licensed {terms}"
-    return (
-        f"{what} {config.checkpoint}, {known}. Weights that were taught on data carry the terms "
-        "of these data as well; see above."
-    )

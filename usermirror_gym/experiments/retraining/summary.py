@@ -46,7 +46,7 @@ def summarise_retraining(
     if len(names) > 1:
         tables[ALL] = {
             arm: _mean_of([tables[name][arm] for name in names]) for arm in ARMS
-        }  # fmt: skip
+        }
     amount = sum(outcome["amount"] for outcome in outcomes)
     results = {
         "config": dict(config),
@@ -84,10 +84,8 @@ def retraining_table(results: Mapping[str, Any]) -> Table:
     for model in results["models"]:
         for arm in ARMS:
             means = [f"{model['arms'][arm][metric]['mean']:.4f}" for metric in METRICS]
-            gain = model["gain"].get(arm)
-            text = (
-                f"{_signed(gain['ndcg'])} {'*' if standing(gain['ndcg']) else ' '}" if gain else ""
-            )
+            gain = model["gain"].get(arm, {}).get("ndcg")
+            text = f"{_signed(gain)} {'*' if standing(gain) else ' '}" if gain else ""
             name = model["name"] if arm == ARMS[0] else ""
             table.add_row(name, arm, *means, text, end_section=arm == ARMS[-1])
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ from usermirror_gym.files import write_json, write_text
 from usermirror_gym.report.page import render
 from usermirror_gym.report.plots import Plot
 from usermirror_gym.report.tables import MET, MISSED, Cell, View
-from usermirror_gym.report.text import MISSING, interval, standing
-
-_NAME: Callable[[Mapping[str, Any]], str] = itemgetter("name")
+from usermirror_gym.report.text import cell, interval, standing
 
 
 def write_transfer_report(results: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -75,20 +72,17 @@ def curve_table(results: Mapping[str, Any]) -> View | None:
     def gain(world: str) -> Callable[[Any], str]:
         return lambda row: interval(row["end"][row[world]], ".2f", sign=True)
 
-    def step(at: int | None) -> str:
-        return MISSING if at is None else f"{at:,}"
-
     return View.of(
         "Training",
         [{"name": name, **curve} for name, curve in results["curves"].items()],
         {
-            "learner": _NAME,
-            "sessions": lambda row: step(row["steps"][-1]),
+            "learner": "name",
+            "sessions": lambda row: cell(row["steps"][-1]),
             "simulated gain": gain("trained_on"),
             "true gain": gain("truth"),
-            "parted at": lambda row: step(row["parted"]),
-            "hacked at": lambda row: step(row["hacked"] and row["hacked"]["step"]),
-            "truly best at": lambda row: step(row["best"]["step"]),
+            "parted at": lambda row: cell(row["parted"]),
+            "hacked at": lambda row: cell(row["hacked"] and row["hacked"]["step"]),
+            "truly best at": lambda row: cell(row["best"]["step"]),
             "since then": lambda row: interval(row["best"]["lost"], ".2f"),
         },
         "Gains in return per session from the first evaluation to the last. Parted: from there on "
@@ -104,10 +98,10 @@ def ranking_table(results: Mapping[str, Any]) -> View | None:
         "Policies",
         results["ranking"]["policies"],
         {
-            "policy": _NAME,
-            "truth": _shown("true"),
-            "simulator": _shown("simulator"),
-            "popularity user": _shown("popularity_user"),
+            "policy": "name",
+            "truth": "true",
+            "simulator": "simulator",
+            "popularity user": "popularity_user",
             "popularity shown": lambda row: interval(row["popularity_scorer"], ".0f"),
         },
         "Return per session; the last column is the mean number of interactions before T0 of the "
@@ -127,9 +121,9 @@ def score_table(results: Mapping[str, Any]) -> View | None:
         "Who ranks them as the truth does",
         [{"name": label, **ranking[key]} for key, label in labels.items()],
         {
-            "scorer": _NAME,
-            "Kendall tau-b": _shown("tau_b"),
-            "right signs": _shown("sign_accuracy"),
+            "scorer": "name",
+            "Kendall tau-b": "tau_b",
+            "right signs": "sign_accuracy",
         },
         f"Right signs: of the {ranking['decided']} of {ranking['pairs']} pairs that the truth "
         "tells apart. Simulator minus popularity user: "
@@ -143,24 +137,22 @@ def probe_table(results: Mapping[str, Any]) -> View | None:
     """What probes gain over the base policy."""
 
     def excess(row: Any) -> Cell:
-        return Cell(_shown("excess", sign=True)(row), MISSED if row["overpaid"] else MET)
+        text = interval(row["excess"], ".2f", sign=True)
+        return Cell(text, MISSED if row["overpaid"] else MET)
 
     return View.of(
         f"Probes against {results['probe_base']}",
         results["probes"],
         {
-            "probe": _NAME,
-            "simulated gain": _shown("simulated_gain", sign=True),
-            "true gain": _shown("true_gain", sign=True),
+            "probe": "name",
+            "simulated gain": "simulated_gain",
+            "true gain": "true_gain",
             "simulated - true": excess,
-            "simulated leaving": _shown("simulated_left", sign=True),
-            "true leaving": _shown("true_left", sign=True),
+            "simulated leaving": "simulated_left",
+            "true leaving": "true_left",
         },
         "Return per session and share of sessions that the user left, minus those of "
         f"{results['probe_base']}. ✗ the simulator pays more, or punishes less, than the truth: "
         "the interval lies above zero.",
+        sign=True,
     )
-
-
-def _shown(key: str, *, sign: bool = False) -> Callable[[Any], str]:
-    return lambda row: interval(row[key], ".2f", sign=sign)

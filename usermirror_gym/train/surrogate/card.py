@@ -61,12 +61,17 @@ def _view(
     curve: list[float],
     words: bool,
 ) -> dict[str, Any]:
-    report, licence = facts["report"], _licence(config.teacher)
+    report = facts["report"]
     return {
-        "name": config.name,
-        "teacher": config.teacher,
+        "config": config,
+        "student": student,
+        "split": split,
+        "curve": curve,
+        "questions": facts["questions"],
+        "weights": sum(p.numel() for p in student.net.parameters()),
         "header": {
-            "library_name": "usermirror-gym", "license": licence, "tags": ["distillation"],
+            "library_name": "usermirror-gym", "license": _licence(config.teacher),
+            "tags": ["distillation"],
         },
         "parts": [
             {"title": _TITLES[role], "constant": facts["constant"][role],
@@ -77,19 +82,8 @@ def _view(
             {"lists": role, **own["all"]["outside"]} for role, own in report.items()
         ],
         "times_as_fast": facts["times_as_fast"],
-        "recipe": _recipe(config, student, facts, curve, words),
-        "dataset": split.dataset.name,
-        "users": split.dataset.n_users,
-        "items": split.dataset.n_items,
-        "t0": split.t0,
         "source": SOURCES.get(split.dataset.name),
         "words": words,
-        "lines": student.net.shape.lines,
-        "license_note": (
-            f"What was taught by {config.teacher} carries the licence of its weights"
-            + (f" ({licence})" if licence != "other" else "")
-            + " and the terms of the data, see above."
-        ),
     }  # fmt: skip
 
 
@@ -110,33 +104,6 @@ def _row(source: str, own: Mapping[str, Any], config: SurrogateConfig) -> dict[s
         "tau": own["kendall"],
         "rho in a user": own["within_user_spearman"],
     }
-
-
-def _recipe(
-    config: SurrogateConfig,
-    student: SurrogateSimulator,
-    facts: Mapping[str, Any],
-    curve: list[float],
-    words: bool,
-) -> list[tuple[str, Any]]:
-    asked, net = config.questions, student.net.shape
-    return [
-        ("Teacher", f"{config.teacher}: {student.facts.teacher}"),
-        ("Questions", facts["questions"]),
-        ("Lists learned from", f"of {', '.join(asked.agents)}, {asked.steps} a session, of lengths "
-         f"{', '.join(map(str, asked.slate_sizes))}; {asked.wander:.0%} from further down a "
-         "ranking"),
-        ("Network", f"{net.dim} numbers an item in {net.tastes} tastes, {net.lines} lines of "
-         f"memory, {net.hidden} hidden units; "
-         f"{sum(p.numel() for p in student.net.parameters()):,} weights"),
-        ("Item vectors from", "the states of the teacher's LLM" if words else "random numbers"),
-        ("Profile features", [feature.column for feature in student.facts.profiles]),
-        ("Training", f"AdamW, {len(curve) - 1} epochs of at most {config.fit.epochs}, batches of "
-         f"{config.fit.batch_size}, learning rate {config.fit.learning_rate:g}, weight decay "
-         f"{config.fit.weight_decay:g}; KL on validation lists from {curve[0]:.4f} to "
-         f"{min(curve):.4f}"),
-        ("Seed", config.seed),
-    ]  # fmt: skip
 
 
 def _licence(teacher: str) -> str:
