@@ -209,18 +209,14 @@ def _describe(split: TimeSplit) -> dict[str, Any]:
 
 
 def _run(steps: pd.DataFrame) -> dict[str, Any]:
-    def total(column: str) -> float:
-        if column not in steps:
-            return math.nan
-        return float(pd.to_numeric(steps[column]).sum(min_count=1))
-
-    prompt = total("prompt_tokens")
+    counts = steps.reindex(columns=["seconds", "prompt_tokens", "cached_tokens"])
+    seconds, prompt, cached = counts.apply(pd.to_numeric).sum(min_count=1).tolist()
     return {
         "episodes": int(steps["episode"].nunique()),
         "users": int(steps["user_id"].nunique()),
         "steps": len(steps),
         "slate_size": int(steps["slate"].map(len).max()),
-        "seconds_per_step": total("seconds") / len(steps),
+        "seconds_per_step": seconds / len(steps),
         "prompt_tokens_per_step": prompt / len(steps),
-        "cached_share": total("cached_tokens") / prompt if prompt else math.nan,
+        "cached_share": cached / prompt if prompt else math.nan,
     }

@@ -95,7 +95,9 @@ class View:
 
         rows = []
         for record in records:
-            found = [shown(record[c]) if isinstance(c, str) else c(record) for c in columns.values()]
+            found = [
+                shown(record[c]) if isinstance(c, str) else c(record) for c in columns.values()
+            ]
             rows.append([c if isinstance(c, Cell) else Cell(c) for c in found])
         return cls(title, list(columns), rows, note, strong) if rows else None
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
 from usermirror_gym.corpus.checks.shortcuts import LIMIT, MIXED, REAL, SAMPLED
 from usermirror_gym.files import write_text
-from usermirror_gym.report.histogram import Histogram
 from usermirror_gym.report.page import render
 from usermirror_gym.report.tables import Rows
 from usermirror_gym.report.text import cell, flatten
@@ -26,30 +24,24 @@ SUSPICIOUS = 0.001
 """Positions with a smaller p are pointed out."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """One part of the card; empty tables and charts are left out."""
-
-    title: str
-    note: str = ""
-    tables: tuple[Rows, ...] = ()
-    charts: tuple[Histogram | None, ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show but words."""
-        return not (any(self.tables) or any(self.charts) or self.settings)
-
-
 def write_card(folder: Path, facts: CardFacts) -> tuple[Path, Path]:
     """Write ``card.md`` and ``card.html``; each old file stays until the new one is whole."""
-    shown = [section for section in sections(facts) if not section.empty]
+    verdicts = Counter(cell(row.get("verdict")) for row in facts.leaks)
+    # On all lists, which a reader must see, and on single mixes of samplers.
+    wide = [row for row in facts.shortcuts if row.get("lists") in (SAMPLED, MIXED, REAL)]
     view = {
-        "title": cell(facts.title), "key_figures": key_figures(facts), "sections": shown,
-        "attention": attention(facts), "sources": facts.sources,
-        "folded": [(section.title, section.settings) for section in shown if section.settings],
-    }  # fmt: skip
+        **vars(facts),
+        "title": cell(facts.title),
+        "key_figures": key_figures(facts),
+        "attention": attention(facts),
+        "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
+        "shortcut_tables": [wide, [row for row in facts.shortcuts if row not in wide]],
+        "settings": [
+            (cell(name).capitalize(), flatten(values))
+            for name, values in _groups(facts.manifest).items()
+            if values
+        ],
+    }
     markdown = write_text(Path(folder) / "card.md", render("corpus_card.md", view))
     return markdown, write_text(Path(folder) / "card.html", render("corpus_card.html", view))
 
@@ -90,65 +82,6 @@ def attention(facts: CardFacts) -> list[str]:
         p = facts.position_test["p"]
         notes.append(f"The true option does not stand at uniform positions (p = {p:.2g}).")
     return [cell(note) for note in notes]
-
-
-def sections(facts: CardFacts) -> list[Section]:
-    """The parts of the card in reading order."""
-    test = facts.position_test
-    chi_square = test and (
-        f"Chi-square against uniform positions over {cell(test['lists'])} sampled lists: "
-        f"{test['chi_square']:.1f} with {test['df']} degrees of freedom, p = {test['p']:.3g}. "
-    )
-    settings = [
-        Section(cell(name).capitalize(), settings=tuple(flatten(values)))
-        for name, values in _groups(facts.manifest).items()
-    ]
-    return [
-        Section(
-            "What is in it",
-            "choice: a logged choice in sampled company; removed: the same list without it, so "
-            "that none of these is right; impression: a list that was really shown. A seen user "
-            "has interactions before the evaluation begins.",
-            (facts.scenes,), (facts.histories, facts.list_sizes, facts.characters),
-        ),
-        Section(
-            "The lists",
-            f"{chi_square or ''}Company is every option but the true one, by the sampler that put "
-            "it there.",
-            (facts.samplers,), (facts.positions, facts.logged_positions, facts.popularity),
-        ),
-        Section(
-            "Shortcuts",
-            "Accuracy of choosers on the evaluation lists, beside that of guessing. Whoever does "
-            "not read the history should not be far above it. Rows of single mixes of samplers "
-            "stand apart.",
-            _by_kind_of_lists(facts.shortcuts),
-        ),
-        Section("Leakage audit", _verdicts(facts.leaks), (facts.leaks,)),
-        Section(
-            "Rationales and selection",
-            "Uncertainty of the predictor over the rationales of a scene, named as in Wei et al. "
-            "2026: epistemic is the mean entropy given a rationale, aleatoric the mutual "
-            "information of rationale and choice (much of the literature has the two names the "
-            "other way round). Difficulty is epistemic uncertainty given the weak model's "
-            "rationales minus that given the strong model's.",
-            (facts.usage, facts.selection), facts.uncertainty,
-        ),
-        Section("What was dropped or mended, and why", "", (facts.dropped,)),
-        *settings,
-    ]  # fmt: skip
-
-
-def _verdicts(leaks: Rows) -> str:
-    counts = Counter(cell(row.get("verdict")) for row in leaks)
-    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"What was compared, and what came of it: {found}."
-
-
-def _by_kind_of_lists(rows: Rows) -> tuple[Rows, Rows]:
-    """Shortcuts on all lists, which a reader must see, and those on single mixes of samplers."""
-    wide = [row for row in rows if row.get("lists") in (SAMPLED, MIXED, REAL)]
-    return wide, [row for row in rows if row not in wide]
 
 
 def _groups(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

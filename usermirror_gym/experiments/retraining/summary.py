@@ -17,6 +17,7 @@ training would change.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,9 +45,7 @@ def summarise_retraining(
     names = list(dict.fromkeys(outcome["model"] for outcome in outcomes))
     tables = {name: _by_user(outcomes, name, users) for name in names}
     if len(names) > 1:
-        tables[ALL] = {
-            arm: _mean_of([tables[name][arm] for name in names]) for arm in ARMS
-        }
+        tables[ALL] = {arm: _mean_of([tables[name][arm] for name in names]) for arm in ARMS}
     amount = sum(outcome["amount"] for outcome in outcomes)
     results = {
         "config": dict(config),
@@ -103,17 +102,16 @@ def _by_user(
             rows = np.searchsorted(users, outcome["users"])
             columns = [outcome["scores"][arm][metric] for metric in METRICS]
             values[number, rows] = np.array(columns).T
-        found[arm] = _mean_of(list(values))
+        found[arm] = _mean_of(values)
     return found
 
 
-def _mean_of(values: Sequence[FloatArray]) -> FloatArray:
+def _mean_of(values: Sequence[FloatArray] | FloatArray) -> FloatArray:
     """Means of what is there, NaN where nothing is."""
-    stacked = np.stack(values)
-    known = np.isfinite(stacked)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        found: FloatArray = np.nanmean(np.stack(values), axis=0)
+    return found
 
 
 def _block(name: str, table: Mapping[str, FloatArray], bootstrap: UserBootstrap) -> dict[str, Any]:
