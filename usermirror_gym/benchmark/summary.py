@@ -151,8 +151,12 @@ def rank_correlation(
         means, resampled = np.nanmean(table, axis=0, keepdims=True), bootstrap.means(table)
         enough = len(np.unique(bootstrap.user_ids)) > 1
         out[metric] = {
-            label: _value_block(
-                bootstrap.interval(float(f(x, means)[0]), f(x, resampled) if enough else None)
+            label: dict(
+                zip(
+                    ("value", "low", "high"),
+                    bootstrap.interval(float(f(x, means)[0]), f(x, resampled) if enough else None),
+                    strict=True,
+                )
             )
             for label, f in (("kendall_tau_b", kendall_tau_b), ("spearman", spearman))
         }
@@ -189,10 +193,6 @@ def _mean_block(
     blocks = dict(zip(EPISODE_METRICS, bootstrap.intervals(values), strict=True))
     blocks |= {k: Interval(float(catalogue[k]), math.nan, math.nan) for k in CATALOGUE_METRICS}
     return {key: interval._asdict() for key, interval in blocks.items()}
-
-
-def _value_block(interval: Interval) -> dict[str, float]:
-    return {"value": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def _describe(split: TimeSplit) -> dict[str, Any]:

@@ -33,13 +33,15 @@ def place_labels(
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)  # an Axes that was drawn on always has one
     points = axes.transData.transform(np.column_stack([x, y])) * 72 / figure.dpi
-    bounds = axes.get_window_extent().extents * 72 / figure.dpi
+    bounds = np.array(axes.get_window_extent().extents) * 72 / figure.dpi
     taken = np.hstack([points - _POINT_RADIUS, points + _POINT_RADIUS])
     offsets = (_DISTANCES[:, None, None] * _DIRECTIONS).reshape(-1, 2)
     # A label stands beside its point, and is level with the middle of its own height.
     shares = np.tile(_DIRECTIONS / [2, np.inf] - 0.5, (len(_DISTANCES), 1))
     labels = []
-    for point, name, color, *place in zip(points, names, colors, x, y, strict=True):
+    for point, name, color, place in zip(
+        points, names, colors, zip(x, y, strict=True), strict=True
+    ):
         size = _size(figure, name)
         low = point + offsets + shares * size
         boxes = np.hstack([low, low + size])
@@ -61,7 +63,7 @@ def _size(figure: Figure, name: str) -> FloatArray:
     text = figure.text(0, 0, name, parse_math=False)
     extent = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
     text.remove()
-    return np.array(extent.size * 72 / figure.dpi)
+    return np.array(extent.size) * 72 / figure.dpi
 
 
 def _overlap(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -39,7 +39,25 @@ def write_card(
         scores: from :func:`usermirror_gym.train.calibrate.calibrate`.
         manifest: of the build that was trained on.
     """
-    view = _view(config, stages, scores, manifest) | {"manifest": manifest_sha256}
+    sources = manifest["sources"]
+    terms = licence(config.checkpoint)
+    view = {
+        "config": config,
+        "manifest": manifest_sha256,
+        "header": {
+            "base_model": config.checkpoint,
+            "library_name": _library(config),
+            "license": terms,
+        },
+        "scores": scores,
+        "score_rows": _score_rows(scores),
+        "source_rows": [{"source": n, **row} for n, row in scores["by_source"].items()],
+        "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
+        "curve_rows": _curve_rows(stages),
+        "data_rows": [_data_row(name, source) for name, source in sources.items()],
+        "sources": [{"name": name, **source} for name, source in sources.items()],
+        "sampled": any(not source.get("impressions") for source in sources.values()),
+    }
     facts = {
         "name": config.name,
         "recipe": json.loads(config.model_dump_json()),
@@ -49,10 +67,10 @@ def write_card(
             "manifest_sha256": manifest_sha256,
             "sources": {
                 name: {key: source.get(key) for key in _SOURCE_FACTS}
-                for name, source in manifest["sources"].items()
+                for name, source in sources.items()
             },
         },
-        "licence": licence(config.checkpoint),
+        "licence": terms,
     }
     write_model_card(folder, "checkpoint_card.md", view, "training.json", facts)
 
@@ -92,41 +110,18 @@ def licence(checkpoint: str) -> str:
     return str(header.get("license", "other")) if isinstance(header, dict) else "other"
 
 
-def _view(
-    config: TrainConfig, stages: Sequence[Facts], scores: Facts, manifest: Facts
-) -> dict[str, Any]:
-    sources = manifest["sources"]
-    terms = licence(config.checkpoint)
-    return {
-        "config": config,
-        "header": {
-            "base_model": config.checkpoint,
-            "library_name": _library(config),
-            "license": terms,
-        },
-        "scores": scores,
-        "score_rows": _score_rows(scores["all"], scores),
-        "source_rows": [{"source": n, **row} for n, row in scores["by_source"].items()],
-        "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
-        "curve_rows": _curve_rows(stages),
-        "data_rows": [_data_row(name, source) for name, source in sources.items()],
-        "sources": [{"name": name, **source} for name, source in sources.items()],
-        "sampled": any(not source.get("impressions") for source in sources.values()),
-    }
-
-
 def _library(config: TrainConfig) -> str:
     if config.writes_adapter:
         return "peft"
     return "transformers" if config.stages else "usermirror-gym"
 
 
-def _score_rows(scores: Facts, about: Facts) -> list[dict[str, Any]]:
-    uniform = about["uniform"]
+def _score_rows(scores: Facts) -> list[dict[str, Any]]:
+    own, uniform = scores["all"], scores["uniform"]
     return [
         {
             "score": label,
-            "simulator": unit * scores[key],
+            "simulator": unit * own[key],
             "all options alike": unit * uniform[alike],
         }
         for label, unit, key, alike in (

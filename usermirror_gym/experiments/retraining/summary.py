@@ -102,11 +102,11 @@ def _by_user(
             rows = np.searchsorted(users, outcome["users"])
             columns = [outcome["scores"][arm][metric] for metric in METRICS]
             values[number, rows] = np.array(columns).T
-        found[arm] = _mean_of(values)
+        found[arm] = _mean_of(list(values))
     return found
 
 
-def _mean_of(values: Sequence[FloatArray] | FloatArray) -> FloatArray:
+def _mean_of(values: Sequence[FloatArray]) -> FloatArray:
     """Means of what is there, NaN where nothing is."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)

@@ -39,30 +39,8 @@ def write_surrogate_card(
         curve: divergence on the validation questions, epoch by epoch.
         words: whether the item vectors began as what the teacher's LLM says of the items.
     """
-    view = _view(config, student, split, facts, curve, words)
-    facts = {
-        "name": config.name,
-        "recipe": json.loads(config.model_dump_json()),
-        "teacher": student.facts.teacher,
-        "surrogate": student.name,
-        "t0": split.t0,
-        "words": words,
-        "curve": curve,
-        **facts,
-    }
-    write_model_card(folder, "surrogate_card.md", view, FACTS_FILE, facts)
-
-
-def _view(
-    config: SurrogateConfig,
-    student: SurrogateSimulator,
-    split: TimeSplit,
-    facts: Mapping[str, Any],
-    curve: list[float],
-    words: bool,
-) -> dict[str, Any]:
     report = facts["report"]
-    return {
+    view = {
         "config": config,
         "student": student,
         "split": split,
@@ -85,6 +63,17 @@ def _view(
         "source": SOURCES.get(split.dataset.name),
         "words": words,
     }  # fmt: skip
+    facts = {
+        "name": config.name,
+        "recipe": json.loads(config.model_dump_json()),
+        "teacher": student.facts.teacher,
+        "surrogate": student.name,
+        "t0": split.t0,
+        "words": words,
+        "curve": curve,
+        **facts,
+    }
+    write_model_card(folder, "surrogate_card.md", view, FACTS_FILE, facts)
 
 
 def _row(source: str, own: Mapping[str, Any], config: SurrogateConfig) -> dict[str, Any]:

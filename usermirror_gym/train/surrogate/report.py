@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -62,12 +62,7 @@ def speed_ratio(
 
 def _seconds(simulator: UserSimulator, scenes: SceneBatch, times: int = 3) -> float:
     """The fastest of some calls: others may be using the machine."""
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        simulator.choose(scenes)
-        found.append(time.perf_counter() - start)
-    return min(found)
+    return min(timeit.repeat(lambda: simulator.choose(scenes), number=1, repeat=times))
 
 
 def _scenes(split: TimeSplit, users: IntArray, config: SurrogateConfig) -> SceneBatch:
