@@ -150,16 +150,11 @@ def rank_correlation(
         table = np.column_stack([values[name][:, column] for name in names])
         means, resampled = np.nanmean(table, axis=0, keepdims=True), bootstrap.means(table)
         enough = len(np.unique(bootstrap.user_ids)) > 1
-        out[metric] = {
-            label: dict(
-                zip(
-                    ("value", "low", "high"),
-                    bootstrap.interval(float(f(x, means)[0]), f(x, resampled) if enough else None),
-                    strict=True,
-                )
-            )
-            for label, f in (("kendall_tau_b", kendall_tau_b), ("spearman", spearman))
-        }
+        out[metric] = {}
+        for label, f in (("kendall_tau_b", kendall_tau_b), ("spearman", spearman)):
+            value = float(f(x, means)[0])
+            found = bootstrap.interval(value, f(x, resampled) if enough else None)
+            out[metric][label] = {"value": value, "low": found.low, "high": found.high}
     return out
 
 
