@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from usermirror_gym.report.tables import MARKS, View, escape, markdown_table
-from usermirror_gym.report.text import MISSING, cell, date, interval
+from usermirror_gym.report.text import MISSING, cell, date
 
 
 def render(template: str, view: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def _environment(kind: str) -> Environment:
         "ensure_ascii": False, "allow_nan": False, "separators": (",", ":"),
     }  # fmt: skip
     environment.filters |= {
-        "cell": cell, "date": date, "interval": interval, "markdown_table": markdown_table,
+        "cell": cell, "date": date, "markdown_table": markdown_table,
         "percent": lambda share: f"{share:.1%}", "safe_link": _safe_link,
         "table_of": View.of_rows, "sha256": _sha256,
         "yaml": lambda fields: Markup(yaml.safe_dump(fields, sort_keys=False).strip()),
