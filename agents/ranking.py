@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -14,16 +15,16 @@ from usermirror_gym.types import ITEM_ID, PAD, USER_ID, BoolArray, FloatArray, I
 _ITEMS = -1  # the stream whose numbers belong to items by their ids
 
 
+@dataclass(eq=False)
 class SeenItems:
     """The items each user had before T0, in compressed rows, joined with an observed history.
 
     Users that were not there before T0 (any other id) simply have no row.
     """
 
-    def __init__(self, indptr: IntArray, items: IntArray, n_items: int) -> None:
-        self.indptr = indptr  # (n_users + 2,)
-        self.items = items  # oldest first within a user
-        self.n_items = n_items
+    indptr: IntArray  # (n_users + 2,)
+    items: IntArray  # oldest first within a user
+    n_items: int
 
     @classmethod
     def of(cls, split: TimeSplit) -> Self:

@@ -220,7 +220,8 @@ def fit_likelihood(
     check_choices(mask, targets, outside)
     scores = _checked(mask, cond=cond, uncond=uncond, n_tokens=n_tokens)
     found = fit_linear(likelihood_features(*scores), mask, targets, outside=outside)
-    return LikelihoodWeights(*found.slopes.tolist(), outside_utility=found.outside)
+    c, u, c_each, u_each, n = found.slopes.tolist()
+    return LikelihoodWeights(c, u, c_each, u_each, n, found.outside)
 
 
 def fit_affinity(
