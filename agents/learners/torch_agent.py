@@ -155,7 +155,7 @@ class TorchAgent(LearningAgent):
 
 @dataclass
 class Experience:
-    """Arrays, oldest row first; ``iteration`` is the one in which a row was made."""
+    """Columns, oldest row first; ``iteration`` is the one in which a row was made."""
 
     columns: Arrays = field(default_factory=dict)
     _new: list[Arrays] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class AffinityScores(NamedTuple):
     mask: BoolArray
 
 
+@dataclass(eq=False)
 class AffinitySimulator:
     """Compares the options with the lines of the memory in the LLM's own space.
 
@@ -52,25 +54,21 @@ class AffinitySimulator:
         ConfigError: more history lines than the head was trained for.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        builder: PromptBuilder,
-        head: AffinityHead,
-        weights: AffinityWeights,
-        *,
-        cache: Path | None = None,
-    ) -> None:
-        lines = builder.config.history_lines
-        if lines > head.history_lines:
+    engine: Engine
+    builder: PromptBuilder
+    head: AffinityHead
+    weights: AffinityWeights
+    cache: Path | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        lines = self.builder.config.history_lines
+        if lines > self.head.history_lines:
             raise ConfigError(
                 f"history_lines is {lines}, and the affinity head has learned weights for "
-                f"{head.history_lines} lines: use at most so many"
+                f"{self.head.history_lines} lines: use at most so many"
             )
-        self.engine, self.builder = engine, builder
-        self.head, self.weights, self.cache = head, weights, cache
-        self._lag_weights = head.lag_weights(lines)  # (n + 1, n)
-        self._items = ItemVectors(engine, builder, head, cache)
+        self._lag_weights = self.head.lag_weights(lines)  # (n + 1, n)
+        self._items = ItemVectors(self.engine, self.builder, self.head, self.cache)
 
     @property
     def name(self) -> str:
