@@ -58,14 +58,9 @@ def build(
     construct_transform(config)  # adds names of fields to the configuration that models look up
     built = config.model_class(config, dataset) if solve else _unsolved(config, dataset)
     built = built.to(config["device"])
-    n_users = int(tables.users.max())
-    return Built(
-        config,
-        dataset,
-        built,
-        IdMap(dataset.field2id_token[dataset.uid_field], n_users),
-        IdMap(dataset.field2id_token[dataset.iid_field], tables.n_items),
-    )
+    users = IdMap(dataset.field2id_token[dataset.uid_field], int(tables.users.max()))
+    items = IdMap(dataset.field2id_token[dataset.iid_field], tables.n_items)
+    return Built(config, dataset, built, users, items)
 
 
 def _unsolved(config: Any, dataset: Any) -> Any:
