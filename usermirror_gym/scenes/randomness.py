@@ -45,7 +45,7 @@ def integers(keys: KeyArray, stream: int, low: IntArray | int, high: IntArray | 
 
 
 def mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: a bijection of 64-bit words."""
+    """SplitMix64's finaliser: a bijection of 64-bit words."""
     with np.errstate(over="ignore"):
         x = x + _GOLDEN
         x = (x ^ (x >> np.uint64(30))) * _FIRST
