@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
@@ -11,7 +11,8 @@ import pandas as pd
 from usermirror_gym.data.raw.reading import ReadLog
 from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, joined
 from usermirror_gym.data.sources import custom_settings as settings
-from usermirror_gym.data.sources.custom_rows import Row, read_table, seconds, truth
+from usermirror_gym.data.sources.custom_rows import read_table, seconds, truth
+from usermirror_gym.data.sources.events import Row, unique_rows
 from usermirror_gym.types import (
     AVAILABLE_FROM,
     FRIEND_ID,
@@ -51,7 +52,7 @@ def read_items(mapping: settings.Items, folder: Path, log: ReadLog) -> pd.DataFr
     facts = _Facts(mapping.texts, mapping.numbers)
     columns = [mapping.item, mapping.title, *facts.columns, *([when.column] if when else [])]
     path, rows = read_table(folder, mapping.file, log, columns, mapping.separator)
-    for line, row, item in _once(rows, mapping.item, "item", path, log):
+    for line, row, item in unique_rows(rows, mapping.item, "item", path, log):
         known: Row = {ITEM_ID: item, TITLE: _title(row[mapping.title])}
         if when is not None:
             known[AVAILABLE_FROM] = _time(row, when)
@@ -67,7 +68,7 @@ def read_users(mapping: settings.Users, folder: Path, log: ReadLog) -> pd.DataFr
     facts = _Facts(mapping.texts, mapping.numbers)
     columns = (mapping.user, *facts.columns)
     path, rows = read_table(folder, mapping.file, log, columns, mapping.separator)
-    for line, row, user in _once(rows, mapping.user, "user", path, log):
+    for line, row, user in unique_rows(rows, mapping.user, "user", path, log):
         facts.add({USER_ID: user}, row, path, line, log)
     return facts.table(USER_ID)
 
@@ -144,22 +145,6 @@ class _Facts:
         if AVAILABLE_FROM in frame:
             frame[AVAILABLE_FROM] = frame[AVAILABLE_FROM].astype("Int64")
         return frame
-
-
-def _once(
-    rows: Iterator[tuple[int, Row]], column: str, what: str, path: Path, log: ReadLog
-) -> Iterator[tuple[int, Row, str]]:
-    """Rows with their ids, the first of each id."""
-    seen: set[str] = set()
-    for line, row in rows:
-        key = _id(row, column)
-        if key is None:
-            log.skip(f"{what} without an id, skipped", path, line)
-        elif key in seen:
-            log.skip(f"{what} listed twice, kept once", path, line, key)
-        else:
-            seen.add(key)
-            yield line, row, key
 
 
 def _id(row: Row, column: str) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.values import identifier
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.errors import DataError
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray
@@ -27,6 +28,7 @@ class Event(NamedTuple):
     row: dict[str, Any]
 
 
+Row = dict[str, Any]
 Reader = Callable[[ReadLog, Container[int] | None], Iterator[Event]]
 """Reads the events of one file: all of them, or those of the given lines."""
 
@@ -92,6 +94,64 @@ def kept_events(
         table.add(event)
     kept = table.kept_lines(limits, path, log, once)
     yield from read(log.again(), kept)
+
+
+def read_events(
+    path: Path,
+    log: ReadLog,
+    limits: Limits,
+    rows: Callable[..., Iterator[tuple[int, Row]]],
+    ids: Callable[[Row], tuple[str | None, str | None, float | None]],
+    *,
+    items: Container[str],
+    between: tuple[int, int],
+    once: bool = False,
+) -> Iterator[Event]:
+    """:func:`kept_events` of a file of rows.
+
+    Args:
+        rows: reads the file: takes path, log and ``lines=``, the numbers of the lines wanted.
+        ids: user, item and time of a row; see :class:`EventCheck` for the rest.
+    """
+
+    def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
+        check = EventCheck(path, log, items, between)
+        for line, row in rows(path, log, lines=lines):
+            event = check(line, *ids(row), row)
+            if event is not None:
+                yield event
+
+    return kept_events(read, limits, path, log, once=once)
+
+
+def unique_rows(
+    rows: Iterable[tuple[int, Row]],
+    column: str,
+    what: str,
+    path: Path,
+    log: ReadLog,
+    *,
+    name: str | None = None,
+    key: Callable[[Any], str | None] = identifier,
+) -> Iterator[tuple[int, Row, str]]:
+    """Line, row and id of each row with an id of its own, the first of each.
+
+    Args:
+        column: of the id, which ``key`` reads.
+        what: the rows are, for messages.
+        name: the column by which messages call a row without an id.
+    """
+    seen: set[str] = set()
+    for line, row in rows:
+        found = key(row.get(column))
+        if found is None:
+            value = "" if name is None else row.get(name, "")
+            log.skip(f"{what} without an id, skipped", path, line, value)
+        elif found in seen:
+            log.skip(f"{what} listed twice, kept once", path, line, found)
+        else:
+            seen.add(found)
+            yield line, row, found
 
 
 class _Lines(Container[int]):
