@@ -36,7 +36,7 @@ from usermirror_gym.scenes.draw.impressions import draw_impressions
 from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.table import SPLITS
 from usermirror_gym.scenes.words.render import distinct_options, scene_table
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import TIMESTAMP, UNDATED, Float32Array
 
 

@@ -28,7 +28,7 @@ from usermirror_gym.simulators.readouts.utility import (
 from usermirror_gym.train.config import Calibration, TrainConfig
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.objectives.letters import answer_of, answerable
-from usermirror_gym.train.objectives.permute import name_keys
+from usermirror_gym.train.objectives.sequences import name_keys
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights

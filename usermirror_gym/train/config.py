@@ -269,7 +269,7 @@ def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = Non
 
 
 TRAINED_FILE = "trained.safetensors"
-"""In the folder of a finished stage; see :func:`usermirror_gym.train.loop.weights.save_trained`."""
+"""In the folder of a finished stage; see :func:`usermirror_gym.train.loop.model.save_trained`."""
 
 
 def stage_folder(folder: Path, config: TrainConfig, index: int) -> Path:

@@ -128,10 +128,9 @@ def _train_stage(
 ) -> None:
     from accelerate import PartialState
 
-    from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable
+    from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable, save_trained
     from usermirror_gym.train.loop.tensorboard import curves
     from usermirror_gym.train.loop.trainers import run_stage
-    from usermirror_gym.train.loop.weights import save_trained
     from usermirror_gym.train.objectives.options import HEAD_FILE
 
     stage, place = config.stages[index], stage_folder(folder, config, index)

@@ -26,7 +26,7 @@ from usermirror_gym.corpus.rationales.plan import (
     sampling_of,
 )
 from usermirror_gym.corpus.rationales.write import journal_header, record_place
-from usermirror_gym.engines.local.detailed import Generations
+from usermirror_gym.engines.base import Generations
 from usermirror_gym.engines.server.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.errors import EngineError, RunError
 from usermirror_gym.files import write_text

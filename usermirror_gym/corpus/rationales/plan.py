@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usermirror_gym.corpus.rationales.journal import Record, read_records
-from usermirror_gym.engines.local.detailed import Generations, Sampling
+from usermirror_gym.engines.base import Generations, Sampling
 from usermirror_gym.errors import ConfigError, RunError, SceneError
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.rationale_prompt import STOP, prompt_version, stages, tidy

@@ -26,8 +26,7 @@ from usermirror_gym.corpus.rationales.plan import (
     read_attempts,
     sampling_of,
 )
-from usermirror_gym.engines.base import Engine
-from usermirror_gym.engines.local.detailed import Generations, Sampling, generate_detailed
+from usermirror_gym.engines.base import Engine, Generations, Sampling, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.corpus.selection import uncertainty
 from usermirror_gym.corpus.selection.assessment import Answers, Assessment
 from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.measures import uncertainty
 from usermirror_gym.types import BoolArray, FloatArray
 
 NO_SCORE = "the selector gives it no score"

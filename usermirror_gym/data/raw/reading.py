@@ -12,8 +12,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.data.raw.raw_files import byte_lines, find_file
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog, byte_lines, find_file
 from usermirror_gym.errors import DataError
 
 __all__ = [

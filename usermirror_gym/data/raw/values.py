@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog
 
 MAX_CHARS = 2_000
 """Reviews and descriptions are cut here: prompts show far less, and memory is finite."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog
 from usermirror_gym.data.raw.values import identifier
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.errors import DataError

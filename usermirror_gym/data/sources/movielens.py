@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.raw.raw_files import byte_lines, find_file, has_file
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog, byte_lines, find_file, has_file
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
 from usermirror_gym.errors import DataError, MissingDependencyError
 from usermirror_gym.types import AVAILABLE_FROM, USER_ID

@@ -13,8 +13,7 @@ import numpy as np
 from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.checkpoints import files_hash, files_stamp, resolve_checkpoint
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import FloatArray, Prompt
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from usermirror_gym.engines.adapters import load_head
 from usermirror_gym.engines.base import OptionScores, StatePart
-from usermirror_gym.engines.local.answers import Answer, Scorer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, Scorer
 from usermirror_gym.engines.local.local import (
     Length,
     LocalEngine,
@@ -270,7 +269,7 @@ class TransformersEngine(LocalEngine):
     @cached_property
     def _tree(self) -> TreeScorer | None:
         """The fast scorer, or None where it would not be exact."""
-        from usermirror_gym.engines.local.tree.self_check import tree_is_exact
+        from usermirror_gym.engines.local.tree.plain_forward import tree_is_exact
 
         return self._new_tree() if tree_is_exact(self._model, self._new_tree) else None
 

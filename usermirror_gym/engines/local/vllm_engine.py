@@ -13,8 +13,7 @@ import numpy as np
 
 from usermirror_gym.engines.adapters import adapter_rank, load_head
 from usermirror_gym.engines.base import OptionScores, StatePart
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.local import (
     LocalEngine,
     answers_of,

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.engines.local.detailed import Generations, Sampling
+from usermirror_gym.engines.base import Generations, OptionScores, Sampling
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import Prompt
 

@@ -11,11 +11,9 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from usermirror_gym.engines.base import OptionScores, StatePart
+from usermirror_gym.engines.base import Generations, OptionScores, Sampling, StatePart
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.detailed import Generations, Sampling
-from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, PromptEncoder
 from usermirror_gym.engines.local.local import (
     EngineUsage,
     answers_of,

@@ -11,12 +11,10 @@ import numpy as np
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.columns import SceneColumns, Timeline, spans
 from usermirror_gym.scenes.draw.exposure import LOG, ORIGINS, check_samplers, fill_lists
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.samplers import Draft
-from usermirror_gym.scenes.draw.strata import Strata
-from usermirror_gym.scenes.draw.timeline import Timeline, spans
+from usermirror_gym.scenes.draw.samplers import Draft, Strata
 from usermirror_gym.scenes.randomness import integers, keys, uniforms
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.types import AVAILABLE_FROM, PAD, BoolArray, IntArray

@@ -14,8 +14,7 @@ import numpy as np
 
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.samplers import SAMPLERS, Draft, Place
-from usermirror_gym.scenes.draw.strata import Strata
+from usermirror_gym.scenes.draw.samplers import SAMPLERS, Draft, Place, Strata
 from usermirror_gym.scenes.randomness import uniforms
 from usermirror_gym.types import IntArray
 

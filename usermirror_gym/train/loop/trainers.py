@@ -6,8 +6,8 @@ objective  examples                                       trainer
 next_item  :class:`~usermirror_gym.train.objectives.next_item.Histories`     ``trl.SFTTrainer``
 letters    :class:`~usermirror_gym.train.objectives.letters.Letters`         ``trl.SFTTrainer``
 rationale  :class:`~usermirror_gym.train.objectives.letters.Reasoned`        ``trl.SFTTrainer``
-dpo        :class:`~usermirror_gym.train.objectives.preference.ReasonedPairs`, or
-           :class:`~usermirror_gym.train.objectives.preference.LetterPairs`  ``trl.DPOTrainer``
+dpo        :class:`~usermirror_gym.train.objectives.letters.ReasonedPairs`, or
+           :class:`~usermirror_gym.train.objectives.letters.LetterPairs`  ``trl.DPOTrainer``
 options    :class:`~usermirror_gym.train.objectives.options.Lines`           ``OptionsTrainer``
 ========== ============================================== =======================
 
@@ -39,15 +39,16 @@ from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
 from usermirror_gym.train.config import Precision, Stage
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.loop.resuming import (
+from usermirror_gym.train.loop.callbacks import (
     WATCH_FILE,
     WEIGHTS_FILE,
+    Point,
     Resumable,
+    Watch,
     checkpoints,
     tidy,
 )
-from usermirror_gym.train.loop.watching import Point, Watch
-from usermirror_gym.train.loop.weights import frozen_in_bfloat16, load_trained
+from usermirror_gym.train.loop.model import frozen_in_bfloat16, load_trained
 from usermirror_gym.train.objectives.options import (
     HEAD_FILE,
     LinesCollator,

@@ -22,8 +22,14 @@ from usermirror_gym.files import write_bytes
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.train.objectives.letters import answer_of, answerable, scene_lines
-from usermirror_gym.train.objectives.permute import epoch_keys, name_keys, orders, shortened
-from usermirror_gym.train.objectives.sequences import Row, Wording
+from usermirror_gym.train.objectives.sequences import (
+    Row,
+    Wording,
+    epoch_keys,
+    name_keys,
+    orders,
+    shortened,
+)
 from usermirror_gym.types import IntArray
 
 HEAD = "option_head"

@@ -19,11 +19,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.model_loading import context_length, exact_tree_length
-from usermirror_gym.engines.local.tree.plain_forward import PlainScorer
-from usermirror_gym.engines.local.tree.self_check import tree_is_exact
+from usermirror_gym.engines.local.tree.plain_forward import PlainScorer, tree_is_exact
 from usermirror_gym.engines.local.tree.tree_scorer import TreeScorer
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder

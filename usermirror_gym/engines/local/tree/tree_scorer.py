@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.head import Head, OptionHead
-from usermirror_gym.engines.local.tree.packing import Row, separate_rows, shared_rows
+from usermirror_gym.engines.local.tree.packing import Row, TokenTree, separate_rows, shared_rows
 from usermirror_gym.engines.local.tree.prefix_cache import PrefixCache
-from usermirror_gym.engines.local.tree.token_tree import TokenTree
 from usermirror_gym.engines.local.tree.tree_forward import TreeForward, TreeOutput, TreeRow
 from usermirror_gym.types import FloatArray
 
