@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
-from usermirror_gym.errors import EngineError
+from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Prompt
 
 Pool = Literal["mean", "last"]
@@ -32,6 +33,48 @@ class OptionScores:
     n_tokens: IntArray
     prompt_tokens: int
     cached_tokens: int
+
+
+class SamplingOptions(TypedDict, total=False):
+    """What :meth:`Engine.generate` may be told, see :class:`Sampling`."""
+
+    n: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: Sequence[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.  ``temperature`` 0 takes the most likely token; a text ends before any of the
+    ``stop`` strings.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    stop: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if self.n < 1 or self.max_tokens < 1:
+            raise ConfigError(f"n={self.n}, max_tokens={self.max_tokens}: both must be 1 or more.")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}: use 0 or more.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}: use a value in (0, 1].")
+
+    def row_seed(self, prefix: tuple[int, ...], sample: int) -> int:
+        """Seed of one sample: of its prompt's tokens, not of its place in the batch."""
+        text = f"{self.seed}:{sample}:{','.join(map(str, prefix))}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
 class Engine(Protocol):
@@ -119,31 +162,11 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """``n`` sampled continuations of every prompt (its options are ignored), without the stop
         string.  The same seed gives the same texts, whatever the batch."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to sample; the arguments of :meth:`~usermirror_gym.engines.base.Engine.generate`."""
-
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +206,7 @@ def generate_detailed(
     if isinstance(engine, DetailedEngine):
         return engine.generate_detailed(prompts, sampling)
     try:
-        answers = engine.generate(
-            prompts, n=sampling.n, temperature=sampling.temperature, top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens, stop=sampling.stop, seed=sampling.seed,
-        )  # fmt: skip
+        answers = engine.generate(prompts, **asdict(sampling))
     except EngineError as error:
         if len(prompts) == 1:
             return [Generations((), error=str(error))]

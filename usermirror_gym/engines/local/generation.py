@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from usermirror_gym.engines.base import Sampling
 from usermirror_gym.engines.local.encoding import EncodedPrompt
 from usermirror_gym.engines.local.tree.tree_forward import RowCache
 from usermirror_gym.engines.local.tree.tree_scorer import TreeScorer
-from usermirror_gym.errors import ConfigError
 
 _ROWS = 32
 """Samples that are decoded together."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample.  ``temperature`` 0 takes the most likely token."""
-
-    n: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    stop: tuple[str, ...]
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.max_tokens < 1:
-            raise ConfigError(f"n={self.n}, max_tokens={self.max_tokens}: both must be 1 or more.")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature is {self.temperature}: use 0 or more.")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}: use a value in (0, 1].")
-
-    def row_seed(self, prefix: tuple[int, ...], sample: int) -> int:
-        """Seed of one sample: of its prompt's tokens, not of its place in the batch."""
-        text = f"{self.seed}:{sample}:{','.join(map(str, prefix))}"
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
 def generate(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
+from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files, load_head
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.checkpoints import files_hash, files_stamp, resolve_checkpoint
 from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from usermirror_gym.engines.local.head import OptionHead
 
 Length = Callable[[EncodedPrompt], int]
 
@@ -147,6 +151,33 @@ class LocalEngine:
         for prompt, question in zip(prompts, questions, strict=True):
             check_texts(prompt, question)
         return questions
+
+    def _finish(
+        self,
+        questions: Sequence[EncodedPrompt],
+        answers: Sequence[Answer],
+        finish: Callable[[EncodedPrompt, Answer], OptionScores],
+        begin: float,
+    ) -> list[OptionScores]:
+        """The scores of a call that began at ``begin``, counted."""
+        scores = [finish(q, a) for q, a in zip(questions, answers, strict=True)]
+        computed = sum(answer.computed for answer in answers)
+        self.usage.add(scores, computed, time.perf_counter() - begin)
+        return scores
+
+    @cached_property
+    def _option_head(self) -> OptionHead:
+        from usermirror_gym.engines.local.head import OptionHead
+
+        assert self._head_folder is not None
+        size = self._config.get_text_config(decoder=True).hidden_size
+        weight, bias = load_head(self._head_folder, size)
+        return OptionHead(weight.to(self._device), bias.to(self._device))
+
+    @property
+    def _device(self) -> Any:
+        """Where the head is."""
+        return "cpu"
 
     def _needs_head(self, prompts: Sequence[Prompt]) -> Path:
         """Folder of the option head.

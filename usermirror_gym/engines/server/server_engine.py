@@ -8,10 +8,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 from urllib.parse import urlsplit
 
-from usermirror_gym.engines.base import Generations, OptionScores, Sampling, StatePart
+from usermirror_gym.engines.base import (
+    Generations,
+    OptionScores,
+    Sampling,
+    SamplingOptions,
+    StatePart,
+)
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, PromptEncoder
 from usermirror_gym.engines.local.local import (
@@ -202,15 +208,7 @@ class ServerEngine:
         return -(-characters // _CHARACTERS_PER_TOKEN) + markup
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """Sampled continuations; see :class:`~usermirror_gym.engines.base.Engine`.
 
@@ -220,7 +218,7 @@ class ServerEngine:
             EngineError: a prompt could not be answered; the others' answers are lost with it.
                 :meth:`generate_detailed` keeps them.
         """
-        sampling = Sampling(n, temperature, top_p, max_tokens, tuple(stop), seed)
+        sampling = Sampling(**options)
         answers = self.generate_detailed(prompts, sampling)
         for answer in answers:
             if answer.error is not None:
