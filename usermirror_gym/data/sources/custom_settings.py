@@ -12,13 +12,13 @@ import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from usermirror_gym.configs.settings import Settings
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import (
     AVAILABLE_FROM,
@@ -35,11 +35,7 @@ from usermirror_gym.types import (
 _OWN = (USER_ID, ITEM_ID, TIMESTAMP, RATING, TITLE, TOKEN, AVAILABLE_FROM, UNDATED, FRIEND_ID)
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TimeColumn(_Settings):
+class TimeColumn(Settings):
     """A column of times; a bare name means seconds since 1970."""
 
     column: str
@@ -68,7 +64,7 @@ Columns = Annotated[
 """New name -> column, or a list of columns that keep their names."""
 
 
-class _File(_Settings):
+class _File(Settings):
     file: str
     """Below the folder of the YAML file: .csv, .tsv, .jsonl (each also .gz) or .parquet."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
@@ -76,9 +72,9 @@ class _File(_Settings):
 
 
 class _Facts(_File):
-    texts: Columns = {}
+    texts: Columns = Field(default={})
     """Columns kept as texts."""
-    numbers: Columns = {}
+    numbers: Columns = Field(default={})
     """Columns kept as numbers."""
 
     @model_validator(mode="after")
@@ -131,7 +127,7 @@ class Friends(_File):
     friend: str
 
 
-class InteractionLimits(_Settings):
+class InteractionLimits(Settings):
     """See :class:`~usermirror_gym.data.sources.base.Limits`."""
 
     min_user: int = Field(default=1, ge=0)
@@ -141,7 +137,7 @@ class InteractionLimits(_Settings):
     max_item: int | None = Field(default=None, ge=1)
 
 
-class CustomSettings(_Settings):
+class CustomSettings(Settings):
     """One data set."""
 
     name: str = Field(min_length=1)
