@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.corpus.build import build_data
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import MissingDependencyError
 from usermirror_gym.files import read_json, sha256, write_json
 from usermirror_gym.progress import Display
@@ -131,7 +132,6 @@ def _train_stage(
     from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable, save_trained
     from usermirror_gym.train.loop.tensorboard import curves
     from usermirror_gym.train.loop.trainers import run_stage
-    from usermirror_gym.train.objectives.options import HEAD_FILE
 
     stage, place = config.stages[index], stage_folder(folder, config, index)
     before = stage_folder(folder, config, index - 1) if index else None
@@ -148,7 +148,7 @@ def _train_stage(
         precision=config.precision,
         display=display,
         gradient_checkpointing=config.gradient_checkpointing,
-        head=before if before is not None and (before / HEAD_FILE).is_file() else None,
+        head=before if before is not None and (before / HEAD_WEIGHTS).is_file() else None,
         callbacks=curves(folder / "tensorboard" / place.name, display),
     )
     if PartialState().is_main_process:

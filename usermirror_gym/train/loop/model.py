@@ -19,7 +19,7 @@ from usermirror_gym.engines.local.model_loading import (
 )
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError, UnknownNameError
 from usermirror_gym.files import write_bytes
-from usermirror_gym.train.config import LoRA, TrainConfig
+from usermirror_gym.train.config import LoRA, Precision, TrainConfig
 
 
 def load_tokenizer_of(config: TrainConfig) -> Any:
@@ -42,7 +42,7 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
         UnknownNameError: the model has no layer of a name that ``lora.targets`` gives.
     """
     device = torch_device("auto")
-    low = config.lora is not None and device.type == "cuda" and wants_bfloat16(config)
+    low = config.lora is not None and device.type == "cuda" and wants_bfloat16(config.precision)
     model = load_model(
         resolve_checkpoint(config.checkpoint),
         torch.bfloat16 if low else torch.float32,
@@ -57,11 +57,11 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
     return model
 
 
-def wants_bfloat16(config: TrainConfig) -> bool:
+def wants_bfloat16(precision: Precision) -> bool:
     """Whether a GPU computes in bfloat16."""
-    if config.precision == "auto":
+    if precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return config.precision == "bfloat16"
+    return precision == "bfloat16"
 
 
 def write_weights(config: TrainConfig, trained: Path, folder: Path) -> None:

@@ -34,6 +34,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
@@ -48,9 +49,8 @@ from usermirror_gym.train.loop.callbacks import (
     checkpoints,
     tidy,
 )
-from usermirror_gym.train.loop.model import frozen_in_bfloat16, load_trained
+from usermirror_gym.train.loop.model import frozen_in_bfloat16, load_trained, wants_bfloat16
 from usermirror_gym.train.objectives.options import (
-    HEAD_FILE,
     LinesCollator,
     OptionsTrainer,
     inner_model,
@@ -143,7 +143,7 @@ def run_stage(
     plan = plan_stage(stage, tokenizer, data, seed=seed, display=display)
     order = _order(stage, plan.examples, seed)
     steps = math.ceil(len(order) / _per_step(stage))
-    low = _bfloat16(precision)
+    low = wants_bfloat16(precision)
     lora = hasattr(model, "peft_config")
     cast = low and lora and not torch.cuda.is_available()
     with ExitStack() as inside:
@@ -151,8 +151,7 @@ def run_stage(
         inside.enter_context(frozen_in_bfloat16(model, active=cast))
         layer = None
         if stage.objective == "options":
-            start = None if head is None else head / HEAD_FILE
-            layer = inside.enter_context(reading_lines(model, start))
+            layer = inside.enter_context(reading_lines(model, head))
         advance = inside.enter_context(display.phase(stage.objective, steps, "step"))
         watch = _watch(stage, plan, order, folder, advance)
         arguments = _arguments(stage, folder, steps, seed, low and not cast, gradient_checkpointing)
@@ -166,7 +165,7 @@ def run_stage(
         if stage.patience is not None:
             watch.load_best(model)
         if layer is not None and PartialState().is_main_process:
-            save_head(layer, folder / HEAD_FILE)
+            save_head(layer, folder / HEAD_WEIGHTS)
     state = trainer.state
     return StageResult(
         history=tuple(watch.history),
@@ -290,12 +289,6 @@ def _arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }  # fmt: skip
-
-
-def _bfloat16(precision: Precision) -> bool:
-    if precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return precision == "bfloat16"
 
 
 def _frozen_copy(model: Any) -> Any:

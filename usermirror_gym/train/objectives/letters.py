@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.scenes.randomness import KeyArray
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
 from usermirror_gym.train.objectives.sequences import (
@@ -26,12 +27,12 @@ from usermirror_gym.train.objectives.sequences import (
 from usermirror_gym.types import IntArray, Message, Prompt
 
 
-class Letters:
-    """Scenes whose answer is a letter; the options are lettered anew in every epoch.
+class SceneExamples:
+    """Scenes in tokens, with their options in another order in every epoch.
 
     Args:
         history: range of history lines shown, drawn anew in every epoch; ``None``: all.
-        everything: loss on the question too.
+        everything: loss on the question too, where the answer is a letter.
 
     Raises:
         ConfigError: no scene has an answer that the prompt offers.
@@ -54,7 +55,18 @@ class Letters:
 
     def sizes(self, epoch: int) -> IntArray:
         """``(n,)`` lines of history and list."""
-        return scene_lines(self.scenes, self._builder)
+        most = self._builder.config.history_lines
+        lines = [min(len(s.history), most) + len(s.slate) for s in self.scenes]
+        return np.array(lines, np.int64)
+
+    def drawn(self, epoch: int, index: int) -> tuple[KeyArray, Scene]:
+        """``(1,)`` the key of an example's draws, and its scene with the history of the epoch."""
+        own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
+        return own, shortened(self.scenes[index], own, self._history)
+
+
+class Letters(SceneExamples):
+    """Scenes whose answer is a letter; the options are lettered anew in every epoch."""
 
     def row(self, epoch: int, index: int) -> Row:
         """The question and the right letter."""
@@ -64,8 +76,7 @@ class Letters:
 
     def question(self, epoch: int, index: int) -> tuple[tuple[int, ...], list[int], int]:
         """Ids before the answer, the id of each letter, and the place of the right one."""
-        own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
-        scene = shortened(self.scenes[index], own, self._history)
+        own, scene = self.drawn(epoch, index)
         count = len(scene.slate) + self._builder.config.outside_option
         (order,) = orders(own, np.array([count]))
         question = self._wording.fitted(
@@ -137,12 +148,6 @@ def answer_of(scene: Scene) -> int:
     if scene.target is None:
         raise DataError(f"{scene.name}: nobody knows what was chosen; it cannot be trained on")
     return scene.target
-
-
-def scene_lines(scenes: Sequence[Scene], builder: PromptBuilder) -> IntArray:
-    """``(n,)`` how many lines the prompts of the scenes have."""
-    most = builder.config.history_lines
-    return np.array([min(len(s.history), most) + len(s.slate) for s in scenes], np.int64)
 
 
 class Answered(NamedTuple):
