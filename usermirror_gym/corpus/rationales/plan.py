@@ -1,7 +1,7 @@
 """Which rationales are wanted, which are there, and what is asked next.
 
 The plan is a function of the scenes, the settings and the records alone.  A run that was killed
-therefore asks the rest with the same seeds, in the same company, as if nothing had happened.
+therefore asks the rest with the same seeds, in the same calls, as if nothing had happened.
 """
 
 from __future__ import annotations

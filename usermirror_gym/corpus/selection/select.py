@@ -252,7 +252,7 @@ def highest_ifd(assessment: Assessment, seed: int) -> FloatArray:
     if assessment.ifd is None:
         raise ConfigError(
             "the selector 'ifd' needs the difficulty of every chosen answer: compute it with "
-            "distill.ifd.score_answers and pass it to Assessment.with_ifd"
+            "corpus.selection.ifd.score_answers and pass it to Assessment.with_ifd"
         )
     return np.where(assessment.ifd < 1, assessment.ifd, np.nan)
 
