@@ -6,7 +6,7 @@ Every file is written whole; ``facts/<source>.json``, written last, says that a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from usermirror_gym.corpus.built import read_rankers
 from usermirror_gym.corpus.config import BuildConfig, SceneSettings, SourceSettings
-from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_dataset, time_cut
+from usermirror_gym.data import TimeSplit, cut_at, read_dataset, save_dataset, time_cut
 from usermirror_gym.data.raw.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.errors import ConfigError
@@ -138,7 +138,7 @@ class SceneStage:
             "items": data.n_items,
             "interactions": len(data.interactions),
             "impressions": len(data.impressions or ()),
-            "repairs": [_repair(r) for r in data.repairs],
+            "repairs": [asdict(repair) for repair in data.repairs],
             "rankers": {
                 "dim": settings.collaborative_dim, "seed": self.config.seed,
                 "embedding": settings.embedding,
@@ -175,17 +175,12 @@ class SceneStage:
             yield name, drawn
 
     def _rankers(self, split: TimeSplit) -> Rankers:
-        settings = self.settings
-        embedding = None
-        if settings.samplers.get("content"):
-            embedding = self._embedding(split)
-        return Rankers(
-            split, embedding=embedding, dim=settings.collaborative_dim, seed=self.config.seed
-        )
+        dim, seed = self.settings.collaborative_dim, self.config.seed
+        return Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
 
     def _embedding(self, split: TimeSplit) -> Float32Array | None:
-        """Item embeddings; row 0 (padding) is 0."""
-        if self.settings.embedding is None:
+        """Item embeddings, if lists are drawn by them; row 0 (padding) is 0."""
+        if self.settings.embedding is None or not self.settings.samplers.get("content"):
             return None
         text = domain_text(split.dataset)
         known = np.flatnonzero(split.popularity[1:] > 0)
@@ -236,7 +231,3 @@ def _validation_time(split: TimeSplit, share: float) -> int:
 def _checksums(raw: Source, folder: Path | None) -> dict[str, str]:
     """SHA-256 of the raw files; none for data that an installed package carries."""
     return {} if folder is None else {n: sha256(find_file(folder, n)) for n in raw.files}
-
-
-def _repair(repair: Repair) -> dict[str, Any]:
-    return {"kind": repair.kind, "count": repair.count, "examples": list(repair.examples)}

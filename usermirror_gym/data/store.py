@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,7 @@ def save_dataset(dataset: RecDataset, folder: str | Path) -> Path:
             "users": dataset.n_users,
             "items": dataset.n_items,
             "interactions": len(dataset.interactions),
-            "repairs": [
-                {"kind": r.kind, "count": r.count, "examples": list(r.examples)}
-                for r in dataset.repairs
-            ],
+            "repairs": [asdict(repair) for repair in dataset.repairs],
             "template": template,
             "sha256": checksums,
         },

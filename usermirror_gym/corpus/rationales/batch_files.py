@@ -17,7 +17,6 @@ from typing import Any
 from usermirror_gym.corpus.rationales.journal import Journal
 from usermirror_gym.corpus.rationales.plan import (
     Ledger,
-    Rationale,
     RationaleSettings,
     Request,
     Role,
@@ -142,7 +141,9 @@ def read_batch_results(job: BatchJob, paths: Sequence[Path]) -> BatchReport:
             new = [
                 record
                 for name, request in answered[at : at + _AT_ONCE]
-                for record in _records(results[name], job, request)
+                for record in rationales_of(
+                    request, _answer(results[name], job, request), job.settings, job.role
+                )
                 if ledger.lacks(request, record.index)
             ]
             journal.append(asdict(record) for record in new)
@@ -256,10 +257,6 @@ def _is_of(name: str, role: Role, scenes: set[str]) -> bool:
     return first == role and rest.split(".", 2)[-1] in scenes
 
 
-def _records(line: Mapping[str, Any], job: BatchJob, request: Request) -> list[Rationale]:
-    return rationales_of(request, _answer(line, job, request), job.settings, job.role)
-
-
 def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generations:
     if not _is_good(line):
         return Generations((), error=f"engine: {_complaint(line)}")
@@ -272,16 +269,14 @@ def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generat
 
 def _is_good(line: Mapping[str, Any]) -> bool:
     response = line.get("response")
-    return not line.get("error") and isinstance(response, dict) and _status(response) == 200
-
-
-def _status(response: Mapping[str, Any]) -> Any:
-    return response.get("status_code")
+    return (
+        not line.get("error") and isinstance(response, dict) and response.get("status_code") == 200
+    )
 
 
 def _complaint(line: Mapping[str, Any]) -> str:
     """What an error line says, in short."""
     response = line.get("response")
     if isinstance(response, dict):
-        return f"status {_status(response)}: {str(response.get('body'))[:300]}"
+        return f"status {response.get('status_code')}: {str(response.get('body'))[:300]}"
     return str(line.get("error") or "a result without response and error")[:300]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from usermirror_gym.corpus.rationales.journal import Journal, Record, read_header
 from usermirror_gym.corpus.rationales.plan import (
@@ -35,6 +36,7 @@ from usermirror_gym.scenes.words.rationale_prompt import questions_version, rati
 from usermirror_gym.simulators.readouts.llm import fit_context
 from usermirror_gym.types import Message, Prompt
 
+T = TypeVar("T")
 _PROBE = Prompt((Message("user", "Say yes."),), "", (), "the test question")
 
 
@@ -173,45 +175,65 @@ class _Writer:
 
     def __call__(self, batch: Sequence[Request]) -> list[Rationale]:
         sampling = sampling_of(self._settings, self._role, batch[0])
-        questions = [self._question(request.scene) for request in batch]
-        prompts = [q for q in questions if isinstance(q, Prompt)]
-        forget_earlier(self._engine)
-        answers = generate_detailed(self._engine, prompts, sampling) if prompts else []
-        self._check(answers, sampling)
-        following = iter(answers)
-        found = [_named(next(following)) if isinstance(q, Prompt) else q for q in questions]
-        pairs = zip(batch, found, strict=True)
-        records = [r for b, a in pairs for r in rationales_of(b, a, self._settings, self._role)]
+        questions = [(r.scene, partial(rationale_prompt, r.scene, self._builder)) for r in batch]
+        found = ask_fitting(
+            self._engine, self._builder, questions, partial(self._ask, sampling),
+            room=self._settings.max_tokens,
+        )  # fmt: skip
+        records = [
+            record
+            for request, answer in zip(batch, found, strict=True)
+            for record in rationales_of(
+                request,
+                Generations((), error=answer) if isinstance(answer, str) else answer,
+                self._settings,
+                self._role,
+            )
+        ]
         self.last_error = next((r.error for r in reversed(records) if r.error), self.last_error)
         return records
 
-    def _question(self, scene: Scene) -> Prompt | Generations:
-        build = partial(rationale_prompt, scene, self._builder)
-        room = self._settings.max_tokens
-        try:
-            return fit_context(self._engine, self._builder, scene, build, room=room)
-        except SceneError as error:
-            return Generations((), error=f"scene: {error}")
-
-    def _check(self, answers: Sequence[Generations], sampling: Sampling) -> None:
+    def _ask(self, sampling: Sampling, prompts: Sequence[Prompt]) -> list[Generations | str]:
         def probe() -> None:
             (answer,) = generate_detailed(self._engine, [_PROBE], replace(sampling, n=1))
             if answer.error is not None:
                 raise EngineError(answer.error)
 
+        answers = generate_detailed(self._engine, prompts, sampling)
         stop_if_dead(self._engine.model_id, [answer.error for answer in answers], probe)
+        return [a if a.error is None else f"engine: {a.error}" for a in answers]
 
 
-def _named(answer: Generations) -> Generations:
-    return answer if answer.error is None else replace(answer, error=f"engine: {answer.error}")
+def ask_fitting(
+    engine: Engine,
+    builder: PromptBuilder,
+    questions: Sequence[tuple[Scene, Callable[..., Prompt]]],
+    ask: Callable[[list[Prompt]], Sequence[T | str]],
+    *,
+    room: int = 0,
+) -> list[T | str]:
+    """The answer to each question that fits the engine's context; a text says why there is none.
 
+    The answers depend on this call alone, to the last bit, where the engine knows how (see
+    ``TransformersEngine.forget``).
 
-def forget_earlier(engine: Engine) -> None:
-    """Let the answers of the next call depend on that call alone, to the last bit, where the
-    engine knows how (see ``TransformersEngine.forget``)."""
-    forget = getattr(engine, "forget", None)
-    if forget is not None:
+    Args:
+        questions: scenes, and what makes their prompts; see
+            :func:`~usermirror_gym.simulators.readouts.llm.fit_context`.
+        ask: answers some prompts, at least one.
+        room: tokens that an answer may take.
+    """
+    fitted: list[Prompt | str] = []
+    for scene, build in questions:
+        try:
+            fitted.append(fit_context(engine, builder, scene, build, room=room))
+        except SceneError as error:
+            fitted.append(f"scene: {error}")
+    if forget := getattr(engine, "forget", None):
         forget()
+    prompts = [question for question in fitted if isinstance(question, Prompt)]
+    answers = iter(ask(prompts) if prompts else ())
+    return [next(answers) if isinstance(question, Prompt) else question for question in fitted]
 
 
 def _record(

@@ -129,16 +129,7 @@ class Source(ABC):
         log = log or ReadLog(bad_rows)
         tables = self.read(folder, log, limits or self.limits)
         return RecDataset.from_tables(
-            self.name,
-            self.domain,
-            users=tables.users,
-            items=tables.items,
-            interactions=tables.interactions,
-            impressions=tables.impressions,
-            friends=tables.friends,
-            template=tables.template,
-            repairs=log.repairs,
-            bad_rows=bad_rows,
+            self.name, self.domain, **vars(tables), repairs=log.repairs, bad_rows=bad_rows
         )
 
 

@@ -220,12 +220,12 @@ class TransformersEngine(LocalEngine):
 
     @cached_property
     def _model(self) -> Any:
+        from usermirror_gym.engines.local.head import pack
         from usermirror_gym.engines.local.model_loading import (
             load_model,
             torch_device,
             torch_dtype,
         )
-        from usermirror_gym.engines.local.tree.packed_linear import pack
 
         dtype, device = torch_dtype(self._dtype), torch_device(self._device_name)
         model = load_model(self._path, dtype, device, adapter=self._adapter)
