@@ -18,15 +18,6 @@ from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, a
 from usermirror_gym.errors import DataError, MissingDependencyError
 from usermirror_gym.types import AVAILABLE_FROM, USER_ID
 
-TERMS = (
-    "Research use with acknowledgement; no redistribution without separate permission, no "
-    "commercial use."
-)
-CITATION = (
-    "F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, "
-    "ACM TiiS 5(4):19, 2015."
-)
-
 _ARTICLES = "The|A|An|Les|La|Le|L'|Un|Une|Il|Lo|Gli|I|Das|Der|Die|Den|Det|El|Los|Las|O"
 # An article counts only at the end of the title or of a bracket: "Hate (Haine, La)".
 _ARTICLE = re.compile(
@@ -107,7 +98,19 @@ _OCCUPATIONS = (
 )  # fmt: skip
 
 
-class ML1M(Source):
+class _MovieLens(Source):
+    domain = "movie"
+    terms = (
+        "Research use with acknowledgement; no redistribution without separate permission, no "
+        "commercial use."
+    )
+    citation = (
+        "F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, "
+        "ACM TiiS 5(4):19, 2015."
+    )
+
+
+class ML1M(_MovieLens):
     """Films and their ratings.
 
     Items: ``title, year, genres`` and ``available_from`` (1 January of the year).  Interactions:
@@ -119,11 +122,8 @@ class ML1M(Source):
     """
 
     name = "ml-1m"
-    domain = "movie"
     title = "MovieLens-1M"
     homepage = "https://grouplens.org/datasets/movielens/1m/"
-    terms = TERMS
-    citation = CITATION
     files = ("ratings.dat", "users.dat", "movies.dat")
     downloads = (
         Download(
@@ -188,7 +188,7 @@ _GENRES = (
 """In the order of the flags in ``u.item``."""
 
 
-class ML100K(Source):
+class ML100K(_MovieLens):
     """Films and their ratings, from the installed RecBole or from a folder.
 
     The folder may hold the published files (``u.data, u.item, u.user``) or RecBole's
@@ -201,11 +201,8 @@ class ML100K(Source):
     """
 
     name = "ml-100k"
-    domain = "movie"
     title = "MovieLens-100K"
     homepage = "https://grouplens.org/datasets/movielens/100k/"
-    terms = TERMS
-    citation = CITATION
     files = ("u.data", "u.item", "u.user")
     downloads = (
         Download(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
 
-from usermirror_gym.files import remove_unfinished, write_json
+from usermirror_gym.files import remove_at_once, remove_unfinished, write_json
 from usermirror_gym.train.loop.model import load_trained, save_trained
 
 BEST_FILE = "best.safetensors"
@@ -174,7 +174,7 @@ class Resumable:
             (folder / _STAGING / name).rename(folder / name)
             shutil.rmtree(folder / _STAGING)
             for old in checkpoints(folder)[:-_KEPT]:
-                _remove(old)
+                remove_at_once(old)
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -195,11 +195,3 @@ def tidy(folder: Path) -> None:
     """Delete what a killed process was writing or deleting."""
     if folder.is_dir():
         remove_unfinished(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Renamed first: a checkpoint must not be found half deleted."""
-    doomed = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
