@@ -154,12 +154,13 @@ def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[
     prefix = place[:-1]
     for part in prefix:
         if isinstance(part, str) and part in model.model_fields:
-            model = _inner_model(model.model_fields[part].annotation) or model
+            model = inner_model(model.model_fields[part].annotation) or model
     return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
 
 
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
+def inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a type holds, if it holds one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]
+    found = [inner_model(part) for part in getattr(annotation, "__args__", ())]
     return next((model for model in found if model), None)

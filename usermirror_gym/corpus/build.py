@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 import usermirror_gym
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.corpus.audit import AuditReport, audit_build
-from usermirror_gym.corpus.built import read_build
+from usermirror_gym.corpus.built import read_build, read_rankers
 from usermirror_gym.corpus.card.card import write_card
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
 from usermirror_gym.corpus.checks.leaks import Verdict
@@ -216,7 +216,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
     tables = stage.tables()
     if not {"train", "eval"} <= tables.keys():
         return []
-    rankers = stage.saved_rankers()
+    rankers = read_rankers(stage.rankers_path)
     try:
         report = shortcut_audit(
             tables["train"], tables["eval"], stage.split.dataset, rankers["popularity"],

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.corpus.built import read_rankers
 from usermirror_gym.corpus.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.data import TimeSplit, cut_at, read_dataset, save_dataset, time_cut
 from usermirror_gym.data.raw.reading import ReadLog, find_file
@@ -77,10 +76,6 @@ class SceneStage:
         """The finished scenes by split."""
         paths = {name: self._scenes_path(name) for name in SPLITS}
         return {name: read_parquet(path) for name, path in paths.items() if path.is_file()}
-
-    def saved_rankers(self) -> dict[str, np.ndarray]:
-        """The finished rankers; see :func:`~usermirror_gym.corpus.built.read_rankers`."""
-        return read_rankers(self._rankers_path)
 
     @cached_property
     def split(self) -> TimeSplit:
@@ -202,11 +197,12 @@ class SceneStage:
             arrays["collaborative"] = rankers.collaborative.factors
         if rankers.embedding is not None:
             arrays["embedding"] = rankers.embedding
-        with replacing(self._rankers_path) as file:
+        with replacing(self.rankers_path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     @property
-    def _rankers_path(self) -> Path:
+    def rankers_path(self) -> Path:
+        """Of the finished rankers; see :func:`~usermirror_gym.corpus.built.read_rankers`."""
         return self.folder / "rankers" / f"{self.slug}.npz"
 
     def _scenes_path(self, split_name: str) -> Path:

@@ -71,6 +71,12 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}: use a value in (0, 1].")
 
+    def cut(self, text: str) -> str:
+        """What stands before the first stop string."""
+        return text[
+            : min((at for s in self.stop if s and (at := text.find(s)) >= 0), default=len(text))
+        ]
+
     def row_seed(self, prefix: tuple[int, ...], sample: int) -> int:
         """Seed of one sample: of its prompt's tokens, not of its place in the batch."""
         text = f"{self.seed}:{sample}:{','.join(map(str, prefix))}"

@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from usermirror_gym.errors import RunError
+from usermirror_gym.files import replacing
 
 Record = dict[str, Any]
 _ABSENT = "nothing"
@@ -57,12 +57,7 @@ class Journal:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
         self._lock.release()
@@ -135,15 +130,11 @@ class Journal:
             file.truncate(end)
 
     def _replace(self, places: Iterable[tuple[int, int]]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with self.path.open("rb") as old, temporary.open("wb") as new:
+        with self.path.open("rb") as old, replacing(self.path) as new:
             new.write(old.readline())
             for start, length in places:
                 old.seek(start)
                 new.write(old.read(length))
-            new.flush()
-            os.fsync(new.fileno())
-        temporary.replace(self.path)
 
 
 def read_header(path: Path) -> Record:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import types
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -18,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from usermirror_gym.configs.settings import Settings
+from usermirror_gym.configs.settings import Settings, inner_model
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import (
     AVAILABLE_FROM,
@@ -212,13 +211,5 @@ def _explained(path: Path, error: ValidationError) -> Exception:
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
     """Names of the settings at ``path``."""
     for name in path:
-        model = _model(model.model_fields[name].annotation) or model
+        model = inner_model(model.model_fields[name].annotation) or model
     return list(model.model_fields)
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Annotated, Union, types.UnionType):
-        return next((m for a in get_args(annotation) if (m := _model(a))), None)
-    return None

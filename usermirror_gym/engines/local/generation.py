@@ -71,8 +71,8 @@ class _Row:
             return token
         self.ids.append(token)
         text = self._tokenizer.decode(self.ids, skip_special_tokens=True)
-        self.text, stopped = _cut_at_stop(text, self._sampling.stop)
-        self.done = stopped or len(self.ids) >= self._sampling.max_tokens
+        self.text = self._sampling.cut(text)
+        self.done = self.text != text or len(self.ids) >= self._sampling.max_tokens
         return token
 
 
@@ -155,18 +155,12 @@ def _generate_alone(
                 pad_token_id=tokenizer.pad_token_id or 0, **how,
             )  # fmt: skip
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        texts.append(_cut_at_stop(text, sampling.stop)[0])
+        texts.append(sampling.cut(text))
     return texts
 
 
 def _cuda_devices(model: Any) -> list[int]:
     return [model.device.index or 0] if model.device.type == "cuda" else []
-
-
-def _cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """Text before the first stop string, and whether there was one."""
-    places = [at for at in (text.find(s) for s in stop if s) if at >= 0]
-    return (text[: min(places)], True) if places else (text, False)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,8 @@ if TYPE_CHECKING:
 Length = Callable[[EncodedPrompt], int]
 
 
-def longest(question: EncodedPrompt) -> int:
-    """Tokens of the question with its longest option."""
-    return question.longest
-
-
-def whole(question: EncodedPrompt) -> int:
-    """Tokens of the question with all its options one after another."""
-    return question.whole
+longest: Length = attrgetter("longest")
+whole: Length = attrgetter("whole")
 
 
 @dataclass

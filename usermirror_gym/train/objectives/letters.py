@@ -4,7 +4,7 @@ preference pairs of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -86,7 +86,29 @@ class Letters(SceneExamples):
         return question.prefix, letters, order.index(answer_of(scene))
 
 
-class Reasoned:
+class _Fitting:
+    """Rows of a training file in tokens, as far as they fit into ``max_length``."""
+
+    def __init__(self, rows: Iterable[Row], wording: Wording, what: str) -> None:
+        every = list(rows)
+        self._rows = [row for row in every if _tokens(row) <= wording.max_length]
+        self.left_out = len(every) - len(self._rows)
+        if not self._rows:
+            raise ConfigError(
+                f"none of {len(every)} {what} fits into max_length = {wording.max_length} tokens: "
+                "raise it"
+            )
+
+    def sizes(self, epoch: int) -> IntArray:
+        """``(n,)`` tokens, of a pair those of its longer side."""
+        return np.array([_tokens(row) for row in self._rows], np.int64)
+
+    def row(self, epoch: int, index: int) -> Row:
+        """The question, then the answer with its end of turn, or both answers."""
+        return dict(self._rows[index])
+
+
+class Reasoned(_Fitting):
     """Rationales with the answer line behind them, as a build writes them.
 
     Their letters stand in the rationales too, so the lists keep their order.
@@ -106,24 +128,9 @@ class Reasoned:
                 "the data have no rationales: build them with a 'rationales' part, or train on "
                 "'letters'"
             )
-        self._everything = everything
         encoded = (answered(row["prompt"], row["completion"], wording) for row in rows)
-        self._rows = [row for row in encoded if len(row.ids) <= wording.max_length]
-        self.left_out = len(rows) - len(self._rows)
-        if not self._rows:
-            raise ConfigError(
-                f"none of {len(rows)} rationales fits into max_length = {wording.max_length} "
-                "tokens: raise it"
-            )
-
-    def sizes(self, epoch: int) -> IntArray:
-        """``(n,)`` tokens."""
-        return np.array([len(row.ids) for row in self._rows], np.int64)
-
-    def row(self, epoch: int, index: int) -> Row:
-        """The question, then the answer with its end of turn."""
-        row = self._rows[index]
-        return sequence(row.ids, len(row.question), everything=self._everything)
+        sequences = (sequence(a.ids, len(a.question), everything=everything) for a in encoded)
+        super().__init__(sequences, wording, "rationales")
 
 
 def answerable(scenes: Sequence[Scene], builder: PromptBuilder) -> list[Scene]:
@@ -218,7 +225,7 @@ def _single(option: tuple[int, ...], name: str) -> int:
 _SIDES = ("chosen", "rejected")
 
 
-class ReasonedPairs:
+class ReasonedPairs(_Fitting):
     """Pairs of a chosen and a rejected rationale, each with its answer line.
 
     Args:
@@ -229,22 +236,7 @@ class ReasonedPairs:
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], wording: Wording) -> None:
-        self._rows = [r for r in (_pair(row, wording) for row in rows) if _longest(r) <=
-                      wording.max_length]  # fmt: skip
-        self.left_out = len(rows) - len(self._rows)
-        if not self._rows:
-            raise ConfigError(
-                f"none of {len(rows)} preference pairs fits into max_length = "
-                f"{wording.max_length} tokens: raise it"
-            )
-
-    def sizes(self, epoch: int) -> IntArray:
-        """``(n,)`` tokens of the longer side."""
-        return np.array([_longest(row) for row in self._rows], np.int64)
-
-    def row(self, epoch: int, index: int) -> Row:
-        """The question and both answers."""
-        return self._rows[index]
+        super().__init__((_pair(row, wording) for row in rows), wording, "preference pairs")
 
 
 class LetterPairs:
@@ -278,5 +270,7 @@ def _pair(row: Mapping[str, Any], wording: Wording) -> Row:
     }
 
 
-def _longest(row: Row) -> int:
+def _tokens(row: Row) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
     return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
