@@ -13,9 +13,11 @@ import pandas as pd
 
 from usermirror_gym.data.raw.raw_files import ReadLog
 from usermirror_gym.data.raw.values import identifier
-from usermirror_gym.data.sources.base import Limits
+from usermirror_gym.data.sources.base import Limits, apply_limits
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray
+from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, IntArray
+
+_LINE = "line"
 
 
 class Event(NamedTuple):
@@ -180,45 +182,22 @@ class _Counts:
         times.append(event.time)
 
     def kept_lines(self, limits: Limits, path: Path, log: ReadLog, once: bool) -> _Lines:
-        lines, users, items, times = (np.array(c, np.int64) for c in self._columns)
-        first = _first_of_equals(lines, users, items, times, once)
+        names = (_LINE, USER_ID, ITEM_ID, TIMESTAMP)
+        columns = (np.array(column, np.int64) for column in self._columns)
+        events = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        same = [USER_ID, ITEM_ID] if once else [USER_ID, ITEM_ID, TIMESTAMP]
+        again = events.sort_values(TIMESTAMP, kind="stable").duplicated(same).sort_index()
         kind = "second interaction with the same item" if once else "duplicate interaction"
-        for line in lines[~first]:
-            log.skip(f"{kind}, skipped", path, int(line))
-        lines, users, items = lines[first], users[first], items[first]
-        total = len(lines)
-        for low, high, of_items in (
-            (limits.min_item, limits.max_item, True),
-            (limits.min_user, limits.max_user, False),
-        ):
-            keep = _within(items if of_items else users, low, high)
-            lines, users, items = lines[keep], users[keep], items[keep]
-        if not len(lines):
+        for line in events[_LINE][again].tolist():
+            log.skip(f"{kind}, skipped", path, line)
+        usable = events[~again]
+        kept = apply_limits(usable, limits)[_LINE].to_numpy()
+        if not len(kept):
             raise DataError(
-                f"{path}: none of the {total} usable interactions is within the limits ({limits}). "
-                "Widen them."
+                f"{path}: none of the {len(usable)} usable interactions is within the limits "
+                f"({limits}). Widen them."
             )
-        return _Lines(lines)
-
-
-def _first_of_equals(
-    lines: IntArray, users: IntArray, items: IntArray, times: IntArray, once: bool
-) -> BoolArray:
-    """Mask of the rows that are the earliest of their equals."""
-    order = np.lexsort((lines, times, items, users))
-    same = np.ones(max(len(order) - 1, 0), np.bool_)
-    for column in (users, items) if once else (users, items, times):
-        ordered = column[order]
-        same &= ordered[1:] == ordered[:-1]
-    first = np.ones(len(order), np.bool_)
-    first[order[1:]] = ~same
-    return first
-
-
-def _within(ids: IntArray, low: int, high: int | None) -> BoolArray:
-    _, number, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    mine = counts[number]
-    return (mine >= low) if high is None else (mine >= low) & (mine <= high)
+        return _Lines(kept)
 
 
 def event_table(
