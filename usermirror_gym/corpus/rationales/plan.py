@@ -211,14 +211,8 @@ def call_seed(settings: RationaleSettings, role: Role, request: Request) -> int:
 
 def sampling_of(settings: RationaleSettings, role: Role, request: Request) -> Sampling:
     """How an engine is asked for a request."""
-    return Sampling(
-        n=len(request.indices),
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_tokens,
-        stop=STOP,
-        seed=call_seed(settings, role, request),
-    )
+    n, seed = len(request.indices), call_seed(settings, role, request)
+    return Sampling(n, settings.temperature, settings.top_p, settings.max_tokens, STOP, seed)
 
 
 def rationales_of(

@@ -201,12 +201,13 @@ def _read(batch: Sequence[_Job], builder: PromptBuilder, engine: Engine) -> list
     def ask(prompts: list[Prompt]) -> list[_Answer]:
         answers = _ask(engine, prompts)
         errors = [answer if isinstance(answer, str) else None for answer in answers]
-        stop_if_dead(engine.model_id, errors, lambda: _probe(engine))
+        stop_if_dead(engine.model_id, errors, lambda: engine.choice_logprobs([_PROBE]))
         return answers
 
     questions = [(j.scene, partial(reading_prompt, j.scene, builder, j.text)) for j in batch]
     found = ask_fitting(engine, builder, questions, ask)
-    return [_prediction(job, answer) for job, answer in zip(batch, found, strict=True)]
+    rests = [(None, one, 0) if isinstance(one, str) else (one[0], None, one[1]) for one in found]
+    return [Prediction(*job.key, *rest) for job, rest in zip(batch, rests, strict=True)]
 
 
 _Answer = tuple[list[float], int] | str
@@ -222,17 +223,6 @@ def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[_Answer]:
             return [f"engine: {error}"]
         return [answer for prompt in prompts for answer in _ask(engine, [prompt])]
     return [(np.exp(s.logprobs).tolist(), s.prompt_tokens) for s in scores]
-
-
-def _probe(engine: Engine) -> None:
-    engine.choice_logprobs([_PROBE])
-
-
-def _prediction(job: _Job, answer: _Answer) -> Prediction:
-    if isinstance(answer, str):
-        return Prediction(*job.key, probs=None, error=answer, prompt_tokens=0)
-    probs, tokens = answer
-    return Prediction(*job.key, probs=probs, error=None, prompt_tokens=tokens)
 
 
 def _header(

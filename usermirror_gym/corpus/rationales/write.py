@@ -262,7 +262,7 @@ ENOUGH = 64
 """After so many failures without a single success nothing better is to be expected."""
 
 
-def stop_if_dead(model_id: str, errors: Sequence[str | None], probe: Callable[[], None]) -> None:
+def stop_if_dead(model_id: str, errors: Sequence[str | None], probe: Callable[[], object]) -> None:
     """After a call in which every prompt failed: is it the prompts, or the engine?
 
     Args:

@@ -207,7 +207,5 @@ class Rankers:
         pairs = self.split.dataset.friends
         if pairs is None:
             return {}
-        friends: dict[int, list[int]] = {}
-        for user, friend in pairs[[USER_ID, FRIEND_ID]].itertuples(index=False):
-            friends.setdefault(user, []).append(friend)
-        return friends
+        friends = pairs.groupby(USER_ID)[FRIEND_ID].agg(list)
+        return dict(zip(friends.index.tolist(), friends.tolist(), strict=True))
