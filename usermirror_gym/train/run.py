@@ -58,7 +58,9 @@ def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
         if not finished:
             from usermirror_gym.train.finish import write_checkpoint
 
-            data = _data(config, folder, state, display)
+            with state.main_process_first():
+                build = state.is_main_process
+                data = prepare_data(config, folder, display=display, build=build)
             stages = [_stage(config, folder, i, data, display) for i in range(len(config.stages))]
             if state.is_main_process:
                 write_checkpoint(config, folder, data, stages, display=display)
@@ -104,11 +106,6 @@ def _processes() -> Any:
         raise MissingDependencyError(str(error.name), "train") from error
     # Without being told so, processes on CPUs would not look for each other.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENT)
-
-
-def _data(config: TrainConfig, folder: Path, state: Any, display: Display) -> TrainData:
-    with state.main_process_first():
-        return prepare_data(config, folder, display=display, build=state.is_main_process)
 
 
 def _stage(

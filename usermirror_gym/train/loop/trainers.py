@@ -222,9 +222,13 @@ def _watch(
 def _trainer(
     stage: Stage, model: Any, tokenizer: Any, examples: Examples, rows: Dataset, arguments: Any
 ) -> Any:
+    def made(collate: Callable[[list[Row]], Any]) -> Callable[[Sequence[Row]], Any]:
+        """Numbers of examples -> a batch of tensors."""
+        return lambda rows: collate([examples.row(row["epoch"], row["index"]) for row in rows])
+
     common = {"model": model, "train_dataset": rows}
     if stage.objective == "options":
-        collator = _Collator(examples, LinesCollator(padding(tokenizer)))
+        collator = made(LinesCollator(padding(tokenizer)))
         trainer = LinesTrainer(
             **common, args=TrainingArguments(**arguments), data_collator=collator
         )
@@ -232,29 +236,21 @@ def _trainer(
         return trainer
     if stage.objective == "dpo":
         pairs = DataCollatorForPreference(pad_token_id=padding(tokenizer))
-        # Without LoRA the model itself changes, and TRL would read the reference from the hub.
-        reference = None if hasattr(model, "peft_config") else _frozen_copy(model)
+        reference = None
+        if not hasattr(model, "peft_config"):
+            # Without LoRA the model itself changes, and TRL would read it from the hub.
+            reference = copy.deepcopy(model).eval().requires_grad_(False)
         return PreferenceTrainer(
             **common, ref_model=reference, processing_class=tokenizer,
-            data_collator=_Collator(examples, pairs),
+            data_collator=made(pairs),
             args=DPOConfig(**arguments, beta=stage.beta, max_length=None, disable_dropout=False),
         )  # fmt: skip
     sequences = DataCollatorForLanguageModeling(pad_token_id=padding(tokenizer))
     ready = {"skip_prepare_dataset": True}
     return SupervisedTrainer(
-        **common, processing_class=tokenizer, data_collator=_Collator(examples, sequences),
+        **common, processing_class=tokenizer, data_collator=made(sequences),
         args=SFTConfig(**arguments, max_length=None, dataset_kwargs=ready),
     )  # fmt: skip
-
-
-class _Collator:
-    """Numbers of examples -> a batch of tensors."""
-
-    def __init__(self, examples: Examples, collate: Callable[[list[Row]], Any]) -> None:
-        self._examples, self._collate = examples, collate
-
-    def __call__(self, rows: Sequence[Row]) -> Any:
-        return self._collate([self._examples.row(row["epoch"], row["index"]) for row in rows])
 
 
 def _arguments(
@@ -289,11 +285,6 @@ def _arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }  # fmt: skip
-
-
-def _frozen_copy(model: Any) -> Any:
-    reference = copy.deepcopy(model).eval()
-    return reference.requires_grad_(False)
 
 
 @contextmanager
