@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,9 +144,10 @@ class ML1M(_MovieLens):
             DataError: no folder given, a file is missing, or a line is malformed.
         """
         folder = self.data_folder(folder)
-        ratings = _read(folder, "ratings", log, [USER_ID, "item_id", "rating", "timestamp"])
-        users = _read(folder, "users", log, [USER_ID, "gender", "age", "occupation", "zip_code"])
-        movies = _read(folder, "movies", log, ["item_id", "title", "genres"])
+        read = partial(read_delimited, folder, log=log, sep="::")
+        ratings = read("ratings.dat", names=[USER_ID, "item_id", "rating", "timestamp"])
+        users = read("users.dat", names=[USER_ID, "gender", "age", "occupation", "zip_code"])
+        movies = read("movies.dat", names=["item_id", "title", "genres"])
         ratings = apply_limits(ratings, limits)
         users = users[users[USER_ID].isin(ratings[USER_ID])].assign(
             age=lambda t: _decode(t["age"], _AGES, folder / "users.dat").astype("Int64"),
@@ -162,10 +164,6 @@ class ML1M(_MovieLens):
             **{AVAILABLE_FROM: start_of_year(years)},
         )
         return Tables(users, movies, ratings)
-
-
-def _read(folder: Path, name: str, log: ReadLog, columns: list[str]) -> pd.DataFrame:
-    return read_delimited(folder, f"{name}.dat", log, sep="::", names=columns)
 
 
 def _decode(codes: pd.Series, table: dict, path: Path) -> pd.Series:
@@ -197,7 +195,7 @@ class ML100K(_MovieLens):
 
     Items: ``title, year, genres`` and ``available_from`` (1 January of the year).  Interactions:
     ``rating`` (1 - 5).  Users: ``age, gender, occupation, zip_code``.  Places are left out, see
-    :class:`~.ml_1m.ML1M`.
+    :class:`ML1M`.
     """
 
     name = "ml-100k"

@@ -71,7 +71,10 @@ class LocalEngine:
     ) -> None:
         self._name = str(path_or_name)
         self._adapter, self._head_folder = _folder(adapter), _folder(head)
-        self._trained_parts = _trained_parts(self._adapter, self._head_folder)
+        self._parts = [] if self._adapter is None else adapter_files(self._adapter)
+        self._parts += [] if self._head_folder is None else head_files(self._head_folder)
+        names = dict.fromkeys(path.parent.name for path in self._parts)
+        self._trained = f"+{'+'.join(names)}@{content_hash(self._parts)}" if names else ""
         self._dtype = dtype
         self.usage = EngineUsage()
 
@@ -80,7 +83,7 @@ class LocalEngine:
         """Name of the weights, of what was trained on top of them (with a short hash of its
         content), and their precision, for logs."""
         name = Path(self._name).name if Path(self._name).exists() else self._name
-        return f"{name}{self._trained_parts}/{self._dtype}"
+        return f"{name}{self._trained}/{self._dtype}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -91,9 +94,7 @@ class LocalEngine:
     def identity(self) -> str:
         """Kind of engine, content of the weights, tokenizer, chat template and trained parts, and
         precision: what answers are kept under."""
-        parts = [] if self._adapter is None else adapter_files(self._adapter)
-        parts += [] if self._head_folder is None else head_files(self._head_folder)
-        content = f"{files_hash(self._path)}+{content_hash(parts)}"
+        content = f"{files_hash(self._path)}+{content_hash(self._parts)}"
         return f"{type(self).__name__}: {content}/{self._dtype}"
 
     def count_tokens(self, prompt: Prompt) -> int:
@@ -282,11 +283,3 @@ def check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
 
 def _folder(place: str | Path | None) -> Path | None:
     return None if place is None else Path(place).expanduser()
-
-
-def _trained_parts(adapter: Path | None, head: Path | None) -> str:
-    """What the model's name says about them; raises CheckpointError if they are not there."""
-    files = [] if adapter is None else adapter_files(adapter)
-    files += [] if head is None else head_files(head)
-    names = dict.fromkeys(path.parent.name for path in files)
-    return f"+{'+'.join(names)}@{content_hash(files)}" if files else ""

@@ -48,7 +48,7 @@ class TreeScorer:
     """Scores options by tree attention over cached prefixes.
 
     Args:
-        model: a causal LM that takes explicit masks and positions exactly (see ``self_check``).
+        model: a causal LM that takes explicit masks and positions exactly (see ``tree_is_exact``).
         cache_tokens: size of the prefix cache; 0 turns reuse between calls off.
         batch_tokens: padded new tokens of one forward pass.
         row_tokens: new tokens of one row that several questions share.
