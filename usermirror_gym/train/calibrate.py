@@ -70,14 +70,9 @@ class Asked:
 
     def rows(self, chosen: BoolArray) -> Asked:
         """Some of the scenes."""
-        return replace(
-            self,
-            values=tuple(v[chosen] for v in self.values),
-            mask=self.mask[chosen],
-            targets=self.targets[chosen],
-            users=self.users[chosen],
-            sources=self.sources[chosen],
-        )
+        names = ("mask", "targets", "users", "sources")
+        parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
+        return replace(self, values=tuple(v[chosen] for v in self.values), **parts)
 
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""

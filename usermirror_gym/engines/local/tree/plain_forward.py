@@ -15,6 +15,8 @@ import torch
 
 from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, Scorer
 from usermirror_gym.engines.local.head import OptionHead
+from usermirror_gym.engines.local.local import answers_of
+from usermirror_gym.types import FloatArray
 
 
 class PlainScorer:
@@ -31,47 +33,35 @@ class PlainScorer:
     def letters(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
         """Logits of the options' single tokens behind each prefix."""
         rows = [q.prefix for q in questions]
-        answers: list[Answer | None] = [None] * len(rows)
+        values: dict[int, FloatArray] = {}
         for index, logits in self._logits(rows):
             at = [o[0] for o in questions[index].options]
-            values = logits[len(rows[index]) - 1, at].double().cpu().numpy()
-            answers[index] = Answer(values, len(rows[index]))
-        return [a for a in answers if a is not None]
+            values[index] = logits[len(rows[index]) - 1, at].double().cpu().numpy()
+        return _in_order(rows, values)
 
     def texts(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
         """Summed log-probabilities of the options' tokens behind each prefix."""
-        sequences = [(i, k) for i, q in enumerate(questions) for k in range(len(q.options))]
-        rows = [questions[i].prefix + questions[i].options[k] for i, k in sequences]
-        sums = torch.zeros(len(rows), dtype=torch.float64)
+        pairs = [(q, option) for q in questions for option in q.options]
+        rows = [q.prefix + option for q, option in pairs]
+        values: dict[int, FloatArray] = {}
         for index, logits in self._logits(rows):
-            i, k = sequences[index]
-            option = torch.tensor(questions[i].options[k], device=logits.device)
-            start = len(questions[i].prefix) - 1
+            question, text = pairs[index]
+            option = torch.tensor(text, device=logits.device)
+            start = len(question.prefix) - 1
             there = logits[start : start + len(option)]
             picked = there.gather(1, option[:, None])[:, 0] - there.logsumexp(1)
-            sums[index] = picked.double().sum().cpu()
-        return self._by_question(questions, rows, sums)
+            values[index] = picked.double().sum(0, keepdim=True).cpu().numpy()
+        return answers_of(questions, _in_order(rows, values))
 
     def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
         """What the head reads at the last token of each option, all options in one sequence."""
         rows = [q.prefix + tuple(i for o in q.options for i in o) for q in questions]
-        answers: list[Answer | None] = [None] * len(rows)
+        values: dict[int, FloatArray] = {}
         for batch, out in self._batches(self._model.base_model, rows):
             for b, i in enumerate(batch):
                 ends = len(questions[i].prefix) + np.cumsum([len(o) for o in questions[i].options])
-                values = head.scores(out.last_hidden_state[b, ends - 1])
-                answers[i] = Answer(values, len(rows[i]))
-        return [a for a in answers if a is not None]
-
-    def _by_question(
-        self, questions: Sequence[EncodedPrompt], rows: Sequence[Sequence[int]], sums: torch.Tensor
-    ) -> list[Answer]:
-        answers, at = [], 0
-        for question in questions:
-            end = at + len(question.options)
-            answers.append(Answer(sums[at:end].numpy(), sum(map(len, rows[at:end]))))
-            at = end
-        return answers
+                values[i] = head.scores(out.last_hidden_state[b, ends - 1])
+        return _in_order(rows, values)
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, torch.Tensor]]:
         """Float32 logits ``(padded length, V)`` of every row, longest rows first."""
@@ -81,6 +71,10 @@ class PlainScorer:
 
     def _batches(self, run: Any, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Any]]:
         return padded_batches(run, rows, self._batch_tokens, self._model.device)
+
+
+def _in_order(rows: Sequence[Sequence[int]], values: dict[int, FloatArray]) -> list[Answer]:
+    return [Answer(values[i], len(row)) for i, row in enumerate(rows)]
 
 
 @torch.inference_mode()
