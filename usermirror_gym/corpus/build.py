@@ -182,13 +182,13 @@ def _run(config: BuildConfig, folder: Path, display: Display) -> None:
         selection = select_pairs(config, sources, folder)
         display.say(selection.summary())
         usage = [
-            {"source": source.stage.slug, **asdict(summary)}
+            {"source": source.stage.source.slug, **asdict(summary)}
             for source in sources
             for summary in source.summaries()
         ]
         write_json(folder / "selection" / "usage.json", usage)
     write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
-    write_manifest(config, folder, {stage.slug: stage.run() for stage in stages})
+    write_manifest(config, folder, {stage.source.slug: stage.run() for stage in stages})
 
 
 def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[SceneStage]:
@@ -224,7 +224,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
         stage.display.say(f"{stage.source.name}: no shortcut audit: {error}")
         return []
     stage.display.console.print(shortcut_table(report))
-    return [{"source": stage.slug, **without_nan(asdict(row))} for row in report.rows]
+    return [{"source": stage.source.slug, **without_nan(asdict(row))} for row in report.rows]
 
 
 def _finish(folder: Path, display: Display) -> None:

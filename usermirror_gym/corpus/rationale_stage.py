@@ -73,7 +73,7 @@ class SourceRationales:
         self.table = train.slice(0, self.settings.scenes)
         self.scenes: list[Scene] = scenes_of(self.table)
         self.builder = scene_prompts(self.stage)
-        self.folder = self.stage.folder / "rationales" / self.stage.slug
+        self.folder = self.stage.folder / "rationales" / self.stage.source.slug
 
     def run(self) -> None:
         """Write and read all rationales, or go on doing so.

@@ -55,11 +55,6 @@ class SceneStage:
     folder: Path
     display: Display
 
-    @property
-    def slug(self) -> str:
-        """The source's name as a file name."""
-        return self.source.slug
-
     @cached_property
     def settings(self) -> SceneSettings:
         """Scene settings of this source."""
@@ -67,7 +62,7 @@ class SceneStage:
 
     def run(self) -> dict[str, Any]:
         """Build what is not there yet; the facts of the source."""
-        path = self.folder / "facts" / f"{self.slug}.json"
+        path = self.folder / "facts" / f"{self.source.slug}.json"
         if not path.is_file():
             write_json(path, self._build())
         return read_json(path)
@@ -80,7 +75,7 @@ class SceneStage:
     @cached_property
     def split(self) -> TimeSplit:
         """The data set, read once from the raw files and then from the build, cut at T0."""
-        folder = self.folder / "tables" / self.slug
+        folder = self.folder / "tables" / self.source.slug
         if not (folder / "dataset.json").is_file():
             self._read_raw(folder)
         dataset = read_dataset(folder)
@@ -203,10 +198,10 @@ class SceneStage:
     @property
     def rankers_path(self) -> Path:
         """Of the finished rankers; see :func:`~usermirror_gym.corpus.built.read_rankers`."""
-        return self.folder / "rankers" / f"{self.slug}.npz"
+        return self.folder / "rankers" / f"{self.source.slug}.npz"
 
     def _scenes_path(self, split_name: str) -> Path:
-        return self.folder / "scenes" / split_name / f"{self.slug}.parquet"
+        return self.folder / "scenes" / split_name / f"{self.source.slug}.parquet"
 
 
 def _with_spare(count: int) -> int:

@@ -104,9 +104,8 @@ class Amazon(Source):
             raise UnknownNameError("Amazon preset", name, PRESETS)
         return cls(PRESETS[name], name)
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         path, meta_path = (find_file(folder, name) for name in self.files)
         known = _product_lines(meta_path, log)
         numbers = Numbers(path, log)

@@ -135,6 +135,7 @@ def unique_rows(
     *,
     name: str | None = None,
     key: Callable[[Any], str | None] = identifier,
+    alike: bool = False,
 ) -> Iterator[tuple[int, Row, str]]:
     """Line, row and id of each row with an id of its own, the first of each.
 
@@ -142,11 +143,14 @@ def unique_rows(
         column: of the id, which ``key`` reads.
         what: the rows are, for messages.
         name: the column by which messages call a row without an id.
+        alike: rows without an id and rows with that of another one are of one kind.
     """
     seen: set[str] = set()
     for line, row in rows:
         found = key(row.get(column))
-        if found is None:
+        if alike and (found is None or found in seen):
+            log.skip(f"{what} without an id of its own, skipped", path, line, row[column])
+        elif found is None:
             value = "" if name is None else row.get(name, "")
             log.skip(f"{what} without an id, skipped", path, line, value)
         elif found in seen:

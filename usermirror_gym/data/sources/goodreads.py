@@ -84,9 +84,8 @@ class Goodreads(Source):
             *(Download(_URL + name) for name in of_all),
         )
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         path, books_path, reviews_path, authors_path, genres_path = (
             find_file(folder, name) for name in self.files
         )

@@ -56,9 +56,8 @@ class MobileRec(Source):
     # not apply it; the published log has users of at least 5 apps.
     limits = Limits(min_user=5, max_user=20, min_item=0)
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         path, apps_path = (find_file(folder, name) for name in self.files)
         apps = _read_apps(apps_path, log)
         rows = partial(read_csv_rows, columns=_REVIEW_COLUMNS)

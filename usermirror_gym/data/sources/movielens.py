@@ -137,13 +137,12 @@ class ML1M(_MovieLens):
     # UserMirrorer, DataProcessor_ML1M: users of at least 5 ratings; all published ones have 20.
     limits = Limits()
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`.
 
         Raises:
             DataError: no folder given, a file is missing, or a line is malformed.
         """
-        folder = self.data_folder(folder)
         read = partial(read_delimited, folder, log=log, sep="::")
         ratings = read("ratings.dat", names=[USER_ID, "item_id", "rating", "timestamp"])
         users = read("users.dat", names=[USER_ID, "gender", "age", "occupation", "zip_code"])

@@ -63,9 +63,8 @@ class Steam(Source):
     # only, all games.
     limits = Limits(min_user=5, max_user=20, min_item=0)
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         games = self.read_games(find_file(folder, self.files[0]), log)
         path = find_file(folder, self.files[1])
         numbers = Numbers(path, log)
