@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from usermirror_gym.corpus.rationales.plan import (
     rationales_of,
     sampling_of,
 )
-from usermirror_gym.corpus.rationales.write import journal_header, record_place
+from usermirror_gym.corpus.rationales.write import journal_header, keep, record_place
 from usermirror_gym.engines.base import Generations
 from usermirror_gym.engines.server.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.errors import EngineError, RunError
@@ -138,17 +138,11 @@ def read_batch_results(job: BatchJob, paths: Sequence[Path]) -> BatchReport:
         written, failed = ledger.written, ledger.failures
         answered = [(name, request) for name, request in pending.items() if name in results]
         for at in range(0, len(answered), _AT_ONCE):
-            new = [
-                record
+            found = [
+                rationales_of(request, _answer(results[name], job, request), job.settings, job.role)
                 for name, request in answered[at : at + _AT_ONCE]
-                for record in rationales_of(
-                    request, _answer(results[name], job, request), job.settings, job.role
-                )
-                if ledger.lacks(request, record.index)
             ]
-            journal.append(asdict(record) for record in new)
-            for record in new:
-                ledger.take(record)
+            keep((record for records in found for record in records), ledger, journal)
         journal.sort(record_place)
     missing = tuple(name for name in pending if name not in results)
     return BatchReport(ledger.written - written, ledger.failures - failed, missing, tuple(problems))
@@ -169,9 +163,7 @@ def _pending(ledger: Ledger, settings: RationaleSettings) -> Iterator[Request]:
     """Every request whose turn it is."""
     for attempt in range(settings.max_attempts):
         for batch in ledger.batches(attempt):
-            for request in batch:
-                if any(ledger.lacks(request, index) for index in request.indices):
-                    yield request
+            yield from filter(ledger.is_open, batch)
 
 
 def _lines(job: BatchJob, requests: Iterable[Request]) -> Iterator[str]:
@@ -257,14 +249,14 @@ def _is_of(name: str, role: Role, scenes: set[str]) -> bool:
     return first == role and rest.split(".", 2)[-1] in scenes
 
 
-def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generations:
+def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generations | str:
     if not _is_good(line):
-        return Generations((), error=f"engine: {_complaint(line)}")
+        return f"engine: {_complaint(line)}"
     sampling = sampling_of(job.settings, job.role, request)
     try:
         return generations_of(line["response"]["body"], sampling, f"scene {request.scene.name!r}")
     except EngineError as error:
-        return Generations((), error=f"engine: {error}")
+        return f"engine: {error}"
 
 
 def _is_good(line: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ file, byte for byte, that an undisturbed run leaves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from usermirror_gym.corpus.rationales.plan import (
     read_attempts,
     sampling_of,
 )
-from usermirror_gym.engines.base import Engine, Generations, Sampling, generate_detailed
+from usermirror_gym.engines.base import Engine, Generations, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
@@ -102,7 +102,7 @@ def write_rationales(
     """
     ledger = Ledger(scenes, settings)
     header = journal_header(scenes, builder, engine.model_id, settings, role)
-    writer = _Writer(engine, builder, settings, role)
+    last: str | None = None
     with Journal(path, header) as journal:
         for record in journal.records():
             ledger.take(rationale_from(record, path))
@@ -110,8 +110,11 @@ def write_rationales(
             advance(ledger.written + ledger.exhausted)
             for attempt in range(settings.max_attempts):
                 for batch in ledger.batches(attempt):
-                    _record(writer(batch), batch, ledger, journal, advance)
-                    last = writer.last_error
+                    before = ledger.written + ledger.exhausted
+                    records = _asked(batch, engine, builder, settings, role)
+                    keep(records, ledger, journal)
+                    advance(ledger.written + ledger.exhausted - before)
+                    last = next((one.error for one in reversed(records) if one.error), last)
                     stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
         journal.sort(record_place)
     summary = summarise(path, settings)
@@ -163,45 +166,38 @@ def journal_header(
     return rationale_header(model_id, role, settings, len(scenes), questions)
 
 
-class _Writer:
-    """Asks the engine for batches of requests that share a seed."""
+def _asked(
+    batch: Sequence[Request],
+    engine: Engine,
+    builder: PromptBuilder,
+    settings: RationaleSettings,
+    role: Role,
+) -> list[Rationale]:
+    """What an engine answers to requests that share a seed."""
+    sampling = sampling_of(settings, role, batch[0])
 
-    def __init__(
-        self, engine: Engine, builder: PromptBuilder, settings: RationaleSettings, role: Role
-    ) -> None:
-        self._engine, self._builder = engine, builder
-        self._settings, self._role = settings, role
-        self.last_error: str | None = None
+    def probe() -> None:
+        (answer,) = generate_detailed(engine, [_PROBE], replace(sampling, n=1))
+        if answer.error is not None:
+            raise EngineError(answer.error)
 
-    def __call__(self, batch: Sequence[Request]) -> list[Rationale]:
-        sampling = sampling_of(self._settings, self._role, batch[0])
-        questions = [(r.scene, partial(rationale_prompt, r.scene, self._builder)) for r in batch]
-        found = ask_fitting(
-            self._engine, self._builder, questions, partial(self._ask, sampling),
-            room=self._settings.max_tokens,
-        )  # fmt: skip
-        records = [
-            record
-            for request, answer in zip(batch, found, strict=True)
-            for record in rationales_of(
-                request,
-                Generations((), error=answer) if isinstance(answer, str) else answer,
-                self._settings,
-                self._role,
-            )
-        ]
-        self.last_error = next((r.error for r in reversed(records) if r.error), self.last_error)
-        return records
-
-    def _ask(self, sampling: Sampling, prompts: Sequence[Prompt]) -> list[Generations | str]:
-        def probe() -> None:
-            (answer,) = generate_detailed(self._engine, [_PROBE], replace(sampling, n=1))
-            if answer.error is not None:
-                raise EngineError(answer.error)
-
-        answers = generate_detailed(self._engine, prompts, sampling)
-        stop_if_dead(self._engine.model_id, [answer.error for answer in answers], probe)
+    def ask(prompts: list[Prompt]) -> list[Generations | str]:
+        answers = generate_detailed(engine, prompts, sampling)
+        stop_if_dead(engine.model_id, [answer.error for answer in answers], probe)
         return [a if a.error is None else f"engine: {a.error}" for a in answers]
+
+    questions = [(r.scene, partial(rationale_prompt, r.scene, builder)) for r in batch]
+    found = ask_fitting(engine, builder, questions, ask, room=settings.max_tokens)
+    pairs = zip(batch, found, strict=True)
+    return [one for request, a in pairs for one in rationales_of(request, a, settings, role)]
+
+
+def keep(records: Iterable[Rationale], ledger: Ledger, journal: Journal) -> None:
+    """Write what the journal does not have (a kill may have cut a batch in two)."""
+    new = [record for record in records if ledger.lacks(record)]
+    journal.append(asdict(record) for record in new)
+    for record in new:
+        ledger.take(record)
 
 
 def ask_fitting(
@@ -234,23 +230,6 @@ def ask_fitting(
     prompts = [question for question in fitted if isinstance(question, Prompt)]
     answers = iter(ask(prompts) if prompts else ())
     return [next(answers) if isinstance(question, Prompt) else question for question in fitted]
-
-
-def _record(
-    records: Sequence[Rationale],
-    batch: Sequence[Request],
-    ledger: Ledger,
-    journal: Journal,
-    advance: Callable[[int], None],
-) -> None:
-    """Keep what the journal does not have (a kill may have cut a batch in two)."""
-    wanted = {(b.scene.name, i) for b in batch for i in b.indices if ledger.lacks(b, i)}
-    new = [record for record in records if (record.scene_id, record.index) in wanted]
-    journal.append(asdict(record) for record in new)
-    before = ledger.written + ledger.exhausted
-    for record in new:
-        ledger.take(record)
-    advance(ledger.written + ledger.exhausted - before)
 
 
 def record_place(record: Record) -> tuple[str, int, int]:
