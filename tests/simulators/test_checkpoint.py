@@ -11,7 +11,7 @@ import yaml
 
 from usermirror_gym import checkpoints
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.engines import hub
+from usermirror_gym.engines import checkpoints as hub
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.simulators import (
     AffinityHead,

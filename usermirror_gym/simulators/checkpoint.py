@@ -28,8 +28,12 @@ import yaml
 
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.engines.adapters import ADAPTER_CONFIG, HEAD_WEIGHTS
-from usermirror_gym.engines.checkpoints import resolve_checkpoint
-from usermirror_gym.engines.hub import fetch_from_hub, hub_file, network_is_off
+from usermirror_gym.engines.checkpoints import (
+    fetch_from_hub,
+    hub_file,
+    network_is_off,
+    resolve_checkpoint,
+)
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS

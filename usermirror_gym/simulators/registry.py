@@ -17,7 +17,7 @@ from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.engines.choosing import SERVER_PREFIX, load_engine
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.simulators.affinity.affinity import AffinitySimulator
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.base import UserSimulator

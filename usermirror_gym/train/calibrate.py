@@ -28,7 +28,7 @@ from usermirror_gym.simulators.readouts.utility import (
 from usermirror_gym.train.config import Calibration, TrainConfig
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.objectives.letters import answer_of, answerable
-from usermirror_gym.train.objectives.permute import name_keys
+from usermirror_gym.train.objectives.sequences import name_keys
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights
@@ -70,14 +70,9 @@ class Asked:
 
     def rows(self, chosen: BoolArray) -> Asked:
         """Some of the scenes."""
-        return replace(
-            self,
-            values=tuple(v[chosen] for v in self.values),
-            mask=self.mask[chosen],
-            targets=self.targets[chosen],
-            users=self.users[chosen],
-            sources=self.sources[chosen],
-        )
+        names = ("mask", "targets", "users", "sources")
+        parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
+        return replace(self, values=tuple(v[chosen] for v in self.values), **parts)
 
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""
