@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.store import read_dataset
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import read_json, sha256
+from usermirror_gym.files import load_arrays, read_json, sha256
 from usermirror_gym.scenes.table import KINDS, SCHEMA, SPLITS
 
 WORDS = ("profile", "history_texts", "options")
@@ -127,14 +126,7 @@ def read_rankers(path: Path) -> dict[str, np.ndarray]:
     Raises:
         RunError: the file cannot be read, or lacks one of the first two.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise RunError(f"cannot read {path}: {error}. Build the data again.") from error
-    if missing := {"popularity", "fitted_before"} - set(found):
-        raise RunError(f"{path} lacks {sorted(missing)}; build the data again")
-    return found
+    return load_arrays(path, "popularity", "fitted_before", cure="Build the data again.")
 
 
 def _sources(folder: Path, entries: Mapping[str, Any]) -> list[BuiltSource]:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from usermirror_gym.errors import RunError
+from usermirror_gym.files import remove_unfinished, replacing
 
 Record = dict[str, Any]
 _ABSENT = "nothing"
@@ -96,8 +97,7 @@ class Journal:
         self._file = self.path.open("ab")
 
     def _begin(self) -> None:
-        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-            leftover.unlink()
+        remove_unfinished(self.path.parent, self.path.name)
         first = _line(self._header)
         content = self.path.read_bytes() if self._is_short() else None
         if content is not None and first.startswith(content):
@@ -135,15 +135,11 @@ class Journal:
             file.truncate(end)
 
     def _replace(self, places: Iterable[tuple[int, int]]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with self.path.open("rb") as old, temporary.open("wb") as new:
+        with self.path.open("rb") as old, replacing(self.path) as new:
             new.write(old.readline())
             for start, length in places:
                 old.seek(start)
                 new.write(old.read(length))
-            new.flush()
-            os.fsync(new.fileno())
-        temporary.replace(self.path)
 
 
 def read_header(path: Path) -> Record:
