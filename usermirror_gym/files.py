@@ -142,7 +142,7 @@ def load_arrays(path: Path, *names: str, cure: str = _AGAIN) -> dict[str, np.nda
         RunError: the file cannot be read, or lacks one of these; names it and the cure.
     """
     with _reading(path, cure):
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         if missing := [name for name in names if name not in found]:
             raise ValueError(f"it lacks {', '.join(missing)}")
