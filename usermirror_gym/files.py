@@ -119,11 +119,11 @@ def write_parquet(path: Path, table: pa.Table) -> Path:
     return path
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """Raise RunError if the file is not Parquet."""
+def read_parquet(path: Path, cure: str = _AGAIN) -> pa.Table:
+    """Raise RunError, which ends with the cure, if the file is not Parquet."""
     import pyarrow.parquet as pq
 
-    with _reading(path):
+    with _reading(path, cure):
         table = pq.read_table(path)
     return table
 

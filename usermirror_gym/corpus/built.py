@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.store import read_dataset
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import load_arrays, read_json, sha256
+from usermirror_gym.files import load_arrays, read_json, read_parquet, sha256
 from usermirror_gym.scenes.table import KINDS, SCHEMA, SPLITS
 
 WORDS = ("profile", "history_texts", "options")
@@ -145,10 +144,7 @@ def _sources(folder: Path, entries: Mapping[str, Any]) -> list[BuiltSource]:
 
 
 def _read_scenes(path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"cannot read {path}: {error}. Build the data again.") from error
+    table = read_parquet(path, cure="Build the data again.")
     if not table.schema.equals(SCHEMA):
         found = {field.name: field for field in table.schema}
         wrong = [f.name for f in SCHEMA if f.name not in found or not f.equals(found[f.name])]
