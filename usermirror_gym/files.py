@@ -177,14 +177,6 @@ def write_json(path: Path, content: Any) -> Path:
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose NaN, which JSON cannot hold, are ``None``."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in row.items()
-    }
-
-
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
     """One JSON object per line."""
     return write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

@@ -166,14 +166,10 @@ def _fit(
     fitted: list[Agent] = []
     seconds: dict[str, float] = {}
     for agent in agents:
-        home = folder / "agents" / agent.name
         if not isinstance(agent, RecBoleAgent):
             agent.fit(world.split)
-        elif home.exists():
-            agent = RecBoleAgent.load(home)
         else:
-            agent.fit(world.split).save(home)
-        if isinstance(agent, RecBoleAgent):
+            agent = agent.fit_once(world.split, folder / "agents" / agent.name)
             seconds[agent.name] = agent.fit_seconds
             display.say(f"{agent.name}: trained in {agent.fit_seconds:.1f} s")
         fitted.append(agent)

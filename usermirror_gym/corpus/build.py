@@ -53,7 +53,7 @@ from usermirror_gym.files import (
     read_json,
     read_parquet,
     sha256,
-    without_nan,
+    to_json_types,
     write_json,
 )
 from usermirror_gym.progress import Display
@@ -190,7 +190,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
         stage.display.say(f"{stage.source.name}: no shortcut audit: {error}")
         return []
     stage.display.console.print(shortcut_table(report))
-    return [{"source": stage.slug, **without_nan(asdict(row))} for row in report.rows]
+    return [{"source": stage.slug, **to_json_types(asdict(row))} for row in report.rows]
 
 
 def _finish(folder: Path, display: Display) -> None:

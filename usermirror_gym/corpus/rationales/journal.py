@@ -15,11 +15,11 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
 from usermirror_gym.files import remove_unfinished, replacing
 
 Record = dict[str, Any]
-_ABSENT = "nothing"
 
 
 class Journal:
@@ -117,13 +117,11 @@ class Journal:
         return self.path.stat().st_size <= len(_line(self._header))
 
     def _check(self, found: Record) -> None:
-        then, now = _flat(found), _flat(self._header)
-        names = [n for n in {**then, **now} if then.get(n, _ABSENT) != now.get(n, _ABSENT)]
-        if names:
-            changes = "; ".join(
-                f"{n} was {_show(then.get(n, _ABSENT))} and is now {_show(now.get(n, _ABSENT))}"
-                for n in names
-            )
+        changes = "; ".join(
+            f"{name} was {_show(then)} and is now {_show(now)}"
+            for name, then, now in differences(found, self._header)
+        )
+        if changes:
             raise RunError(
                 f"{self.path} was begun differently: {changes}. "
                 "Go on as it was begun, or name another folder, or delete the file to start anew."
@@ -193,16 +191,5 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, allow_nan=False).encode() + b"\n"
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def _show(value: Any) -> str:
-    return value if value is _ABSENT else repr(value)
+    return "nothing" if value is None else repr(value)

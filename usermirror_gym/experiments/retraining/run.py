@@ -177,11 +177,7 @@ class _Cell:
     def _base(self) -> RecBoleAgent:
         """The recommender as it is before any feedback: it makes the lists and is the first arm."""
         home = self.folder / "base" / f"{self.model}-{self.seed}"
-        if home.exists():
-            return RecBoleAgent.load(home, progress=False)
-        agent = self._agent().fit(self.timeline.split)
-        agent.save(home)
-        return agent
+        return self._agent().fit_once(self.timeline.split, home)
 
     def _agent(self) -> RecBoleAgent:
         options = self.config.model_options

@@ -348,14 +348,10 @@ class _Run:
         return found
 
     def _fitted(self, name: str) -> Agent:
-        home = self.folder / "agents" / name
-        if home.is_dir():
-            return RecBoleAgent.load(home)
         agent = make_agent(name, seed=self.config.seed, progress=not self.display.quiet)
-        agent.fit(self.split)
         if isinstance(agent, RecBoleAgent):
-            agent.save(home)
-        return agent
+            return agent.fit_once(self.split, self.folder / "agents" / name)
+        return agent.fit(self.split)
 
 
 def _read_curve(file: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
