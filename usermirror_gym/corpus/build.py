@@ -24,13 +24,11 @@ import json
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-import usermirror_gym
 from usermirror_gym.corpus.audit import AuditReport, audit_build
 from usermirror_gym.corpus.built import read_build
 from usermirror_gym.corpus.card.card import write_card
@@ -57,7 +55,7 @@ from usermirror_gym.files import (
     write_json,
 )
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import CONFIG_FILE, run_folder
+from usermirror_gym.run_folder import CONFIG_FILE, package_versions, run_folder
 from usermirror_gym.scenes.table import SPLITS
 
 _OPERATIONAL = {
@@ -66,7 +64,6 @@ _OPERATIONAL = {
 }  # fmt: skip
 """Settings of ``rationales`` that may change when a build goes on."""
 _UNLISTED = ("manifest.json", "card.md", "card.html", "cache")
-_PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "torch", "transformers")
 
 
 def estimate_build(config: BuildConfig, folder: str | Path, *, display: Display) -> list[Estimate]:
@@ -221,10 +218,7 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
             "seed": config.seed,
             "config": json.loads(config.model_dump_json()),
             "sources": facts,
-            "versions": {
-                "usermirror-gym": usermirror_gym.__version__,
-                **{name: version(name) for name in _PACKAGES},
-            },
+            "versions": package_versions("build"),
             "outputs": outputs,
         },
     )
