@@ -7,8 +7,9 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import newest_items
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.ranking import hashed_words
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Observation
 

@@ -13,8 +13,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.two_tower import ITEM_TABLES
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, BoolArray, IntArray, Observation

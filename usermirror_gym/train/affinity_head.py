@@ -20,7 +20,7 @@ from scipy.sparse.linalg import svds
 
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.files import replacing
+from usermirror_gym.files import kept_array
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
@@ -172,14 +172,10 @@ def _block(
     folder: Path,
     start: int,
 ) -> Float32Array:
-    path = folder / f"states-{start}.npy"
-    if path.is_file():
-        kept: Float32Array = np.load(path)
-        return kept
-    states = engine.line_states(lines, head=first_words, parts=settings.parts)
-    with replacing(path) as file:
-        np.save(file, states)
-    return states
+    def read() -> Float32Array:
+        return engine.line_states(lines, head=first_words, parts=settings.parts)
+
+    return kept_array(folder / f"states-{start}.npy", read)
 
 
 MOST_ITEMS = 20_000

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import replacing
+from usermirror_gym.files import remove_unfinished, replacing
 
 Record = dict[str, Any]
 
@@ -91,8 +91,7 @@ class Journal:
         self._file = self.path.open("ab")
 
     def _begin(self) -> None:
-        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-            leftover.unlink()
+        remove_unfinished(self.path.parent, self.path.name)
         first = _line(self._header)
         content = self.path.read_bytes() if self._is_short() else None
         if content is not None and first.startswith(content):

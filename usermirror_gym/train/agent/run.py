@@ -24,9 +24,9 @@ from usermirror_gym.agents.returns import SessionSettings, evaluate
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.files import read_json, remove_at_once, write_jsonl
+from usermirror_gym.files import discard, read_json, write_jsonl
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import own_folder
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import SurrogateSimulator
 from usermirror_gym.train.agent.config import RLConfig
 from usermirror_gym.train.loop.tensorboard import Curves
@@ -85,7 +85,7 @@ def train_agent(
     if eval_world is None and config.eval_simulator is not None:
         eval_world = _world(config, config.eval_simulator, config.eval_simulator_options)
     plan, users = split_users(config, world)
-    with own_folder(config, folder):
+    with run_folder(folder, config, "training run"):
         if (folder / "agent").is_dir():
             return folder / "agent"
         hook = hook or _monitor(config, folder, world, display)
@@ -235,7 +235,7 @@ class _Training:
         place = self.folder / "checkpoints" / f"{self.agent.iteration:06d}"
         save_agent(self.agent, place, training=True, more={_CURVE: self.curve})
         for old in self._checkpoints()[:-_KEPT]:
-            remove_at_once(old)
+            discard(old)
 
 
 def _line(row: Row) -> str:

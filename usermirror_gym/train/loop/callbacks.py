@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
 
-from usermirror_gym.files import remove_at_once, remove_unfinished, write_json
+from usermirror_gym.files import discard, remove_unfinished, write_json
 from usermirror_gym.train.loop.model import load_trained, save_trained
 
 BEST_FILE = "best.safetensors"
@@ -174,7 +174,7 @@ class Resumable:
             (folder / _STAGING / name).rename(folder / name)
             shutil.rmtree(folder / _STAGING)
             for old in checkpoints(folder)[:-_KEPT]:
-                remove_at_once(old)
+                discard(old)
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -47,7 +47,6 @@ from usermirror_gym.train.loop.callbacks import (
     Resumable,
     Watch,
     checkpoints,
-    tidy,
 )
 from usermirror_gym.train.loop.model import frozen_in_bfloat16, load_trained, wants_bfloat16
 from usermirror_gym.train.objectives.options import (
@@ -139,7 +138,6 @@ def run_stage(
             f"{torch.cuda.device_count()} GPUs and one process: start it by 'accelerate launch', "
             "or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
         )
-    tidy(folder)
     plan = plan_stage(stage, tokenizer, data, seed=seed, display=display)
     order = _order(stage, plan.examples, seed)
     steps = math.ceil(len(order) / _per_step(stage))

@@ -25,7 +25,7 @@ from usermirror_gym.envs import make_world
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import keep_same, own_folder
+from usermirror_gym.run_folder import keep_same, run_folder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.checkpoint import write_simulator
@@ -92,7 +92,7 @@ def distill(
         UserMirrorError: whatever a step raises; what was done stays, and the next run goes on.
     """
     folder = Path(folder)
-    with own_folder(config, folder):
+    with run_folder(folder, config, "training run"):
         about = {
             "teacher": teacher.name, "catalogue": asdict(Catalogue.of(split.dataset)),
             "t0": split.t0,
