@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.agents.base import Agent
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.configs.plugins import made, resolve
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.simulators.base import UserSimulator
 
+GROUP = "usermirror_gym.agents"
+"""Of the entry points by which packages bring agents."""
 _SIMPLE = ("Random", "Pop", "Oracle")
 _BANDITS = ("LinUCB", "Thompson")
 
@@ -37,7 +40,10 @@ def make_agent(
     Args:
         spec: ``"Random"``, ``"Pop"``, ``"Oracle"``, ``"LinUCB"``, ``"Thompson"``, the name of any
             RecBole model; or the folder of an agent that was trained
-            (:func:`usermirror_gym.train.agent.run.train_agent`), which is named after its run.
+            (:func:`usermirror_gym.train.agent.run.train_agent`), which is named after its run; or
+            somebody else's: an entry point of the group ``usermirror_gym.agents``, or
+            ``module:Name`` of a class or a function that makes an agent, and gets ``seed``,
+            ``progress`` and ``simulator`` if it asks for them, and ``config``.
             Bandits by name know nothing yet: they learn from what
             :meth:`~usermirror_gym.agents.Agent.observe` is told, in a benchmark nothing.
         seed: for agents that draw or train.
@@ -48,8 +54,9 @@ def make_agent(
 
     Raises:
         UnknownNameError: no such agent; suggests the nearest one.
-        ConfigError: the oracle without a simulator, an option that the agent does not have, or
-            an agent that is trained in the environment and goes by its folder.
+        ConfigError: the oracle without a simulator, an option that the agent does not have, an
+            agent that is trained in the environment and goes by its folder, or somebody else's
+            that cannot be imported or is none.
         AgentError: a RecBole model that is known not to run; says why.
         CheckpointError: a folder that holds no agent which can be read.
     """
@@ -69,10 +76,23 @@ def make_agent(
 
     _refuse_untrained(spec.strip())
     if name is None and unusable_reason(spec.strip()) is None:
-        raise UnknownNameError("agent", spec, names.values())
+        make = resolve("agent", spec.strip(), dict.fromkeys(names.values()), GROUP)
+        offered = {"seed": seed, "progress": progress, "simulator": simulator}
+        return _foreign(spec.strip(), make, offered, config)
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
     return RecBoleAgent(name or spec.strip(), config=config, seed=seed, progress=progress)
+
+
+def _foreign(name: str, make: Any, offered: dict[str, Any], config: dict[str, Any]) -> Agent:
+    agent = made(f"agent {name!r}", make, offered, **config) if callable(make) else make
+    if not isinstance(agent, Agent):
+        lacking = [n for n in ("name", "fit", "recommend", "observe") if not hasattr(agent, n)]
+        raise ConfigError(
+            f"agent {name!r} is {type(agent).__name__} without {', '.join(lacking)}; see "
+            "usermirror_gym.agents.Agent"
+        )
+    return agent
 
 
 def _refuse_untrained(name: str) -> None:

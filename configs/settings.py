@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
@@ -33,7 +34,7 @@ def read_settings(
 
 
 def validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
-    """An instance of a pydantic model.
+    """An instance of a pydantic model, or of a dataclass.
 
     Args:
         where: how messages call the settings.
@@ -43,11 +44,11 @@ def validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
         ConfigError: a value that cannot be used; names the setting.
     """
     try:
-        return model.model_validate(values)
+        return TypeAdapter(model).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             raise UnknownNameError(
                 f"setting of {where}", place, _names_beside(model, first["loc"])
             ) from error
@@ -115,8 +116,10 @@ def _place(values: list[Any], key: str, dotted: str) -> int:
     return int(key)
 
 
-def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+def _names_beside(model: type[Any], place: tuple[int | str, ...]) -> list[str]:
     """Dotted names of the settings that the unknown one could have meant."""
+    if is_dataclass(model):
+        return [f.name for f in fields(model)]
     prefix = place[:-1]
     for part in prefix:
         if isinstance(part, str) and part in model.model_fields:

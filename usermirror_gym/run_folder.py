@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
@@ -68,7 +67,7 @@ def package_versions() -> dict[str, str]:
 
 
 @contextmanager
-def own_folder(config: BaseModel, folder: Path) -> Iterator[None]:
+def own_folder(config: Any, folder: Path) -> Iterator[None]:
     """Inside the block the folder is this run's, and nobody else works in it.
 
     Raises:
@@ -85,7 +84,7 @@ def own_folder(config: BaseModel, folder: Path) -> Iterator[None]:
             remove_unfinished(folder)
             keep_same(
                 folder / "config.json",
-                json.loads(config.model_dump_json()),
+                TypeAdapter(type(config)).dump_python(config, mode="json"),
                 f"{folder} holds a run with other settings",
             )
             yield
