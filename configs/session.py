@@ -33,13 +33,8 @@ class RunConfig:
                     raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def settings(self) -> dict[str, Any]:
-        """As ``run.json`` holds them, in plain types.
-
-        ``session`` only where it is set: folders that were begun without that setting go on.
-        """
-        names = (f.name for f in own_first(type(self)))
-        found = {name: to_json_types(getattr(self, name)) for name in names}
-        return {name: v for name, v in found.items() if name != "session" or v is not None}
+        """As ``run.json`` holds them, in plain types."""
+        return {f.name: to_json_types(getattr(self, f.name)) for f in own_first(type(self))}
 
 
 def own_first(config: type[RunConfig]) -> list[Field[Any]]:

@@ -20,10 +20,15 @@ SETTINGS_FILE = "run.json"
 
 
 def changed_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder's run has in place of these settings, where that is something else."""
+    """What the folder's run has in place of these settings, where that is something else.
+
+    What it does not know, since it is older, counts as ``None``.
+    """
     path = folder / SETTINGS_FILE
-    earlier = read_json(path) if path.exists() else {}
-    return {k: earlier.get(k) for k, v in settings.items() if earlier.get(k, ...) != v}
+    if not path.exists():
+        return dict.fromkeys(settings)
+    earlier = read_json(path)
+    return {k: earlier.get(k) for k, v in settings.items() if earlier.get(k) != v}
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], what: str = "run") -> None:

@@ -13,7 +13,7 @@ it was: no episode is lost or played twice::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from usermirror_gym.agents.rollout import Clock, Episodes, plan_episodes, roll_o
 from usermirror_gym.benchmark.config import BenchmarkConfig
 from usermirror_gym.benchmark.offline import offline_scores
 from usermirror_gym.benchmark.report import summarise, write_report
+from usermirror_gym.configs.plugins import is_path
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
+from usermirror_gym.envs.rewards import reward_weights
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
 from usermirror_gym.files import read_json, read_jsonl, to_json_types, write_json, write_jsonl
@@ -103,6 +105,21 @@ def read_run(folder: Path) -> BenchmarkConfig:
         raise RunError(
             f"{path} does not hold the settings of a benchmark ({error}): name the folder of one"
         ) from error
+
+
+def refuse_code(config: BenchmarkConfig, folder: Path, allow: Collection[str]) -> None:
+    """A folder may come from anybody: code that its settings name runs only if a caller names it.
+
+    Args:
+        allow: paths (``module:name``) that may be imported.
+
+    Raises:
+        RunError: the settings name another one.
+    """
+    named = [*reward_weights(config.reward), str(config.leaving)]
+    if foreign := [name for name in named if is_path(name) and name not in allow]:
+        options = " ".join(f"--allow {name}" for name in foreign)
+        raise RunError(f"{folder} names code that is not ours; if you trust it, add {options}")
 
 
 def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:

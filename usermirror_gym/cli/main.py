@@ -15,7 +15,7 @@ from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.experiments import retrain, transfer
 from usermirror_gym.cli.export import export
-from usermirror_gym.cli.options import Engine, plain_errors, show, takes, with_engine
+from usermirror_gym.cli.options import Allow, Engine, plain_errors, show, takes, with_engine
 from usermirror_gym.cli.train import train, train_agent, train_surrogate
 from usermirror_gym.configs.session import Positive, SessionConfig, WorldConfig
 
@@ -108,12 +108,13 @@ def episode(
 @plain_errors
 def replay(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
+    allow: Allow = None,
 ) -> None:
     """Play a logged benchmark once more, without its LLM, and compare every step."""
     from usermirror_gym.benchmark.replay import replay as play
     from usermirror_gym.progress import Display
 
-    found = play(folder, display=Display())
+    found = play(folder, allow=allow or (), display=Display())
     for difference in found.differences[:_SHOWN]:
         print(difference)
     if len(found.differences) > _SHOWN:

@@ -38,6 +38,11 @@ OutFolder = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is continued.")]
 
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(help="A reward or session model (module:name) that may be imported (repeatable)."),
+]
+
 
 def takes(
     config: type[RunConfig], make: Callable[..., Any] | None = None, **names: str
