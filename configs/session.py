@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import Field, dataclass, field, fields
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
+from usermirror_gym.configs.settings import Positive
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import to_json_types
 
 SLATE_SIZE = 5
 """K, the items of a list, wherever nothing else is said."""
 DEFAULT_SIMULATOR = "smollm2-ml100k"
-
-AtLeast0 = Annotated[int, 0]
-"""A setting with its least value."""
-Positive = Annotated[int, 1]
 
 
 @dataclass(frozen=True)
@@ -28,13 +25,18 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            for least in getattr(hint, "__metadata__", ()):
-                if isinstance(least, int) and getattr(self, name) < least:
+            for least in (b for mark in getattr(hint, "__metadata__", ()) for b in _bounds(mark)):
+                if getattr(self, name) < least:
                     raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def settings(self) -> dict[str, Any]:
         """As ``run.json`` holds them, in plain types."""
         return {f.name: to_json_types(getattr(self, f.name)) for f in own_first(type(self))}
+
+
+def _bounds(mark: Any) -> list[int]:
+    """The least value, where ``Field(ge=...)`` says one."""
+    return [bound.ge for bound in getattr(mark, "metadata", ()) if hasattr(bound, "ge")]
 
 
 def own_first(config: type[RunConfig]) -> list[Field[Any]]:

@@ -5,13 +5,38 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
+
+AtLeast0 = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Settings that stay as they are and refuse names that they do not have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_recipe(
+    model: type[Any], kind: str, name_or_path: str | Path, overrides: dict[str, Any] | None = None
+) -> Any:
+    """Checked settings with a name, which is that of their run's folder: see :func:`read_settings`.
+
+    Raises:
+        UnknownNameError: no such preset or setting; suggests the nearest.
+        ConfigError: not YAML, or a value that cannot be used; names the setting.
+    """
+    config = validated(model, read_settings(kind, name_or_path, overrides), str(name_or_path))
+    if not config.name or Path(config.name).name != config.name:
+        raise ConfigError(f"{name_or_path}, name: must be usable as a folder, got {config.name!r}")
+    return config
 
 
 def read_settings(

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Positive = Annotated[int, Field(ge=1)]
+from usermirror_gym.configs.settings import Positive, Settings
+
 Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
 Discount = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BanditSettings(_Settings):
+class BanditSettings(Settings):
     """Of :class:`~usermirror_gym.agents.learners.bandits.LinUCBAgent` and its sister."""
 
     d: Positive = 64
@@ -31,7 +28,7 @@ class BanditSettings(_Settings):
     """Newest items of the history that count."""
 
 
-class TorchSettings(_Settings):
+class TorchSettings(Settings):
     """Shared by the agents that are trained by gradients."""
 
     d: Positive = 64
@@ -70,7 +67,7 @@ class ReinforceSettings(TorchSettings):
     """Weight of the policy's entropy in the objective."""
 
 
-class PPOSettings(_Settings):
+class PPOSettings(Settings):
     """Of :class:`~usermirror_gym.agents.learners.ppo.PPOAgent`; passed on to Stable-Baselines3."""
 
     d: Positive = 32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from usermirror_gym.configs.session import AtLeast0, Positive, SessionConfig, WorldConfig
+from usermirror_gym.configs.session import SessionConfig, WorldConfig
+from usermirror_gym.configs.settings import AtLeast0, Positive
 from usermirror_gym.errors import ConfigError
 
 DEFAULT_AGENTS = (

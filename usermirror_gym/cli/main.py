@@ -17,7 +17,8 @@ from usermirror_gym.cli.experiments import retrain, transfer
 from usermirror_gym.cli.export import export
 from usermirror_gym.cli.options import Allow, Engine, plain_errors, show, takes, with_engine
 from usermirror_gym.cli.train import train, train_agent, train_surrogate
-from usermirror_gym.configs.session import Positive, SessionConfig, WorldConfig
+from usermirror_gym.configs.session import SessionConfig, WorldConfig
+from usermirror_gym.configs.settings import Positive
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.configs.session import DEFAULT_SIMULATOR, AtLeast0, Positive, RunConfig
+from usermirror_gym.configs.session import DEFAULT_SIMULATOR, RunConfig
+from usermirror_gym.configs.settings import AtLeast0, Positive
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
 BALANCES = ("popularity", "none")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from usermirror_gym.configs.session import SLATE_SIZE, Positive, WorldConfig
+from usermirror_gym.configs.session import SLATE_SIZE, WorldConfig
+from usermirror_gym.configs.settings import Positive
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
 LISTERS = ("model", "mixture")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from usermirror_gym.configs.session import Positive, SessionConfig
+from usermirror_gym.configs.session import SessionConfig
+from usermirror_gym.configs.settings import Positive
 from usermirror_gym.errors import ConfigError
 
 GOOD = ("ItemKNN", "EASE", "BPR", "LightGCN")

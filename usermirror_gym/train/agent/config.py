@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
-from usermirror_gym.configs.session import (
-    DEFAULT_SIMULATOR,
-    AtLeast0,
-    Positive,
-    SessionConfig,
-    WorldConfig,
-)
-from usermirror_gym.configs.settings import validated
+from usermirror_gym.configs.session import DEFAULT_SIMULATOR, SessionConfig, WorldConfig
+from usermirror_gym.configs.settings import AtLeast0, Positive, validated
 
 Algo = Annotated[
     Literal["linucb", "thompson", "slateq", "reinforce", "ppo"],
@@ -59,7 +53,7 @@ class RLConfig(SessionConfig, WorldConfig):
     monitor: bool = True
     """Of a surrogate: compare it at every evaluation with its teacher on the lists that the agent
     shows now."""
-    monitor_lists: Annotated[int, 2] = 256
+    monitor_lists: Annotated[int, Field(ge=2)] = 256
     """Lists that its teacher is asked about at each evaluation."""
     redistil: bool = False
     """Teach the surrogate those lists when trust ends."""
