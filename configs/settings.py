@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -143,13 +144,17 @@ def _place(values: list[Any], key: str, dotted: str) -> int:
 
 def _names_beside(model: type[Any], place: tuple[int | str, ...]) -> list[str]:
     """Dotted names of the settings that the unknown one could have meant."""
+    return [".".join(map(str, (*place[:-1], name))) for name in names_at(model, place[:-1])]
+
+
+def names_at(model: type[Any], place: Iterable[int | str]) -> list[str]:
+    """Names of the settings of a model, or of the one that stands at ``place`` within it."""
     if is_dataclass(model):
         return [f.name for f in fields(model)]
-    prefix = place[:-1]
-    for part in prefix:
+    for part in place:
         if isinstance(part, str) and part in model.model_fields:
             model = _inner_model(model.model_fields[part].annotation) or model
-    return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
+    return list(model.model_fields)
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
