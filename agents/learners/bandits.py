@@ -6,9 +6,10 @@ import numpy as np
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import newest_items
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.settings import BanditSettings
 from usermirror_gym.agents.ranking import hashed_words
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Observation
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from usermirror_gym.agents.base import Agent, Transition
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.settings import PPOSettings
 from usermirror_gym.agents.learners.store import is_learning_agent, load_agent
 from usermirror_gym.agents.recbole.agent import RecBoleAgent
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.agents.simple import PopAgent
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs.shortlist import Shortlist

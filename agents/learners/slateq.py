@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import ItemSpace, newest_items
-from usermirror_gym.agents.learners.learning import Arrays
 from usermirror_gym.agents.learners.settings import SlateQSettings
 from usermirror_gym.agents.learners.torch_agent import Experience, TorchAgent
 from usermirror_gym.agents.learners.two_tower import TwoTower
 from usermirror_gym.agents.ranking import hashed_gumbel, hashed_words
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.types import PAD, Float32Array, Observation
 
 _SCALE = 3.0

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.settings import TorchSettings
 from usermirror_gym.agents.learners.two_tower import ITEM_TABLES
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, BoolArray, IntArray, Observation
 

@@ -148,6 +148,13 @@ class RecBoleAgent:
             raise not_fitted(self.name)
         return save(self, self._built, self._tables, Path(folder))
 
+    def fit_once(self, split: TimeSplit, folder: Path) -> Self:
+        """As it was fitted and saved in a folder; if there is none, it is fitted and saved now."""
+        if folder.exists():
+            return self.load(folder, progress=self.progress)
+        self.fit(split).save(folder)
+        return self
+
     @classmethod
     def load(cls, folder: str | Path, *, progress: bool = True) -> Self:
         """Read what :meth:`save` wrote; see :func:`usermirror_gym.agents.recbole.store.load`."""

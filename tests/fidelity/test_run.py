@@ -267,6 +267,12 @@ def test_folders_of_others_are_refused(config: EvaluateConfig, tmp_path: Path) -
         evaluate(config, tmp_path / "full")
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    config: EvaluateConfig, tmp_path: Path, refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path / "card", lambda: evaluate(config, tmp_path / "card"))
+
+
 def test_default_folders_are_named_and_numbered(
     config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

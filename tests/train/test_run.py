@@ -242,6 +242,15 @@ def test_another_seed_is_another_model(
     assert results(tmp_path)[name] != results(finished)[name]
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    tmp_path: Path, recipe: Callable[..., TrainConfig], refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path, lambda: train(recipe(), tmp_path, display=QUIET))
+    refused_while_busy(
+        tmp_path / "trial", lambda: estimate_training(recipe(), tmp_path / "trial", display=QUIET)
+    )
+
+
 def test_other_settings_in_the_same_folder_are_named(
     finished: Path, recipe: Callable[..., TrainConfig]
 ) -> None:

@@ -23,7 +23,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
-    replacing,
+    save_arrays,
     sha256,
     write_json,
     write_parquet,
@@ -207,8 +207,7 @@ class SceneStage:
             arrays["collaborative"] = rankers.collaborative.factors
         if rankers.embedding is not None:
             arrays["embedding"] = rankers.embedding
-        with replacing(self._rankers_path) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        save_arrays(self._rankers_path, **arrays)
 
     @property
     def _rankers_path(self) -> Path:

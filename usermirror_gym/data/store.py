@@ -21,7 +21,6 @@ from usermirror_gym.errors import DataError, RunError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
-    remove_unfinished,
     sha256,
     write_json,
     write_parquet,
@@ -49,7 +48,6 @@ def save_dataset(dataset: RecDataset, folder: str | Path) -> Path:
     tables = _tables(dataset)
     template = _template_text(dataset.template)
     folder.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in _TABLES:
         (folder / f"{name}.parquet").unlink(missing_ok=True)

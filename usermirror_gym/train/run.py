@@ -18,7 +18,7 @@ from usermirror_gym.corpus.build import build_data
 from usermirror_gym.errors import MissingDependencyError
 from usermirror_gym.files import read_json, sha256, write_json
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import keep_same, own_folder
+from usermirror_gym.run_folder import keep_same, run_folder
 from usermirror_gym.train.calibrate import validation_scenes
 from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
 from usermirror_gym.train.data import TrainData, read_train_data
@@ -50,7 +50,7 @@ def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
     folder = Path(folder)
     state = _processes()
     display = display if state.is_main_process else Display(quiet=True)
-    with own_folder(config, folder) if state.is_main_process else nullcontext():
+    with run_folder(folder, config, "training run") if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         finished = (folder / "checkpoint" / "training.json").is_file()
         state.wait_for_everyone()  # all have looked before anybody writes

@@ -13,7 +13,6 @@ was killed goes on from its last checkpoint and draws the same curve::
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,9 +24,9 @@ from usermirror_gym.agents.returns import SessionSettings, evaluate
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.files import read_json, write_jsonl
+from usermirror_gym.files import discard, read_json, write_jsonl
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import own_folder
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import SurrogateSimulator
 from usermirror_gym.train.agent.config import RLConfig
 from usermirror_gym.train.loop.tensorboard import Curves
@@ -102,7 +101,7 @@ def train_agent(
     if eval_world is None and config.eval_simulator is not None:
         eval_world = _world(config, config.eval_simulator, config.eval_simulator_options)
     plan, users = split_users(config, world)
-    with own_folder(config, folder):
+    with run_folder(folder, config, "training run"):
         if (folder / "agent").is_dir():
             return folder / "agent"
         hook = hook or _monitor(config, folder, world, display)
@@ -260,7 +259,4 @@ def _checkpoint(training: _Training) -> None:
     place = training.folder / "checkpoints" / f"{training.agent.iteration:06d}"
     save_agent(training.agent, place, training=True, more={_CURVE: training.curve})
     for old in _checkpoints(training.folder)[:-_KEPT]:
-        # Renamed first: a checkpoint must not be found half deleted.
-        doomed = old.with_name(f".{old.name}.tmp")
-        old.rename(doomed)
-        shutil.rmtree(doomed)
+        discard(old)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.files import remove_unfinished, write_json
+from usermirror_gym.files import discard, write_json
 from usermirror_gym.train.loop.watching import Watch
 from usermirror_gym.train.loop.weights import load_trained, save_trained
 
@@ -49,7 +49,7 @@ class Resumable:
             (folder / _STAGING / name).rename(folder / name)
             shutil.rmtree(folder / _STAGING)
             for old in checkpoints(folder)[:-_KEPT]:
-                _remove(old)
+                discard(old)
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -64,17 +64,3 @@ def checkpoints(folder: Path) -> list[Path]:
     found = [(int(m[1]), path) for path in folder.glob("checkpoint-*")
              if (m := _NAME.fullmatch(path.name))]  # fmt: skip
     return [path for _, path in sorted(found)]
-
-
-def tidy(folder: Path) -> None:
-    """Delete what a killed process was writing or deleting."""
-    if folder.is_dir():
-        remove_unfinished(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Renamed first: a checkpoint must not be found half deleted."""
-    doomed = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed)

@@ -44,7 +44,6 @@ from usermirror_gym.train.loop.resuming import (
     WEIGHTS_FILE,
     Resumable,
     checkpoints,
-    tidy,
 )
 from usermirror_gym.train.loop.watching import Point, Watch
 from usermirror_gym.train.loop.weights import frozen_in_bfloat16, load_trained
@@ -138,7 +137,6 @@ def run_stage(
             f"{torch.cuda.device_count()} GPUs and one process: start it by 'accelerate launch', "
             "or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
         )
-    tidy(folder)
     plan = plan_stage(stage, tokenizer, data, seed=seed, display=display)
     order = _order(stage, plan.examples, seed)
     steps = math.ceil(len(order) / _per_step(stage))

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch.nn import functional
 from transformers import Trainer
 
+from usermirror_gym.engines.adapters import load_head
 from usermirror_gym.engines.local.encoding import EncodedPrompt
-from usermirror_gym.errors import CheckpointError
 from usermirror_gym.files import write_bytes
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
@@ -197,18 +197,12 @@ def inner_model(model: Any) -> Any:
 def _new_head(inner: Any, path: Path | None) -> torch.nn.Linear:
     size = inner.config.get_text_config(decoder=True).hidden_size
     layer = torch.nn.Linear(size, 1, device=inner.device, dtype=torch.float32)
-    values = {"weight": torch.zeros(size), "bias": torch.zeros(1)}
+    weight, bias = torch.zeros(size), torch.zeros(1)
     if path is not None:
-        values = load_file(path)
-        shapes = {name: tuple(value.shape) for name, value in values.items()}
-        if shapes != {"weight": (size,), "bias": (1,)}:
-            raise CheckpointError(
-                f"{path} holds {shapes}, and this model needs weight ({size},) and bias (1,): "
-                "take the head that was trained with it"
-            )
+        weight, bias = load_head(path, size)
     with torch.no_grad():
-        layer.weight.copy_(values["weight"][None])
-        layer.bias.copy_(values["bias"])
+        layer.weight.copy_(weight[None])
+        layer.bias.copy_(bias)
     return layer
 
 

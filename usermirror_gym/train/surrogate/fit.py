@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from usermirror_gym.files import replacing
+from usermirror_gym.files import kept_array, replacing
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs, SurrogateNet
@@ -103,17 +103,14 @@ def item_words(
     engine, builder = (getattr(teacher, name, None) for name in ("engine", "builder"))
     if settings.items == "none" or engine is None or builder is None:
         return None
-    if cache is not None and cache.is_file():
-        kept: Float32Array = np.load(cache)
-        return kept
-    parts = getattr(getattr(teacher, "head", None), "parts", settings.parts)
-    asked = builder.item_lines(tuple(range(1, n_items + 1)))
-    states = engine.line_states(asked.options, head=asked.answer_prefix, parts=parts)
-    words = principal(states.astype(np.float64), len(parts), settings.dim)
-    if cache is not None:
-        with replacing(cache) as file:
-            np.save(file, words)
-    return words
+
+    def read() -> Float32Array:
+        parts = getattr(getattr(teacher, "head", None), "parts", settings.parts)
+        asked = builder.item_lines(tuple(range(1, n_items + 1)))
+        states = engine.line_states(asked.options, head=asked.answer_prefix, parts=parts)
+        return principal(states.astype(np.float64), len(parts), settings.dim)
+
+    return kept_array(cache, read)
 
 
 def principal(states: FloatArray, parts: int, dim: int) -> Float32Array:
