@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, ndtri
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.experiments.transfer.logistic_factors import logistic_factors
@@ -69,7 +70,7 @@ class TruthSettings:
     """Weight of the m-th newest of them: ``decay ** m``."""
     random_take: float = 0.5
     """Share of random lists from which something is taken; it sets *none of these*."""
-    slate_size: int = 5
+    slate_size: int = SLATE_SIZE
     """Length of those lists."""
     seed: int = 0
 
