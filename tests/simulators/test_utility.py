@@ -348,9 +348,9 @@ def test_the_gradients_are_those_of_the_losses(monkeypatch, with_none: bool) -> 
     seen = []
     real = logit.minimum
 
-    def spy(loss, start, bounds=None):
+    def spy(loss, start, *more, **options):
         seen.append((loss, start))
-        return real(loss, start, bounds)
+        return real(loss, start, *more, **options)
 
     for module in (logit, utility):
         monkeypatch.setattr(module, "minimum", spy)

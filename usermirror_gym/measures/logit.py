@@ -1,24 +1,106 @@
-"""The conditional logit behind every readout, and how its few weights are fitted.
+"""Conditional logits: one objective with its gradient, one fit, and what is built on them.
 
-The probability of an option is proportional to the exponential of its utility, and *none of these*
-is an option with a utility of its own (McFadden, Conditional logit analysis of qualitative choice
-behavior, 1974).  Shapes and names are those of :mod:`usermirror_gym.simulators.readouts.utility`.
+The probability of an option is proportional to the exponential of its utility, a weighted sum of
+its features, and *none of these* is an option with a utility of its own (McFadden, Conditional
+logit analysis of qualitative choice behavior, 1974).  In a nested logit, whether anything is taken
+depends on the inclusive value of the list, the logarithm of the sum of exponential utilities, with
+a weight of its own (McFadden, Modelling the choice of residential location, 1978); with a weight of
+1 it is the conditional logit.
+
+Shapes and names are those of :mod:`usermirror_gym.simulators.readouts.utility`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import log_expit, logsumexp, softmax
 
-from usermirror_gym.errors import DataError
+from usermirror_gym.errors import DataError, SceneError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
-_PRIOR = 3.0
-"""Standard deviation of the normal prior on each (standardised) weight.  It only decides where the
-scenes say next to nothing: features that move together, scenes that can be separated."""
+Loss = Callable[[FloatArray], tuple[float, FloatArray]]
+"""Weights -> what is to be small, and its gradient."""
+Chooser = Callable[[FloatArray, BoolArray], FloatArray]
+"""Features ``(S, K, F)`` and mask ``(S, K)`` -> scores ``(S, K)``; the highest is chosen."""
+
+PRIOR = 3.0
+"""Standard deviation of the normal prior on each (standardised) weight of a simulator.  It only
+decides where the scenes say next to nothing: features that move together, scenes that can be
+separated."""
+_CLIP = 8.0
+"""Standard deviations beyond which a feature says no more to a nested logit."""
+_TIGHT = {"maxiter": 2_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
+
+
+class Standard(NamedTuple):
+    """What makes F features comparable: mean and deviation, ``(F,)`` each."""
+
+    centre: FloatArray
+    scale: FloatArray
+    """1 where a feature does not vary; its weight stays 0."""
+    clip: float = np.inf
+
+    @classmethod
+    def of(cls, values: FloatArray, clip: float = np.inf) -> Self:
+        """Of values ``(N, F)``; what is not finite is left out."""
+        known = np.isfinite(values)
+        count = np.maximum(known.sum(axis=0), 1)
+        centre = np.where(known, values, 0.0).sum(axis=0) / count
+        spread = np.sqrt((np.where(known, values - centre, 0.0) ** 2).sum(axis=0) / count)
+        varies = spread > 1e-9 * np.maximum(np.abs(centre), 1.0)
+        return cls(centre, np.where(varies, spread, 1.0), clip)
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """Values ``(..., F)`` in deviations from the mean; what is not finite is the mean."""
+        known = np.where(np.isfinite(values), values, self.centre)
+        found: FloatArray = np.clip((known - self.centre) / self.scale, -self.clip, self.clip)
+        return found
+
+
+Sums = Literal["mean", "ratio", "blas"]
+"""How the objective is added up, which decides last digits and tolerance; what is stored keeps its
+own.  A mean over scenes, to a tight tolerance; or sums, with shares that are ratios of exponentials
+instead of exponentials of logarithms, or with a gradient that is a product of matrices."""
+
+
+def fit_weights(
+    x: FloatArray, mask: BoolArray, places: IntArray, sums: Sums, *, ridge: float,
+    outside: bool | None = None,
+) -> FloatArray:  # fmt: skip
+    """Weights of largest posterior probability given observed choices; convex, without a seed.
+
+    Args:
+        x: ``(S, K, F)`` standardised features, 0 where ``mask`` is false.
+        mask: ``(S, K)``.
+        places: ``(S,)`` the chosen columns; K is *none of these*.
+        ridge: penalty of half the squared weights, against the objective.
+        outside: whether *none of these* can be taken and has a utility; ``None``: no such option.
+
+    Returns:
+        ``(F,)``, or ``(F + 1,)`` with the utility of *none of these* last.
+    """
+    rows, n_features = np.arange(len(places)), x.shape[2]
+    scale = len(places) if sums == "mean" else 1
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        utilities = np.where(mask, x @ weights[:n_features], -np.inf)
+        if outside is not None:
+            utilities = with_outside(utilities, weights[-1] if outside else -np.inf, mask)
+        logs = log_softmax(utilities)
+        excess = softmax(utilities, axis=1) if sums == "ratio" else np.exp(logs)
+        excess[rows, places] -= 1.0
+        items = excess[:, : mask.shape[1]]
+        slope = np.tensordot(items, x, 2) if sums == "blas" else np.einsum("sk,skf->f", items, x)
+        if outside:
+            slope = np.append(slope, excess[:, -1].sum())
+        return posterior(logs[rows, places], slope, weights, ridge, scale)
+
+    return minimum(loss, np.zeros(n_features + bool(outside)), _TIGHT if sums == "mean" else {})
 
 
 class LinearUtility(NamedTuple):
@@ -58,26 +140,16 @@ def fit_linear(
     """
     none = targets == mask.sum(axis=1)
     fits_outside = outside and bool(none.any())
-    mean, scale = _mean_and_scale(features[mask])
-    design = np.where(mask[..., None], (features - mean) / scale, 0.0)
-    places = np.where(none, mask.shape[1], targets)
-
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
-        *slopes, level = parameters if fits_outside else [*parameters, -np.inf]
-        logprobs = log_softmax(with_outside(design @ np.array(slopes), level, mask))
-        residual = np.exp(logprobs)
-        residual[np.arange(len(places)), places] -= 1.0
-        gradient = np.einsum("sk,skf->f", residual[:, :-1], design)
-        if fits_outside:
-            gradient = np.append(gradient, residual[:, -1].sum())
-        return posterior(logprobs, places, gradient, parameters)
-
-    found = minimum(loss, np.zeros(len(mean) + fits_outside))
-    slopes = found[: len(mean)] / scale
-    return LinearUtility(slopes, float(found[-1] + slopes @ mean) if fits_outside else None)
+    standard = Standard.of(features[mask])
+    found = fit_weights(
+        np.where(mask[..., None], standard(features), 0.0), mask,
+        np.where(none, mask.shape[1], targets), "mean", ridge=1.0 / (len(none) * PRIOR**2),
+        outside=fits_outside,
+    )  # fmt: skip
+    return _unstandardised(found, standard, fits_outside)
 
 
-def linear_worth(features: FloatArray, slopes: FloatArray, mask: BoolArray) -> FloatArray:
+def inclusive_value(features: FloatArray, slopes: FloatArray, mask: BoolArray) -> FloatArray:
     """``(S,)`` what each list is worth: the logarithm of the sum of exponential utilities.
 
     Args:
@@ -90,7 +162,7 @@ def linear_worth(features: FloatArray, slopes: FloatArray, mask: BoolArray) -> F
     return worth
 
 
-def fit_worth(features: FloatArray, mask: BoolArray, none: BoolArray) -> LinearUtility:
+def fit_inclusive_value(features: FloatArray, mask: BoolArray, none: BoolArray) -> LinearUtility:
     """Weights of largest posterior probability given whether anything was taken.
 
     ``P(none) = 1 / (1 + exp(worth - outside))``.
@@ -100,8 +172,9 @@ def fit_worth(features: FloatArray, mask: BoolArray, none: BoolArray) -> LinearU
         mask: ``(S, K)``.
         none: ``(S,)`` *none of these* was taken, at least once and not always.
     """
-    mean, scale = _mean_and_scale(features[mask])
-    design = np.where(mask[..., None], (features - mean) / scale, 0.0)
+    standard = Standard.of(features[mask])
+    design = np.where(mask[..., None], standard(features), 0.0)
+    rows, taken, count = np.arange(len(none)), none.astype(np.int64), len(none)
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         *slopes, level = parameters
@@ -112,11 +185,11 @@ def fit_worth(features: FloatArray, mask: BoolArray, none: BoolArray) -> LinearU
         gradient = -np.einsum("s,sk,skf->f", residual, share, design)
         gradient = np.append(gradient, residual.sum())
         steps = np.column_stack([np.logaddexp.reduce(logs[:, :-1], axis=1), logs[:, -1]])
-        return posterior(steps, none.astype(np.int64), gradient, parameters)
+        ridge = 1.0 / (count * PRIOR**2)
+        return posterior(steps[rows, taken], gradient, parameters, ridge, count)
 
-    found = minimum(loss, np.zeros(len(mean) + 1))
-    slopes = found[:-1] / scale
-    return LinearUtility(slopes, float(found[-1] + slopes @ mean))
+    found = minimum(loss, np.zeros(design.shape[2] + 1))
+    return _unstandardised(found, standard, True)
 
 
 def with_outside(utilities: FloatArray, outside: float, mask: BoolArray) -> FloatArray:
@@ -133,33 +206,35 @@ def log_softmax(utilities: FloatArray) -> FloatArray:
 
 
 def posterior(
-    logprobs: FloatArray, places: IntArray, gradient: FloatArray, deviation: FloatArray
+    chosen: FloatArray, gradient: FloatArray, deviation: FloatArray, ridge: float, scale: int = 1
 ) -> tuple[float, FloatArray]:
-    """Mean log-loss plus the prior's share of one scene, and the gradient of it."""
-    count = len(places)
-    weight = 1.0 / (count * _PRIOR**2)
-    loss = -logprobs[np.arange(count), places].mean() + weight * (deviation @ deviation) / 2
-    return float(loss), gradient / count + weight * deviation
+    """Log-loss of the choices over ``scale``, plus the penalty of the deviation, and its gradient.
+
+    Args:
+        chosen: ``(S,)`` log-probabilities of what was chosen.
+        gradient: ``(P,)`` of the log-loss, summed over scenes.
+        deviation: ``(P,)`` of the parameters from what is assumed without any evidence.
+    """
+    penalty = ridge * (deviation @ deviation) / 2
+    return float(penalty - chosen.sum() / scale), gradient / scale + ridge * deviation
 
 
 def minimum(
-    loss: Callable[[FloatArray], tuple[float, FloatArray]],
+    loss: Loss,
     start: FloatArray,
+    options: dict[str, float] = _TIGHT,
     bounds: list[tuple[float | None, float | None]] | None = None,
 ) -> FloatArray:
     """Where a loss, given with its gradient, is smallest (L-BFGS)."""
-    options = {"maxiter": 2_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
     found: FloatArray = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
     ).x
     return found
 
 
-def _mean_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of each column; a column that does not vary has scale 1, and its weight stays 0."""
-    mean, scale = values.mean(axis=0), values.std(axis=0)
-    varies = scale > 1e-9 * np.maximum(np.abs(mean), 1.0)
-    return mean, np.where(varies, scale, 1.0)
+def _unstandardised(found: FloatArray, standard: Standard, outside: bool) -> LinearUtility:
+    slopes = found[: len(standard.scale)] / standard.scale
+    return LinearUtility(slopes, float(found[-1] + slopes @ standard.centre) if outside else None)
 
 
 def check_choices(mask: BoolArray, targets: IntArray, outside: bool) -> None:
@@ -193,3 +268,148 @@ def check_finite(name: str, values: FloatArray, mask: BoolArray) -> None:
             f"{name} of scene {row}, place {place} is {values[row, place]}: scores must be finite. "
             "Look at the texts and the precision of the model."
         )
+
+
+def fit_logit(
+    features: FloatArray, mask: BoolArray, targets: IntArray, ridge: float = 1.0
+) -> Chooser:
+    """A chooser by the conditional logit; *none of these*, if offered, is one of the options.
+
+    Args:
+        features: ``(S, K, F)``; standardised here, missing values become the mean.
+        mask: ``(S, K)`` where there is an option.
+        targets: ``(S,)`` the chosen options.
+        ridge: penalty of the squared weights, against the S lists together.
+    """
+    standard = Standard.of(features[mask], clip=5.0)
+    x = standard(features) * mask[:, :, None]
+    weights = fit_weights(x, mask, targets, "ratio", ridge=ridge)
+    return lambda values, mask: np.where(mask, standard(values) @ weights, -np.inf)
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """When nothing is taken: logit P(none) = ``constant + by_size log K - inclusive log sum_j
+    exp(u_j)`` over the K utilities u.
+    """
+
+    constant: float
+    by_size: float = 0.0
+    inclusive: float = 1.0
+
+    def logit(self, utilities: FloatArray, mask: BoolArray) -> FloatArray:
+        """``(S,)`` log-odds of *none of these*."""
+        ones, log_size, value = _leaving_features(utilities, mask).T
+        return self.constant * ones + self.by_size * log_size - self.inclusive * value
+
+
+@dataclass(frozen=True)
+class NestedLogit:
+    """Utility of an option: ``sum_f weights_f * (x_f - centre_f) / scale_f``.
+
+    Attributes:
+        weights, centre, scale: one number a feature.
+        leaving: ``None``: the choice is forced.
+    """
+
+    weights: tuple[float, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    leaving: Leaving | None = None
+
+    def utilities(self, features: FloatArray) -> FloatArray:
+        """``(S, K)`` of features ``(S, K, F)``."""
+        x = Standard(np.array(self.centre), np.array(self.scale), _CLIP)(features)
+        # Unlike a matrix product, it has the same last digits whatever S is.
+        return np.einsum("skf,f->sk", x, np.array(self.weights))
+
+    def probs(self, features: FloatArray, mask: BoolArray) -> FloatArray:
+        """``(S, K + 1)`` choice probabilities, the last *none of these*; rows sum to 1."""
+        utilities = self.utilities(features)
+        shares = np.where(mask, np.exp(forced_log_probs(utilities, mask)), 0.0)
+        if self.leaving is None:
+            none = np.zeros(len(shares))
+        else:
+            none = np.exp(log_expit(self.leaving.logit(utilities, mask)))
+        none[~mask.any(axis=1)] = 1.0
+        probs = np.column_stack([shares * (1 - none)[:, None], none])
+        return probs / probs.sum(axis=1, keepdims=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types; :meth:`from_json` reads them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what :meth:`to_json` gave."""
+        leaving = None if values["leaving"] is None else Leaving(**values["leaving"])
+        lists = {name: tuple(values[name]) for name in ("weights", "centre", "scale")}
+        return cls(**lists, leaving=leaving)
+
+
+def fit_nested_logit(
+    features: FloatArray, mask: BoolArray, targets: IntArray, *, ridge: float = 1.0
+) -> NestedLogit:
+    """First which item, from the lists that hold the choice, then whether any, from all lists.
+
+    Both are maxima of a likelihood with a small penalty; convex, hence without a seed.
+
+    Args:
+        features: ``(S, K, F)``; missing values (NaN) become the mean.
+        mask: ``(S, K)`` where there is an option.
+        targets: ``(S,)`` the chosen column; K is *none of these*.  Where it is never right the
+            choice is forced.
+        ridge: penalty of the squared weights, against the scenes together.
+
+    Raises:
+        SceneError: no list holds what was chosen.
+    """
+    held = targets < mask.shape[1]
+    if not held.any():
+        raise SceneError(
+            f"a choice model needs lists that hold the chosen item, none of {len(targets)} does"
+        )
+    standard = Standard.of(features[mask], _CLIP)
+    x = standard(features) * mask[:, :, None]
+    weights = fit_weights(x[held], mask[held], targets[held], "blas", ridge=ridge)
+    leaving = None if held.all() else _fit_leaving(x @ weights, mask, ~held, ridge)
+    return NestedLogit(
+        tuple(weights.tolist()), tuple(standard.centre.tolist()), tuple(standard.scale.tolist()),
+        leaving,
+    )  # fmt: skip
+
+
+def forced_log_probs(utilities: FloatArray, mask: BoolArray) -> FloatArray:
+    """``(S, K)`` logarithms of the shares of the items, given that one is taken."""
+    with np.errstate(invalid="ignore"):  # lists without items: the caller knows them
+        return log_softmax(np.where(mask, utilities, -np.inf))
+
+
+def forced_log_loss(utilities: FloatArray, mask: BoolArray, targets: IntArray) -> float:
+    """Mean of minus the log-share of the chosen item, over the lists that hold it."""
+    held = np.flatnonzero(targets < mask.shape[1])
+    shares = forced_log_probs(utilities[held], mask[held])
+    return float(-shares[np.arange(len(held)), targets[held]].mean())
+
+
+def _fit_leaving(utilities: FloatArray, mask: BoolArray, left: BoolArray, ridge: float) -> Leaving:
+    """Logistic regression; the penalty draws towards the plain conditional logit."""
+    x = _leaving_features(utilities, mask)
+    prior = np.array([0.0, 0.0, -1.0])
+    sign = np.where(left, 1.0, -1.0)
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        margin, away = sign * (x @ weights), weights - prior
+        missed = np.exp(log_expit(-margin))
+        return posterior(log_expit(margin), -(sign * missed) @ x, away, ridge)
+
+    constant, by_size, inclusive = minimum(loss, prior, {}).tolist()
+    return Leaving(constant, by_size, -inclusive)
+
+
+def _leaving_features(utilities: FloatArray, mask: BoolArray) -> FloatArray:
+    """``(S, 3)`` 1, log K and the inclusive value of the items."""
+    shown = np.where(mask, utilities, -np.inf)
+    shown[~mask.any(axis=1)] = 0.0
+    size = np.maximum(mask.sum(axis=1), 1)
+    return np.column_stack([np.ones(len(shown)), np.log(size), logsumexp(shown, axis=1)])
