@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from usermirror_gym.agents.base import Agent
+from usermirror_gym.agents.base import Agent, Transition
 from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.envs import SlateVectorEnv
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
@@ -98,7 +98,10 @@ class Step(NamedTuple):
 
     live: IntArray
     """Numbers of the rows that took part."""
+    before: Observation
+    """Of these rows alone."""
     slates: IntArray
+    after: Observation
     rewards: FloatArray
     terminated: BoolArray
     truncated: BoolArray
@@ -106,6 +109,15 @@ class Step(NamedTuple):
     recommend_seconds: float
     env_seconds: float
     engine_seconds: float
+
+    @property
+    def transition(self) -> Transition:
+        """Of the rows that took part."""
+        live = self.live
+        return Transition(
+            self.before, self.slates[live], self.info["choice"][live], self.rewards[live],
+            rows_of(self.after, live), self.terminated[live], self.truncated[live],
+        )  # fmt: skip
 
 
 def play_steps(
@@ -123,15 +135,17 @@ def play_steps(
     while env.live.any():
         live = np.flatnonzero(env.live)
         start = time.perf_counter()
-        slates[live] = agent.recommend(rows_of(observations, live), env.slate_size)
+        before = rows_of(observations, live)
+        slates[live] = agent.recommend(before, env.slate_size)
         middle, engine_before = time.perf_counter(), _engine_seconds(env)
         observations, rewards, terminated, truncated, info = env.step(slates)
         end = time.perf_counter()
         watch(observations)
         engine = _engine_seconds(env) - engine_before
         yield Step(
-            live, slates, rewards, terminated, truncated, info, middle - start, end - middle, engine
-        )
+            live, before, slates, observations, rewards, terminated, truncated, info,
+            middle - start, end - middle, engine,
+        )  # fmt: skip
 
 
 def _engine_seconds(env: SlateVectorEnv) -> float:

@@ -18,10 +18,10 @@ from usermirror_gym.experiments.transfer.adversaries import (
     MixtureAgent,
     MostClickedAgent,
     RepeatAgent,
-    probe_agents,
+    adversarial_agents,
     probe_rows,
 )
-from usermirror_gym.experiments.transfer.known_truth import LatentFactorUser, TruthSettings
+from usermirror_gym.experiments.transfer.ground_truth import LatentFactorUser, TruthSettings
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators import PopularityChooser
 from usermirror_gym.simulators.base import ChoiceBatch
@@ -131,7 +131,7 @@ def test_a_user_who_likes_repeats_is_found_out(split: TimeSplit) -> None:
     worlds = [make_world(split, simulator=s) for s in (LikesRepeats(), user.knowing(split))]
     plan, settings = plan_episodes(worlds[0].users, 40, 0), SessionSettings(steps=5, slate_size=K)
     base = PopAgent().fit(split)
-    agents = [base, *probe_agents(worlds[0].simulator, base, split)]
+    agents = [base, *adversarial_agents(worlds[0].simulator, base, split)]
     played = [{a.name: play(w, a, plan, settings) for a in agents} for w in worlds]
     rows = {r["name"]: r for r in probe_rows(*played, "Pop", plan.user_ids, n_resamples=300)}
     assert set(rows) == {"Repeat", "Pop+repeat1", "MostClicked", "AllBad", "Oracle"}

@@ -12,12 +12,12 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from gymnasium.vector import AutoresetMode
 
 from usermirror_gym.agents import Agent, Transition, make_agent
+from usermirror_gym.agents.returns import SessionSettings
 from usermirror_gym.agents.rollout import Clock, Episodes, roll_out
 from usermirror_gym.data import TimeSplit, time_cut
-from usermirror_gym.envs import SlateVectorEnv, World
+from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID, IntArray, Observation
 
@@ -214,10 +214,7 @@ def _sessions(
     world: World, lister: Agent, users: IntArray, lists: int, slate_size: int, seed: int
 ) -> dict[int, list[tuple[list[int], int]]]:
     """By user, the lists with a choice and the chosen item, in order."""
-    env = SlateVectorEnv(
-        len(users), world, max_episode_steps=lists, slate_size=slate_size, session="stay",
-        autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+    env = SessionSettings(lists, slate_size, "stay").env(world, len(users))
     seeds = np.random.default_rng([seed, 0]).integers(2**31, size=len(users))
     log = roll_out(env, lister, Episodes(np.arange(len(users)), users, seeds), Clock())
     shown: dict[int, list[tuple[list[int], int]]] = {user: [] for user in users.tolist()}

@@ -190,7 +190,7 @@ class MixtureAgent(_Probe):
         return np.where(drawn[:, None], random, self.base.recommend(observations, k))
 
 
-def probe_agents(
+def adversarial_agents(
     simulator: UserSimulator, base: Agent, split: TimeSplit, seed: int = 0
 ) -> list[Agent]:
     """The probes around a fitted base policy, ready to play; the last asks the simulator itself."""

@@ -3,57 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from usermirror_gym.agents import make_agent
-from usermirror_gym.agents.base import Agent
 from usermirror_gym.agents.returns import SessionSettings
-from usermirror_gym.envs import SlateVectorEnv, World
+from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.experiments.transfer.climbers import Climber
-from usermirror_gym.experiments.transfer.curves import Checkpoint, Learner
-from usermirror_gym.types import IntArray
+from usermirror_gym.experiments.transfer.curves import Checkpoint
+from usermirror_gym.experiments.transfer.linear_reinforce import LinearReinforce
 
-CLIMBERS = {
-    "climber": Climber("climber"),
-    "climber-items": Climber("climber-items", items=True),
-    "climber-new": Climber("climber-new", repeats=False),
-}
-"""``-items``: with a score for every item; ``-new``: may not show what a user has had."""
-
-
-@runtime_checkable
-class Practising(Protocol):
-    """An agent that learns in iterations of whole sessions."""
-
-    explore: bool
-    """Whether it tries things out; False: it gives its best."""
-
-    def practise(self, env: SlateVectorEnv, users: IntArray, seeds: list[int]) -> dict[str, float]:
-        """Play one session per row and learn from it.
-
-        Args:
-            env: N rows, ``autoreset_mode=DISABLED``.
-            users: ``(N,)``.
-            seeds: N, of the sessions.
-
-        Returns:
-            numbers for curves, which are not used here.
-        """
-        ...
+CLIMBERS: dict[str, dict[str, bool]] = {
+    "climber": {}, "climber-items": {"items": True}, "climber-new": {"repeats": False},
+}  # fmt: skip
+"""Names and settings of :class:`LinearReinforce`: ``-items``: with a score for every item;
+``-new``: may not show what a user has had."""
 
 
 @dataclass(frozen=True)
 class Practice:
     """The training of an agent that practises.
 
+    It has ``explore``, whether it tries things out or gives its best, and ``practise(env, users,
+    seeds)``, which plays one session per row of an environment and learns from them; see
+    :class:`~usermirror_gym.agents.learners.learning.LearningAgent`.
+
     Attributes:
-        name: of the agent: one of :data:`~usermirror_gym.agents.learners.store.KINDS`, in any case.
+        name: of the agent: one of :data:`CLIMBERS` or of
+            :data:`~usermirror_gym.agents.learners.store.KINDS`, the latter in any case.
         settings: of the sessions that it learns from.
-        users, updates, evaluations: see :class:`Climber`.
+        users: sessions side by side.
+        updates: rounds of such sessions.
+        evaluations: checkpoints after the first, evenly spaced.
         make: an unfitted agent from a seed; by default the one of that name.
     """
 
@@ -64,6 +47,15 @@ class Practice:
     evaluations: int = 12
     make: Callable[[int], Any] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("users", "updates", "evaluations"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.evaluations > self.updates:
+            raise ConfigError(
+                f"evaluations is {self.evaluations}, and there are but {self.updates} updates"
+            )
+
     def new(self, seed: int) -> Any:
         """An agent, not yet fitted.
 
@@ -72,7 +64,7 @@ class Practice:
             ConfigError: it does not learn from sessions.
         """
         agent = _named(self.name, seed) if self.make is None else self.make(seed)
-        if not isinstance(agent, Practising):
+        if not hasattr(agent, "practise"):
             raise ConfigError(
                 f"agent {self.name!r} does not learn from sessions: name one that does, or one of "
                 f"{', '.join(CLIMBERS)}"
@@ -80,17 +72,20 @@ class Practice:
         return agent
 
     def checkpoints(self, world: World, seed: int) -> Iterator[Checkpoint]:
-        """See :class:`~usermirror_gym.experiments.transfer.curves.Learner`."""
+        """Train in a world; see :func:`~usermirror_gym.experiments.transfer.curves.judge`."""
         agent: Any = self.new(seed).fit(world.split)
-        env, rng = self.settings.env(world, self.users), np.random.default_rng([seed, 5])
+        env = self.settings.env(world, self.users)
+        rng = getattr(agent, "rng", np.random.default_rng([seed, 5]))
         at = np.linspace(0, self.updates, self.evaluations + 1).round().astype(int)
-        yield Checkpoint(0, _at_its_best(agent))
+        agent.explore = False
+        yield Checkpoint(0, agent)
         for update in range(1, self.updates + 1):
             agent.explore = True
             ids = rng.choice(world.users, self.users)
             agent.practise(env, ids, rng.integers(2**31, size=self.users).tolist())
+            agent.explore = False
             if update in at:
-                yield Checkpoint(update * self.users, _at_its_best(agent))
+                yield Checkpoint(update * self.users, agent)
 
 
 def make_learner(
@@ -100,18 +95,14 @@ def make_learner(
     users: int = 64,
     updates: int = 60,
     evaluations: int = 12,
-) -> Learner:
+) -> Practice:
     """A training by name: one of :data:`CLIMBERS`, or any agent that practises.
 
     Raises:
         UnknownNameError: no such agent; suggests the nearest.
         ConfigError: an agent that does not learn from sessions.
     """
-    options = {"settings": settings, "users": users, "updates": updates}
-    evaluations = min(evaluations, updates)
-    if name in CLIMBERS:
-        return replace(CLIMBERS[name], **options, evaluations=evaluations)  # type: ignore[arg-type]
-    practice = Practice(name, **options, evaluations=evaluations)  # type: ignore[arg-type]
+    practice = Practice(name, settings, users, updates, min(evaluations, updates))
     practice.new(0)
     return practice
 
@@ -120,12 +111,8 @@ def _named(name: str, seed: int) -> Any:
     """A learning agent that has no policy of its own yet, or any other agent."""
     from usermirror_gym.agents.learners.store import agent_class, kind_of
 
+    if name in CLIMBERS:
+        return LinearReinforce(name, seed=seed, **CLIMBERS[name])
     if kind_of(name):
         return agent_class(name)(seed=seed)
     return make_agent(name, seed=seed, progress=False)
-
-
-def _at_its_best(agent: Any) -> Agent:
-    agent.explore = False
-    found: Agent = agent
-    return found

@@ -3,7 +3,7 @@
 Every file is written whole, so that a run that was killed goes on where it was::
 
     run.json                     settings; a folder with other settings is refused
-    truth/truth.npz              the known truth, which nothing below it may read but to judge
+    truth/truth.npz              the ground truth, which nothing below it may read but to judge
     log/                         what its users did: all that simulator and policies learn from
     simulator/                   a training run (see usermirror_gym.train.config)
     surrogate/                   a distillation of it, if learners train on one
@@ -31,9 +31,9 @@ from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_datase
 from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import ConfigError, RunError
-from usermirror_gym.experiments.transfer.adversaries import probe_agents, probe_rows
+from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, probe_rows
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
-from usermirror_gym.experiments.transfer.known_truth import (
+from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
     LatentFactorUser,
     TruthSettings,
@@ -65,7 +65,7 @@ class TransferConfig:
     """The truth is fitted on all of it."""
     data_folder: str | None = None
     truth: dict[str, Any] = field(default_factory=dict)
-    """Settings of :class:`~usermirror_gym.experiments.transfer.known_truth.TruthSettings`."""
+    """Settings of :class:`~usermirror_gym.experiments.transfer.ground_truth.TruthSettings`."""
     log: dict[str, Any] = field(default_factory=dict)
     """Settings of :class:`~usermirror_gym.experiments.transfer.simulated_log.LogSettings`."""
     recipe: str = "smollm2-ml100k"
@@ -172,7 +172,7 @@ class _Run:
     def truth(self) -> LatentFactorUser:
         path = self.folder / "truth" / "truth.npz"
         if not path.is_file():
-            self.display.say(f"fitting the known truth on all of {self.real.name}")
+            self.display.say(f"fitting the ground truth on all of {self.real.name}")
             settings = checked(
                 TruthSettings, "truth", {"seed": self.config.seed} | self.config.truth
             )
@@ -279,7 +279,7 @@ class _Run:
         """Adversarial agents around the best policy."""
         base = next(agent for agent in self.policies if agent.name == self.probe_base)
         user = self.worlds[SIMULATOR].simulator
-        agents = [base, *probe_agents(user, base, self.split, self.config.seed)]
+        agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
         worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)}
         found = self._played(agents, worlds, "probes")
         return probe_rows(
