@@ -11,7 +11,7 @@ import pytest
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import SlateVectorEnv, make_world
 from usermirror_gym.errors import ConfigError, RunError, SceneError
-from usermirror_gym.experiments.transfer import logistic_factors as factors_module
+from usermirror_gym.experiments.transfer import ground_truth as factors_module
 from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
     LatentFactorUser,

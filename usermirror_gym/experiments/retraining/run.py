@@ -24,7 +24,7 @@ import numpy as np
 from usermirror_gym.agents import RecBoleAgent, observations_from_split
 from usermirror_gym.agents.ranking import top_k
 from usermirror_gym.agents.recbole.models import canonical_model
-from usermirror_gym.benchmark.offline import mrr_at_k, ndcg_at_k, recall_at_k
+from usermirror_gym.benchmark.offline import OFFLINE_METRICS
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import ConfigError, DataError, RunError, UnknownNameError
@@ -204,8 +204,7 @@ class _Cell:
 def _metrics(shown: IntArray, tests: dict[int, IntArray]) -> dict[str, list[float]]:
     hits = np.array([np.isin(row, test) for row, test in zip(shown, tests.values(), strict=True)])
     counts = np.array([len(test) for test in tests.values()])
-    values = recall_at_k(hits, counts), ndcg_at_k(hits, counts), mrr_at_k(hits)
-    return {name: value.tolist() for name, value in zip(METRICS, values, strict=True)}
+    return {name: OFFLINE_METRICS[name].values(hits, counts).tolist() for name in METRICS}
 
 
 def check_knowledge(simulator: str, dataset: str, t0: int) -> None:

@@ -15,7 +15,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.curves import Checkpoint
 from usermirror_gym.experiments.transfer.linear_reinforce import LinearReinforce
 
-CLIMBERS: dict[str, dict[str, bool]] = {
+CLIMBERS: dict[str, dict[str, Any]] = {
     "climber": {}, "climber-items": {"items": True}, "climber-new": {"repeats": False},
 }  # fmt: skip
 """Names and settings of :class:`LinearReinforce`: ``-items``: with a score for every item;
