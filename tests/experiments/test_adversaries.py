@@ -19,7 +19,7 @@ from usermirror_gym.experiments.transfer.adversaries import (
     MostClickedAgent,
     RepeatAgent,
     adversarial_agents,
-    probe_rows,
+    adversary_rows,
 )
 from usermirror_gym.experiments.transfer.ground_truth import LatentFactorUser, TruthSettings
 from usermirror_gym.scenes import SceneBatch
@@ -133,7 +133,7 @@ def test_a_user_who_likes_repeats_is_found_out(split: TimeSplit) -> None:
     base = PopAgent().fit(split)
     agents = [base, *adversarial_agents(worlds[0].simulator, base, split)]
     played = [{a.name: play(w, a, plan, settings) for a in agents} for w in worlds]
-    rows = {r["name"]: r for r in probe_rows(*played, "Pop", plan.user_ids, n_resamples=300)}
+    rows = {r["name"]: r for r in adversary_rows(*played, "Pop", plan.user_ids, n_resamples=300)}
     assert set(rows) == {"Repeat", "Pop+repeat1", "MostClicked", "AllBad", "Oracle"}
     repeat = rows["Repeat"]
     assert repeat["overpaid"]
@@ -143,5 +143,5 @@ def test_a_user_who_likes_repeats_is_found_out(split: TimeSplit) -> None:
     assert repeat["true_gain"]["high"] < 0
     assert not rows["AllBad"]["exploited"]
     # The same user in both worlds is fooled by nothing.
-    honest = probe_rows(played[1], played[1], "Pop", plan.user_ids, n_resamples=100)
+    honest = adversary_rows(played[1], played[1], "Pop", plan.user_ids, n_resamples=100)
     assert not any(row["overpaid"] or row["exploited"] for row in honest)

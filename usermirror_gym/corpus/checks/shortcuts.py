@@ -28,8 +28,7 @@ from usermirror_gym.corpus.checks.list_features import (
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import RunError
 from usermirror_gym.measures.bootstrap import UserBootstrap
-from usermirror_gym.measures.choice_models import fit_trees, hits
-from usermirror_gym.measures.logit import fit_logit
+from usermirror_gym.measures.choice_models import fit_logit, fit_trees, hits
 from usermirror_gym.scenes.draw.rankers import fit_collaborative
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 

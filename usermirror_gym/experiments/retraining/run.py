@@ -33,7 +33,7 @@ from usermirror_gym.experiments.retraining.feedback import (
     Feedback,
     Timeline,
     draw_feedback,
-    make_lister,
+    make_logging_policy,
     taken_later,
 )
 from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
@@ -164,9 +164,11 @@ class _Cell:
     def _feedback(self) -> Feedback:
         path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
         if not path.exists():
-            lister = make_lister(self.config.lister, self._base(), self.timeline.split, self.seed)
+            policy = make_logging_policy(
+                self.config.lister, self._base(), self.timeline.split, self.seed
+            )
             write_json(path, draw_feedback(
-                self.timeline, self.world, lister, amount=self.config.amount,
+                self.timeline, self.world, policy, amount=self.config.amount,
                 lists=self.config.lists, slate_size=self.config.slate_size, seed=self.seed,
             ))  # fmt: skip
         stored = read_json(path)

@@ -31,7 +31,7 @@ from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_datase
 from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import ConfigError, RunError
-from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, probe_rows
+from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, adversary_rows
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
 from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
@@ -282,7 +282,7 @@ class _Run:
         agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
         worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)}
         found = self._played(agents, worlds, "probes")
-        return probe_rows(
+        return adversary_rows(
             found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids,
             n_resamples=self.config.n_resamples, seed=self.config.seed,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from usermirror_gym.fidelity.baselines.readings import Trial, judge
 from usermirror_gym.fidelity.baselines.recipes import RECIPES
 from usermirror_gym.fidelity.baselines.scored import ScoredChooser
 from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
-from usermirror_gym.measures.logit import NestedLogit
+from usermirror_gym.measures.choice_models import NestedLogit
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import package_versions
 from usermirror_gym.scenes import SceneBatch

@@ -8,8 +8,7 @@ import numpy as np
 
 from usermirror_gym.fidelity.baselines.past import Past
 from usermirror_gym.fidelity.baselines.readings import Settings
-from usermirror_gym.measures.choice_models import fit_trees
-from usermirror_gym.measures.logit import Chooser, fit_logit
+from usermirror_gym.measures.choice_models import Chooser, fit_logit, fit_trees
 from usermirror_gym.types import BoolArray, FloatArray
 
 Learn = Callable[[Past, Settings], Chooser]
@@ -17,7 +16,7 @@ Learn = Callable[[Past, Settings], Chooser]
 
 
 def learn_logit(past: Past, settings: Settings) -> Chooser:
-    """Settings: ``ridge``, see :func:`~usermirror_gym.measures.logit.fit_logit`."""
+    """Settings: ``ridge``, see :func:`~usermirror_gym.measures.choice_models.fit_logit`."""
     held = past.choices.held
     return fit_logit(
         past.printed_values[held], past.choices.mask[held], past.choices.targets[held], **settings

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import softmax
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.measures.choice_models import fit_logit
 from usermirror_gym.measures.choice_scores import Truth
-from usermirror_gym.measures.logit import fit_logit
 from usermirror_gym.scenes import Scene
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import UniformChooser

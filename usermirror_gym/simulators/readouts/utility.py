@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.measures.logit import (
+from usermirror_gym.measures.choice_models import (
     PRIOR,
     check_choices,
     check_finite,
-    fit_inclusive_value,
     fit_linear,
     inclusive_value,
     linear_logprobs,
@@ -252,7 +251,7 @@ def fit_affinity(
     taste, general = which.slopes.tolist()
     if not (outside and none.any()):
         return AffinityWeights(taste, general, None)
-    value = fit_inclusive_value(features[..., :1], mask, none)
+    value = fit_linear(features[..., :1], mask, targets, outside=True, whether=True)
     return AffinityWeights(taste, general, value.outside, float(value.slopes[0]))
 
 
