@@ -63,7 +63,7 @@ def roll_out(
     episodes: Episodes,
     clock: Clock,
     progress: Callable[[int], None] = lambda steps: None,
-    watch: Callable[[Observation], None] = lambda observations: None,
+    watch: Callable[[Step], None] = lambda step: None,
 ) -> list[dict[str, Any]]:
     """Play the episodes side by side; one dict per step, ordered by episode, then step.
 
@@ -72,24 +72,17 @@ def roll_out(
     Args:
         env: N rows, ``autoreset_mode=DISABLED``.
         progress: told how many user-steps were made since the last call.
-        watch: given the observations of all rows at the start and after every step.
+        watch: given every step.
     """
     log: list[dict[str, Any]] = []
-    for step in play_steps(env, agent, episodes, watch):
+    for step in play_steps(env, agent, episodes):
         clock.recommend_seconds += step.recommend_seconds
         clock.env_step_seconds += step.env_seconds
         clock.engine_seconds += step.engine_seconds
         clock.user_steps += len(step.live)
-        seconds = step.env_seconds / len(step.live)
-        for row in step.live.tolist():
-            log.append(
-                _record(env, agent, episodes, row, step.info, step.rewards, seconds)
-                | {
-                    "terminated": bool(step.terminated[row]),
-                    "truncated": bool(step.truncated[row]),
-                }
-            )
+        log += [_record(env, agent, episodes, step, row) for row in step.live.tolist()]
         progress(len(step.live))
+        watch(step)
     return sorted(log, key=lambda step: (step["episode"], step["step"]))
 
 
@@ -120,17 +113,11 @@ class Step(NamedTuple):
         )  # fmt: skip
 
 
-def play_steps(
-    env: SlateVectorEnv,
-    agent: Agent,
-    episodes: Episodes,
-    watch: Callable[[Observation], None] = lambda observations: None,
-) -> Iterator[Step]:
+def play_steps(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Iterator[Step]:
     """Play the episodes side by side to their ends; see :func:`roll_out`."""
     observations, _ = env.reset(
         seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
     )
-    watch(observations)
     slates = np.tile(np.arange(1, env.slate_size + 1), (len(episodes), 1))
     while env.live.any():
         live = np.flatnonzero(env.live)
@@ -140,7 +127,6 @@ def play_steps(
         middle, engine_before = time.perf_counter(), _engine_seconds(env)
         observations, rewards, terminated, truncated, info = env.step(slates)
         end = time.perf_counter()
-        watch(observations)
         engine = _engine_seconds(env) - engine_before
         yield Step(
             live, before, slates, observations, rewards, terminated, truncated, info,
@@ -154,14 +140,9 @@ def _engine_seconds(env: SlateVectorEnv) -> float:
 
 
 def _record(
-    env: SlateVectorEnv,
-    agent: Agent,
-    episodes: Episodes,
-    row: int,
-    info: dict[str, Any],
-    rewards: np.ndarray,
-    seconds: float,
+    env: SlateVectorEnv, agent: Agent, episodes: Episodes, step: Step, row: int
 ) -> dict[str, Any]:
+    info = step.info
     rating = float(info["rating"][row])
     return {
         "agent": agent.name,
@@ -174,7 +155,7 @@ def _record(
         "choice": int(info["choice"][row]),
         "item": int(info["item"][row]),
         "rating": None if np.isnan(rating) else rating,
-        "reward": float(rewards[row]),
+        "reward": float(step.rewards[row]),
         "rewards": {
             key.removeprefix("rewards/"): float(values[row])
             for key, values in info.items()
@@ -184,7 +165,9 @@ def _record(
         "simulator": env.world.simulator.name,
         "prompt_tokens": _count(info, "prompt_tokens", row),
         "cached_tokens": _count(info, "cached_tokens", row),
-        "seconds": seconds,
+        "seconds": step.env_seconds / len(step.live),
+        "terminated": bool(step.terminated[row]),
+        "truncated": bool(step.truncated[row]),
     }
 
 
