@@ -24,7 +24,7 @@ from usermirror_gym.experiments.transfer.curves import (
 )
 from usermirror_gym.experiments.transfer.learners import CLIMBERS, Practice, make_learner
 from usermirror_gym.experiments.transfer.linear_reinforce import FEATURES, LinearReinforce
-from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence, standalone
+from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.testing.data import tiny_split
@@ -310,7 +310,7 @@ def test_the_plot_marks_what_was_found_and_stands_alone(tmp_path: Path) -> None:
     assert "known truth (never seen)" in plot.svg
     assert "Reward hacking" in plot.caption
     assert "var(--" in plot.svg
-    alone = standalone(plot)
+    alone = plot.standalone
     assert "var(--" not in alone
     honest = curve_plot("mine", analyse(curve(UP, UP), n_resamples=100))
     assert "hacked" not in honest.svg

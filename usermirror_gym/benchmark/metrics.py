@@ -72,10 +72,6 @@ class Metric(ABC):
             return f"{self.text(low)} to {self.text(high)}"
         return f"{self.text(low).removesuffix('%')}{MISSING}{self.text(high)}"
 
-    def better(self, difference: float) -> bool:
-        """Whether a positive (or negative) difference is an improvement."""
-        return (difference > 0) == (self.direction == "higher") and self.direction != "neutral"
-
 
 class SessionMetric(Metric):
     """A metric of simulated sessions.
@@ -83,15 +79,19 @@ class SessionMetric(Metric):
     Attributes:
         per: ``"episode"`` metrics are means over episodes and have intervals; ``"catalogue"``
             metrics are one number for all episodes of an agent.
+        column: header and digits in the terminal's table, percentages without their sign; ``None``:
+            it does not stand there.
     """
 
     per: ClassVar[Literal["episode", "catalogue"]]
+    column: ClassVar[tuple[str, int] | None]
 
     def __init_subclass__(
-        cls, per: Literal["episode", "catalogue"] = "episode", **shown: Any
-    ) -> None:
+        cls, per: Literal["episode", "catalogue"] = "episode",
+        column: tuple[str, int] | None = None, **shown: Any,
+    ) -> None:  # fmt: skip
         super().__init_subclass__(**shown)
-        cls.per = per
+        cls.per, cls.column = per, column
 
     @abstractmethod
     def values(self, log: StepLog) -> FloatArray:
@@ -235,7 +235,7 @@ def check_steps(steps: pd.DataFrame) -> None:
         )
 
 
-class ClickRate(SessionMetric, key="ctr", label="Click rate", format=".1%"):
+class ClickRate(SessionMetric, key="ctr", label="Click rate", format=".1%", column=("CTR %", 1)):
     """Share of steps in which the user chose an item of the slate. Where users may leave, unlucky
     sessions are short ones, so its mean over episodes lies below expected click."""
 
@@ -243,7 +243,9 @@ class ClickRate(SessionMetric, key="ctr", label="Click rate", format=".1%"):
         return log.mean(log.clicked)
 
 
-class ExpectedClick(SessionMetric, key="expected_click", label="Expected click", format=".1%"):
+class ExpectedClick(
+    SessionMetric, key="expected_click", label="Expected click", format=".1%", column=("Exp. %", 1)
+):
     """Mean probability that the user chooses any item of the slate (1 minus none of these); it does
     not depend on the luck of the draw."""
 
@@ -251,21 +253,25 @@ class ExpectedClick(SessionMetric, key="expected_click", label="Expected click",
         return log.mean(log.expected_click)
 
 
-class Return(SessionMetric, key="return", label="Return", format=".2f"):
+class Return(SessionMetric, key="return", label="Return", format=".2f", column=("Return", 1)):
     """Sum of rewards over an episode."""
 
     def values(self, log: StepLog) -> FloatArray:
         return log.total(log.rewards)
 
 
-class SessionLength(SessionMetric, key="session_length", label="Length", format=".1f"):
+class SessionLength(
+    SessionMetric, key="session_length", label="Length", format=".1f", column=("Length", 1)
+):
     """Steps until the user left or the horizon."""
 
     def values(self, log: StepLog) -> FloatArray:
         return log.total(np.ones(len(log.group)))
 
 
-class Left(SessionMetric, key="left", label="Left", format=".0%", direction="lower"):
+class Left(
+    SessionMetric, key="left", label="Left", format=".0%", direction="lower", column=("Left %", 0)
+):
     """Share of episodes that ended because the user left."""
 
     def values(self, log: StepLog) -> FloatArray:
@@ -281,7 +287,9 @@ class NoChoiceRate(
         return log.mean(~log.clicked)
 
 
-class Satisfaction(SessionMetric, key="satisfaction", label="Satisfaction", format=".2f"):
+class Satisfaction(
+    SessionMetric, key="satisfaction", label="Satisfaction", format=".2f", column=("Rating", 2)
+):
     """Mean simulated rating of the chosen items."""
 
     def values(self, log: StepLog) -> FloatArray:
@@ -337,7 +345,10 @@ class RepeatRate(
         return log.mean(first.to_numpy() < step, items=True)
 
 
-class Coverage(SessionMetric, key="coverage", label="Coverage", format=".1%", per="catalogue"):
+class Coverage(
+    SessionMetric, key="coverage", label="Coverage", format=".1%", per="catalogue",
+    column=("Cov. %", 1),
+):  # fmt: skip
     """Share of the catalogue shown at least once over all episodes."""
 
     def values(self, log: StepLog) -> FloatArray:
