@@ -22,8 +22,13 @@ from usermirror_gym.experiments.transfer.curves import (
     judge,
     together,
 )
-from usermirror_gym.experiments.transfer.learners import CLIMBERS, Practice, make_learner
-from usermirror_gym.experiments.transfer.linear_reinforce import FEATURES, LinearReinforce
+from usermirror_gym.experiments.transfer.learners import (
+    CLIMBERS,
+    FEATURES,
+    LinearReinforce,
+    Practice,
+    make_learner,
+)
 from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
