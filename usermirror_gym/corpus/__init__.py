@@ -18,7 +18,7 @@ selection                 ``uncertainty`` formulas; ``assessment`` hits, misses 
                           strata and quotas
 training files            ``preferences`` rows for TRL
 leakage audit             ``audit`` runs ``audit_checks`` (scenes) and ``audit_rankers``
-shortcut audit            ``shortcuts``, on ``list_features`` and ``choice_models``
+shortcut audit            ``shortcuts``, on ``choice_models``
 data card                 ``card`` its parts, from ``card_facts``; ``card_text``, ``card_markdown``,
                           ``card_plots``, ``histogram`` and ``templates/`` its looks
 a finished build          ``built`` reads it back
