@@ -111,28 +111,9 @@ def retrain(
     cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
     with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
         runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
-    results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
+    results = summarise_retraining(asdict(config), timeline, runs)
     write_json(folder / "retraining.json", results)
     return results
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One model and seed.
-
-    Attributes:
-        users: ``(U,)`` ids of the tested users.
-        scores: by arm and metric, a value per tested user.
-        amount: items that each arm was given in all.
-        taken: by arm, how many of them the users really took after T0.
-    """
-
-    model: str
-    seed: int
-    users: list[int]
-    scores: dict[str, dict[str, list[float]]]
-    amount: int
-    taken: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -144,8 +125,14 @@ class _Cell:
     model: str
     seed: int
 
-    def run(self, progress: Callable[[int], None]) -> Outcome:
-        """Fits what is not there yet."""
+    def run(self, progress: Callable[[int], None]) -> dict[str, Any]:
+        """Fits what is not there yet.
+
+        Returns:
+            ``model`` and ``seed``; ``users``: ids of the U tested ones; ``scores``: by arm and
+            metric, a value per tested user; ``amount``: items that each arm was given in all;
+            ``taken``: by arm, how many of them the users really took after T0.
+        """
         feedback = self._feedback()
         tests = self.timeline.tests(feedback)
         if not tests:
@@ -157,9 +144,11 @@ class _Cell:
         for arm in ARMS:
             scores[arm] = self._scores(arm, feedback, tests)
             progress(1)
-        taken = {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS}
-        amount = taken_later(self.timeline, feedback["real"])[1]
-        return Outcome(self.model, self.seed, list(tests), scores, amount, taken)
+        return {
+            "model": self.model, "seed": self.seed, "users": list(tests), "scores": scores,
+            "amount": taken_later(self.timeline, feedback["real"])[1],
+            "taken": {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS},
+        }  # fmt: skip
 
     def _feedback(self) -> Feedback:
         path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
