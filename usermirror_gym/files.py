@@ -82,6 +82,14 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def remove_at_once(folder: Path) -> None:
+    """Delete a folder, renamed first: it must not be found half deleted."""
+    doomed = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def write_json(path: Path, content: Any) -> Path:
     """JSON without NaN, which no other reader understands."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

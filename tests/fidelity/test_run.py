@@ -179,7 +179,7 @@ def affinity(tmp_path: Path) -> str:
     arrays = (rng.normal(size=shape) for shape in ((8,), (8, 3), (8, 3), (8,), (10,)))
     write_head(folder, AffinityHead(((3, "mean"), (7, "last")), *arrays))
     settings = {"checkpoint": "smollm2-135m-instruct", "readout": "affinity", "history_lines": 10}
-    write_simulator(folder, settings | {"appeal": 0.5, "outside": 0.25})
+    write_simulator(folder, settings | {"item_bias": 0.5, "outside_utility": 0.25})
     return str(folder)
 
 

@@ -125,7 +125,7 @@ def test_settings_of_the_simulator_are_fitted(finished: Path) -> None:
     settings = yaml.safe_load((finished / "checkpoint" / "simulator.yaml").read_text())
     assert settings["readout"] == "likelihood"
     assert settings["history_lines"] == 6
-    assert settings["outside"] != 0
+    assert settings["outside_utility"] != 0
     scores = read_json(finished / "checkpoint" / "training.json")["scores"]
     assert scores["scenes"] == 16
     assert scores["all"]["log_loss"] > 0

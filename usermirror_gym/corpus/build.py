@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.corpus.audit import AuditReport, audit_build
-from usermirror_gym.corpus.built import read_build
+from usermirror_gym.corpus.built import read_build, read_rankers
 from usermirror_gym.corpus.card.card import write_card
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
 from usermirror_gym.corpus.checks.leaks import Verdict
@@ -182,13 +182,13 @@ def _run(config: BuildConfig, folder: Path, display: Display) -> None:
         selection = select_pairs(config, sources, folder)
         display.say(selection.summary())
         usage = [
-            {"source": source.stage.slug, **asdict(summary)}
+            {"source": source.stage.source.slug, **asdict(summary)}
             for source in sources
             for summary in source.summaries()
         ]
         write_json(folder / "selection" / "usage.json", usage)
     write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
-    write_manifest(config, folder, {stage.slug: stage.run() for stage in stages})
+    write_manifest(config, folder, {stage.source.slug: stage.run() for stage in stages})
 
 
 def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[SceneStage]:
@@ -214,7 +214,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
     tables = stage.tables()
     if not {"train", "eval"} <= tables.keys():
         return []
-    rankers = stage.saved_rankers()
+    rankers = read_rankers(stage.rankers_path)
     try:
         report = shortcut_audit(
             tables["train"], tables["eval"], stage.split.dataset, rankers["popularity"],
@@ -224,7 +224,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
         stage.display.say(f"{stage.source.name}: no shortcut audit: {error}")
         return []
     stage.display.console.print(shortcut_table(report))
-    return [{"source": stage.slug, **without_nan(asdict(row))} for row in report.rows]
+    return [{"source": stage.source.slug, **without_nan(asdict(row))} for row in report.rows]
 
 
 def _finish(folder: Path, display: Display) -> None:

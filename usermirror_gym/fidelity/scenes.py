@@ -210,7 +210,7 @@ def _drawn(config: BuildConfig, display: Display) -> BuiltSource:
         remove_unfinished(folder)
         stage = SceneStage(config, config.sources[0], folder, display)
         facts = stage.run()
-    return BuiltSource(stage.slug, folder, facts["t0"], facts["t_validation"], facts)
+    return BuiltSource(stage.source.slug, folder, facts["t0"], facts["t_validation"], facts)
 
 
 def _key(config: BuildConfig) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.files import sha256
 from usermirror_gym.progress import Display
@@ -25,7 +26,6 @@ from usermirror_gym.train.card import write_card
 from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.loop.model import write_weights
-from usermirror_gym.train.objectives.options import HEAD_FILE
 
 
 def write_checkpoint(
@@ -50,7 +50,7 @@ def write_checkpoint(
         last = stage_folder(folder, config, len(config.stages) - 1)
         write_weights(config, last / TRAINED_FILE, staging)
         if config.readout == "options":
-            shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
+            shutil.copyfile(last / HEAD_WEIGHTS, staging / HEAD_WEIGHTS)
     heads = None if config.affinity is None else Heads(config, folder, staging, data, display)
     if heads is not None:
         heads.write(data.split.before)

@@ -1,4 +1,4 @@
-"""Embeddings of item texts, for company that resembles the true item."""
+"""Embeddings of item texts, for distractors that resemble the true item."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class ItemVectors:
         """``(..., d)`` of items as options; zeros for padding."""
         return self._columns(items, self._head.d, 2 * self._head.d)
 
-    def appeal(self, items: IntArray) -> FloatArray:
+    def item_bias(self, items: IntArray) -> FloatArray:
         """``(...)`` of items as options; 0 for padding."""
         return self._columns(items, 2 * self._head.d, 2 * self._head.d + 1)[..., 0]
 
@@ -113,7 +113,7 @@ class ItemVectors:
 
     def _table(self, states: Float32Array, lines: Sequence[str]) -> FloatArray:
         vectors = self._head.vectors(states, lines)
-        return np.concatenate([vectors.history, vectors.option, vectors.appeal[:, None]], axis=1)
+        return np.concatenate([vectors.history, vectors.option, vectors.item_bias[:, None]], axis=1)
 
     def _cost(self, asked: Prompt, line: str) -> int:
         return self._engine.count_tokens(Prompt((), asked.answer_prefix, (line,)))

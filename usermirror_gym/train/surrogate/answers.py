@@ -244,9 +244,9 @@ def _lists(
     """
     k, width = size
     ranked = agent.recommend(observations, width)
-    luck = uniforms(own, _PICK_STREAM, n=width, first=step * width)
+    draws = uniforms(own, _PICK_STREAM, n=width, first=step * width)
     wanders = uniforms(own, _WANDER_STREAM, first=step)[:, 0] < wander
-    order = np.where(wanders[:, None], luck, np.arange(width)).argsort(axis=1, kind="stable")
+    order = np.where(wanders[:, None], draws, np.arange(width)).argsort(axis=1, kind="stable")
     return np.take_along_axis(ranked, order[:, :k], axis=1)
 
 

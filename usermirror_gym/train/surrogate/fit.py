@@ -51,7 +51,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
-    questions, targets = student.inputs(train.questions), _targets(train.probs)
+    questions, targets = student.inputs(train.questions), torch.from_numpy(train.probs)
     now = _read(state, net, optimizer) or {
         "curve": [divergence(student, validation)], "best": _copy(net), "since": 0,
     }  # fmt: skip
@@ -76,7 +76,7 @@ def fit(
 
 def divergence(student: SurrogateSimulator, answers: Answers) -> float:
     """Mean KL(teacher || student) in nats."""
-    questions, targets = student.inputs(answers.questions), _targets(answers.probs)
+    questions, targets = student.inputs(answers.questions), torch.from_numpy(answers.probs)
     total = 0.0
     with torch.inference_mode():
         for start in range(0, len(targets), _CHUNK):
@@ -169,10 +169,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int
 
 def _part(questions: NetInputs, rows: Any) -> NetInputs:
     return NetInputs(*(column[rows] for column in questions))
-
-
-def _targets(probs: FloatArray) -> torch.Tensor:
-    return torch.from_numpy(probs)
 
 
 def _copy(net: SurrogateNet) -> dict[str, torch.Tensor]:
