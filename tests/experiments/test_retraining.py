@@ -243,7 +243,7 @@ class TestRun:
         ({"models": ()}, "models must be names"),
         ({"models": ("BPR", "bpr")}, "each once"),
         ({"models": ("LightGCM",)}, "Did you mean 'LightGCN'"),
-        ({"lister": "modl"}, "Did you mean 'model'"),
+        ({"logging_policy": "modl"}, "Did you mean 'model'"),
     ],
 )
 def test_settings_that_cannot_be_used(values: dict, error: str) -> None:
