@@ -46,9 +46,9 @@ def timeline_of(split: TimeSplit) -> Timeline:
 
 def feedback_of(timeline: Timeline, seed: int = 0, amount: int = 3) -> Feedback:
     world = make_world(timeline.split, simulator="popularity", min_history=3)
-    lister = PopAgent().fit(timeline.split)
+    policy = PopAgent().fit(timeline.split)
     return draw_feedback(
-        timeline, world, lister, amount=amount, lists=6, slate_size=3, seed=seed
+        timeline, world, policy, amount=amount, lists=6, slate_size=3, seed=seed
     )  # fmt: skip
 
 
