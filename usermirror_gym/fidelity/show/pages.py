@@ -34,10 +34,9 @@ from usermirror_gym.fidelity.show.tables import (
     sorted_choosers,
 )
 from usermirror_gym.files import read_json, write_json, write_text
-from usermirror_gym.report.markdown import flatten
-from usermirror_gym.report.page import DrawnPlot, render
+from usermirror_gym.report.page import render
 from usermirror_gym.report.tables import marked
-from usermirror_gym.report.text import plus_minus
+from usermirror_gym.report.text import flatten, plus_minus
 
 FORMAT = 2
 _SHORT_KINDS = KINDS | {"swapped": "swapped"}
@@ -85,8 +84,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def render_html(card: Mapping[str, Any]) -> str:
     """One self-contained page without scripts."""
-    plots = {name: DrawnPlot(plot) for name, plot in card_plots(card).items()}
-    return render("fidelity.html", _view(card) | {"plots": plots})
+    return render("fidelity.html", _view(card) | {"plots": card_plots(card)})
 
 
 def render_markdown(card: Mapping[str, Any]) -> str:
