@@ -14,12 +14,16 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.docs.pages import ROOT, blocks, sections
+from usermirror_gym.benchmark.metrics import CATALOGUE_METRICS, EPISODE_METRICS, METRICS
 from usermirror_gym.cli import app
 from usermirror_gym.data import SOURCES
+from usermirror_gym.fidelity.checks import CHECKS
 from usermirror_gym.files import read_json, read_jsonl
 
 SECTIONS = sections((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-KINDS = {"A data set", "A reward", "A session model", "An agent", "An engine"}
+KINDS = {
+    "A data set", "A reward", "A session model", "An agent", "A metric", "A check", "An engine",
+}  # fmt: skip
 
 
 def write_files(section: str, folder: Path) -> list[str]:
@@ -35,10 +39,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder from which modules are imported, and forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    sources = dict(SOURCES)
+    registries: tuple[dict[str, Any], ...]
+    registries = (SOURCES, METRICS, EPISODE_METRICS, CATALOGUE_METRICS)
+    before, checks = [dict(registry) for registry in registries], list(CHECKS)
     yield tmp_path
-    SOURCES.clear()
-    SOURCES.update(sources)
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+    CHECKS[:] = checks
     for path in tmp_path.glob("*.py"):
         sys.modules.pop(path.stem, None)
 
@@ -114,6 +122,30 @@ def test_an_agent(here: Path) -> None:
     assert shown["Trend"] != shown["Pop"]
     results = read_json(here / "runs/trend/results.json")
     assert [agent["name"] for agent in results["agents"]] == ["Pop", "Trend"]
+
+
+def test_a_metric(here: Path) -> None:
+    names = run("A metric", here)
+    steps = read_jsonl(here / "runs/first_click/episodes.jsonl")
+    for agent in names["results"]["agents"]:
+        first: dict[int, int] = {}
+        for step in steps:
+            if step["agent"] == agent["name"] and step["item"]:
+                first.setdefault(step["episode"], step["step"] + 1)
+        assert agent["metrics"]["first_click"]["mean"] == pytest.approx(np.mean([*first.values()]))
+    assert "First click" in (here / "runs/first_click/report.html").read_text("utf-8")
+
+
+def test_a_check(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERMIRROR_CACHE", str(here / "cache"))
+    names = run("A check", here)
+    card = names["card"]
+    assert 0.2 < card["certainty"]["low"] < card["certainty"]["high"] < 1
+    (criterion,) = (c for c in card["bars"] if c["name"].startswith("the likeliest item"))
+    assert criterion["met"]
+    assert any(said.startswith("Its likeliest item") for said in card["verdict"])
+    page = (here / "runs/certainty/card.md").read_text("utf-8")
+    assert "## Certainty" in page
 
 
 def test_an_engine(here: Path) -> None:
