@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from usermirror_gym.agents.base import Agent
 from usermirror_gym.agents.rollout import Episodes, play_steps
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.envs import SlateVectorEnv, World
 from usermirror_gym.envs.rewards import RewardSpec
 from usermirror_gym.envs.session import SessionModel
@@ -21,7 +22,7 @@ class SessionSettings:
 
     steps: int = 10
     """Most lists."""
-    slate_size: int = 5
+    slate_size: int = SLATE_SIZE
     session: SessionModel | str | int = 3
     """When users leave: by default after three lists in a row without a choice."""
     reward: RewardSpec = "click"

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
+
+Model = TypeVar("Model")
+AtLeast0 = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Settings cannot be changed, and those that do not exist are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _folder_name(name: str) -> str:
+    if not name or Path(name).name != name:
+        raise ValueError(f"must be usable as a folder, got {name!r}")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 def read_settings(
@@ -32,8 +54,23 @@ def read_settings(
     return content
 
 
-def validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
-    """An instance of a pydantic model.
+def read_as(
+    model: type[Model],
+    kind: str,
+    name_or_path: str | Path,
+    overrides: dict[str, Any] | None = None,
+) -> Model:
+    """The checked settings of a preset or a YAML file; see :func:`read_settings` for the arguments.
+
+    Raises:
+        UnknownNameError: no such preset or setting; suggests the nearest.
+        ConfigError: not YAML, or a value that cannot be used; names the setting.
+    """
+    return validated(model, read_settings(kind, name_or_path, overrides), str(name_or_path))
+
+
+def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """An instance of a pydantic model, or of a dataclass.
 
     Args:
         where: how messages call the settings.
@@ -43,11 +80,12 @@ def validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
         ConfigError: a value that cannot be used; names the setting.
     """
     try:
-        return model.model_validate(values)
+        checked: Model = TypeAdapter(model).validate_python(values)
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             raise UnknownNameError(
                 f"setting of {where}", place, _names_beside(model, first["loc"])
             ) from error
@@ -115,16 +153,23 @@ def _place(values: list[Any], key: str, dotted: str) -> int:
     return int(key)
 
 
-def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+def _names_beside(model: type[Any], place: tuple[int | str, ...]) -> list[str]:
     """Dotted names of the settings that the unknown one could have meant."""
-    prefix = place[:-1]
-    for part in prefix:
+    return [".".join(map(str, (*place[:-1], name))) for name in names_at(model, place[:-1])]
+
+
+def names_at(model: type[Any], place: Iterable[int | str]) -> list[str]:
+    """Names of the settings of a model, or of the one that stands at ``place`` within it."""
+    if is_dataclass(model):
+        return [f.name for f in fields(model)]
+    for part in place:
         if isinstance(part, str) and part in model.model_fields:
             model = _inner_model(model.model_fields[part].annotation) or model
-    return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
+    return list(model.model_fields)
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a type holds, if it holds one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]

@@ -11,9 +11,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.envs.core import SessionCore, StepResult
-from usermirror_gym.envs.rewards import Reward, RewardSpec
-from usermirror_gym.envs.session import SessionModel, session_model
+from usermirror_gym.envs.rewards import RewardSpec
+from usermirror_gym.envs.session import SessionModel
 from usermirror_gym.envs.spaces import Duplicates, check_options, check_setup, prepare, spaces_of
 from usermirror_gym.envs.world import World, check_users, make_world
 from usermirror_gym.errors import ConfigError, UnknownNameError
@@ -59,7 +60,7 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         world: World | None = None,
         *,
         max_episode_steps: int | None = 20,
-        slate_size: int = 5,
+        slate_size: int = SLATE_SIZE,
         session: SessionModel | str | int = "patience",
         reward: RewardSpec = "click",
         duplicates: Duplicates = "drop",
@@ -81,9 +82,7 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         self.slate_size = slate_size
         self.duplicates: Duplicates = duplicates
         self.render_mode = render_mode
-        self.core = SessionCore(
-            self.world, num_envs, slate_size, session_model(session), Reward(reward)
-        )
+        self.core = SessionCore(self.world, num_envs, slate_size, session, reward)
         self.single_observation_space, self.single_action_space = spaces_of(self.world, slate_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

@@ -8,8 +8,7 @@ be what was logged, and what the environment showed on the way are the observati
 from __future__ import annotations
 
 import copy
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import numpy as np
 
 from usermirror_gym.benchmark.export import Run
 from usermirror_gym.benchmark.replay import Row, differences, play_log
-from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env
+from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, refuse_code
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError
+from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
 from usermirror_gym.types import Observation
 
@@ -29,6 +29,7 @@ def export_minari(
     out: str | Path,
     *,
     agents: Sequence[str] = (),
+    allow: Collection[str] = (),
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Write all episodes as one data set, which ``minari.MinariDataset(out / "data")`` reads.
@@ -41,6 +42,7 @@ def export_minari(
         run: folder of a finished benchmark.
         out: folder to make; its name must be a Minari name with a version, ``ml-100k-v0``.
         agents: whose episodes; all by default.
+        allow: see :func:`usermirror_gym.benchmark.replay.replay`.
         display: shows how far the replay is.
 
     Returns:
@@ -56,14 +58,9 @@ def export_minari(
     except ImportError as error:
         raise MissingDependencyError(str(error.name), "offline") from error
     out, finished = _new(Path(out)), Run.read(run, agents)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        facts = _write(finished, temporary / "data", out.name, display or Display(quiet=True))
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    refuse_code(finished.config, Path(run), allow)
+    with replacing_folder(out) as new:
+        facts = _write(finished, new / "data", out.name, display or Display(quiet=True))
     return facts
 
 
@@ -141,6 +138,6 @@ def _spec(config: BenchmarkConfig) -> Any:
     spec.kwargs = {
         "dataset": config.dataset, "data_folder": config.data_folder,
         "simulator": config.simulator, "simulator_options": config.simulator_options,
-        "slate_size": config.slate_size, "session": config.patience, "reward": config.reward,
+        "slate_size": config.slate_size, "session": config.leaving, "reward": config.reward,
     }  # fmt: skip
     return spec

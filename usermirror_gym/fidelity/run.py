@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,74 +27,23 @@ from usermirror_gym.errors import ConfigError, UnknownNameError, UserMirrorError
 from usermirror_gym.fidelity.answers import answer, scene_digest, scenes_digest
 from usermirror_gym.fidelity.card import CardSizes, fidelity_card
 from usermirror_gym.fidelity.compare import SCORES, write_scores
+from usermirror_gym.fidelity.config import EvaluateConfig
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
-from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, BALANCES, CardScenes, find_scenes
+from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
 from usermirror_gym.fidelity.show.criteria import bars
 from usermirror_gym.fidelity.show.pages import read_card, write_card
 from usermirror_gym.fidelity.show.sentences import verdict
 from usermirror_gym.files import to_json_types
 from usermirror_gym.measures.choice_scores import METRICS, Truth, forced_scores
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import changed_settings, claim_folder
+from usermirror_gym.run_folder import numbered_folder, run_folder
 from usermirror_gym.scenes.table import scenes_of
-from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
+from usermirror_gym.simulators import UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.registry import CLASSIC, available_simulators
 
 RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Whom to judge, on what; two runs with equal settings give equal cards."""
-
-    simulator: str = DEFAULT_SIMULATOR
-    """As for :func:`~usermirror_gym.simulators.make_simulator`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Override its settings."""
-    scenes: str = "ml-100k"
-    """A data set, the folder of a finished build, or the released UserMirrorer-eval set."""
-    source: str | None = None
-    """Which data set of a build that has several."""
-    balance: str | None = None
-    """In lists drawn for a data set, whether company is as popular as what is chosen
-    (``"popularity"``) or as it comes (``"none"``); by default as the data set's preset says."""
-    count: int = 2000
-    """Most evaluation scenes with the true item."""
-    base: str | None = None
-    """The simulator before it was trained, whose scores stand beside it.  By default the preset
-    of its base weights, if it has an adapter or a head to such; ``"none"`` leaves it out."""
-    checks: int = 150
-    """Scenes of each further check: order, ladder of lists (twice as many), edited texts."""
-    classic: bool = True
-    """Whether the classic choosers are fitted and asked too."""
-    released_train: str = RELEASED_TRAIN
-    """Where the layout of the released prompts is read."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("checks", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("simulator", "scenes"):
-            if not getattr(self, name).strip():
-                raise ConfigError(f"{name} is empty: name one")
-        if self.balance not in (None, *BALANCES):
-            raise UnknownNameError("balance", str(self.balance), BALANCES)
-
-    @property
-    def sizes(self) -> CardSizes:
-        """Scenes of each further check."""
-        n = self.checks
-        return CardSizes(order=n, repeats=min(60, n), ladder=2 * n, probes=n)
-
-    @property
-    def label(self) -> str:
-        """A short name of the simulator: its own, or the last part of a path."""
-        name = Path(self.simulator).name or self.simulator
-        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{name} ({changed})" if changed else name
 
 
 def evaluate(
@@ -111,27 +60,24 @@ def evaluate(
         The content of ``card.json``.
 
     Raises:
-        RunError: the folder holds something else, or a card with other settings.
+        RunError: the folder holds something else, or a card with other settings, or another
+            process works in it.
         UnknownNameError: the simulator or the scenes do not exist.
     """
     display, folder = display or Display(quiet=True), Path(folder)
     question = _question(config, display)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    claim_folder(folder, _settings(config), "card")
-    card = _finished(folder, question) or _card(config, question, folder, display)
-    card |= {"bars": bars(card), "verdict": verdict(card)}
-    write_card(card, folder)
+    with run_folder(folder, _settings(config), "card"):
+        card = _finished(folder, question) or _card(config, question, folder, display)
+        card |= {"bars": bars(card), "verdict": verdict(card)}
+        write_card(card, folder)
     return card
 
 
 def default_folder(config: EvaluateConfig, base: Path = Path("runs/evaluate")) -> Path:
     """A folder named after simulator and scenes, numbered if that holds another card."""
     name = "-".join(map(_slug, (config.label, Path(config.scenes).name or config.scenes)))
-    settings, number, folder = _settings(config), 1, base / name
-    while folder.exists() and changed_settings(folder, settings):
-        number += 1
-        folder = base / f"{name}-{number}"
-    return folder
+    return numbered_folder(base / name, _settings(config))
 
 
 def card_folders(
@@ -301,14 +247,15 @@ def _finished(folder: Path, question: _Question) -> dict[str, Any] | None:
 def _card(
     config: EvaluateConfig, question: _Question, folder: Path, display: Display
 ) -> dict[str, Any]:
-    data, simulator = question.data, question.simulator
+    data, simulator, n = question.data, question.simulator, config.checks
     store = folder / "answers"
+    sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, probes=n)
     remake = None
     if data.split is not None:
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
     card = fidelity_card(
         simulator, data, base=question.base, choosers=_choosers(config, data, display),
-        remake=remake, options=question.settings, sizes=config.sizes, seed=config.seed, store=store,
+        remake=remake, options=question.settings, sizes=sizes, seed=config.seed, store=store,
         display=display,
     )  # fmt: skip
     scenes = scenes_of(data.evaluation)
@@ -358,7 +305,7 @@ def _relabelled(card: dict[str, Any], name: str, label: str, base: str | None) -
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
-    settings = asdict(config) | {"version": usermirror_gym.__version__}
+    settings = config.settings() | {"version": usermirror_gym.__version__}
     if not is_released(config.scenes):
         del settings["released_train"]
     return settings

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.types import PAD, FloatArray
+from usermirror_gym.types import PAD
 
 
 class UniformChooser:
@@ -23,7 +24,8 @@ class UniformChooser:
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         shown = SceneBatch.of(scenes).slates != PAD
-        return ChoiceBatch(_mix(shown / np.maximum(shown.sum(1, keepdims=True), 1), self.outside))
+        shares = shown / np.maximum(shown.sum(1, keepdims=True), 1) * (1 - self.outside)
+        return ChoiceBatch(np.column_stack([shares, 1 - shares.sum(1)]))
 
 
 class PopularityChooser:
@@ -40,7 +42,7 @@ class PopularityChooser:
     name = "popularity"
 
     def __init__(
-        self, split: TimeSplit, *, outside_quantile: float = 0.9, slate_size: int = 5
+        self, split: TimeSplit, *, outside_quantile: float = 0.9, slate_size: int = SLATE_SIZE
     ) -> None:
         self.weights = 1.0 + split.popularity  # exp of the utility
         self.weights[PAD] = 0.0
@@ -51,12 +53,6 @@ class PopularityChooser:
         weights = self.weights[SceneBatch.of(scenes).slates]
         mass = np.concatenate([weights, np.full((len(weights), 1), self.outside)], axis=1)
         return ChoiceBatch(mass / mass.sum(1, keepdims=True))
-
-
-def _mix(shares: FloatArray, outside: float) -> FloatArray:
-    probs = np.concatenate([shares * (1 - outside), np.zeros((len(shares), 1))], axis=1)
-    probs[:, -1] = 1 - probs[:, :-1].sum(1)
-    return probs
 
 
 def _share(value: float) -> float:

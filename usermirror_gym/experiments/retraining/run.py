@@ -15,7 +15,7 @@ that may be recommended.  A run folder goes on where it was::
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ import numpy as np
 
 from usermirror_gym.agents import RecBoleAgent, observations_from_split
 from usermirror_gym.agents.ranking import top_k
-from usermirror_gym.agents.recbole.models import canonical_model
 from usermirror_gym.benchmark.offline import mrr_at_k, ndcg_at_k, recall_at_k
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.envs import World, make_world
-from usermirror_gym.errors import ConfigError, DataError, RunError, UnknownNameError
+from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.experiments.retraining.config import RetrainConfig
 from usermirror_gym.experiments.retraining.feedback import (
     ARMS,
     Feedback,
@@ -37,56 +37,11 @@ from usermirror_gym.experiments.retraining.feedback import (
     taken_later,
 )
 from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
-from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.files import read_json, write_json
 from usermirror_gym.progress import Display
-from usermirror_gym.simulators import DEFAULT_SIMULATOR
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators.checkpoint import find_simulator
 from usermirror_gym.types import IntArray
-
-LISTERS = ("model", "mixture")
-
-
-@dataclass(frozen=True)
-class RetrainConfig:
-    """What to run; equal settings give equal results."""
-
-    models: tuple[str, ...] = ("LightGCN", "SASRec", "NARM", "DiffRec")
-    """RecBole models."""
-    seeds: int = 2
-    """Trainings and draws of feedback per model."""
-    amount: int = 10
-    """Most items of feedback per user."""
-    lists: int = 20
-    """Most lists that a simulated user is shown."""
-    slate_size: int = 5
-    lister: str = "model"
-    """Who makes the lists: the recommender itself (``"model"``), or in turn it, popularity and
-    chance (``"mixture"``)."""
-    simulator: str = DEFAULT_SIMULATOR
-    simulator_options: dict[str, Any] = field(default_factory=dict)
-    dataset: str = "ml-100k"
-    data_folder: str | None = None
-    cut: float = 0.8
-    """Share of the interactions before T0."""
-    until: float = 0.85
-    """Share of the interactions before T1."""
-    min_history: int = 5
-    """Users with fewer interactions before T0 get no feedback."""
-    model_options: dict[str, Any] = field(default_factory=dict)
-    """RecBole settings of all models: ``{"epochs": 1}``."""
-    k: int = 5
-    """Length of the recommended list."""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "amount", "lists", "slate_size", "min_history", "k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.lister not in LISTERS:
-            raise UnknownNameError("lister", self.lister, LISTERS)
-        models = tuple(canonical_model(name) for name in self.models)
-        if not models or len(set(models)) < len(models):
-            raise ConfigError(f"models must be names, each once, got {list(self.models)}")
-        object.__setattr__(self, "models", models)
 
 
 def retrain(
@@ -95,7 +50,8 @@ def retrain(
     """Run, or go on with, the experiment; returns the content of ``retraining.json``.
 
     Raises:
-        RunError: the folder holds a run with other settings, or something else.
+        RunError: the folder holds a run with other settings, or something else, or another process
+            works in it.
         ConfigError: the cuts do not fit, or the simulated user was trained on what came after T0.
         DataError: nobody has all that is needed.
     """
@@ -107,12 +63,12 @@ def retrain(
         split, simulator=config.simulator, simulator_options=config.simulator_options,
         min_history=config.min_history,
     )  # fmt: skip
-    _claim(folder, asdict(config) | {"models": list(config.models)})
-    cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
-    with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
-        runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
-    results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
-    write_json(folder / "retraining.json", results)
+    with run_folder(folder, config.settings()):
+        cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
+        with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
+            runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
+        results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
+        write_json(folder / "retraining.json", results)
     return results
 
 
@@ -175,11 +131,7 @@ class _Cell:
     def _base(self) -> RecBoleAgent:
         """The recommender as it is before any feedback: it makes the lists and is the first arm."""
         home = self.folder / "base" / f"{self.model}-{self.seed}"
-        if home.exists():
-            return RecBoleAgent.load(home, progress=False)
-        agent = self._agent().fit(self.timeline.split)
-        agent.save(home)
-        return agent
+        return self._agent().fit_once(self.timeline.split, home)
 
     def _agent(self) -> RecBoleAgent:
         options = self.config.model_options
@@ -225,18 +177,3 @@ def check_knowledge(simulator: str, dataset: str, t0: int) -> None:
                 f"is {t0}: it knows what shall be foretold. Cut later, or train one for this cut: "
                 "usermirror train --set data.scenes.fraction=SHARE"
             )
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this run's, or see that it already is."""
-    path = folder / "run.json"
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no run; name another folder")
-        write_json(path, settings)
-    elif changed := [k for k, v in read_json(path).items() if settings.get(k) != v]:
-        raise RunError(
-            f"{folder} holds a run with other settings ({', '.join(changed)}); delete it or name "
-            "another folder"
-        )
-    remove_unfinished(folder)

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import RecDataset
 from usermirror_gym.envs.core import inverse_transform
 from usermirror_gym.errors import ConfigError, DataError
@@ -55,7 +56,7 @@ class LogSettings:
     """Median number of lists of a user."""
     spread: float = 0.6
     """Standard deviation of its logarithm."""
-    slate_size: int = 5
+    slate_size: int = SLATE_SIZE
     shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
     """Of the lists, by :data:`POLICIES`: drawn in proportion to what was taken so far, to how often
     it was taken by those who took the user's newest choice, or alike."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
@@ -23,10 +21,10 @@ from usermirror_gym.fidelity.baselines.past import Stages
 from usermirror_gym.fidelity.baselines.readings import Trial, judge
 from usermirror_gym.fidelity.baselines.recipes import RECIPES
 from usermirror_gym.fidelity.baselines.scored import ScoredChooser
-from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
+from usermirror_gym.files import load_arrays, read_json, save_arrays, write_json
 from usermirror_gym.measures.nested_logit import NestedLogit
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import package_versions
+from usermirror_gym.run_folder import locked, package_versions
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import FloatArray
 
@@ -116,24 +114,11 @@ class _Fitting:
         if store is not None:
             self.folder = store / _key(split, train, validation, seed)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """No other process writes into the folder meanwhile."""
         if self.folder is None:
-            yield
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.display.say(f"another process fits in {self.folder}: waiting for it")
-            lock.acquire()
-        try:
-            remove_unfinished(self.folder)
-            yield
-        finally:
-            lock.release()
+            return nullcontext()
+        return locked(self.folder, "fits", wait=self.display.say)
 
     def chooser(self, name: str) -> ScoredChooser:
         """One that is no stack."""
@@ -182,14 +167,13 @@ class _Fitting:
             facts = read_json(self.folder / f"{name}.json")
             if facts["recipe"] != RECIPES[name].describe():
                 return None
-            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
-                utilities = arrays["utilities"]
+            utilities = load_arrays(self.folder / f"{name}.npz", "utilities")["utilities"]
             if utilities.shape != self.stages.calibration.mask.shape:
                 return None
             logit = NestedLogit.from_json(facts["logit"])
             trial = Trial(facts["settings"], logit, facts["loss"], utilities)
             return _Settled(trial, facts["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, RunError):
+        except (ValueError, KeyError, TypeError, RunError):
             self.display.say(f"{name}: what was kept cannot be read; it is fitted anew")
             return None
 
@@ -197,8 +181,7 @@ class _Fitting:
         if self.folder is None:
             return
         trial = settled.trial
-        with replacing(self.folder / f"{name}.npz") as file:
-            np.savez(file, utilities=trial.utilities)
+        save_arrays(self.folder / f"{name}.npz", utilities=trial.utilities)
         # Last, because it says that the chooser is settled.
         facts = {
             **_about(trial, settled.seconds), "logit": trial.logit.to_json(),
