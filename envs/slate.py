@@ -70,8 +70,9 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
     | `target_rank`    | 1 / place of the item taken, 0 without one                            |
     | `satisfaction`   | the simulated rating of the item taken, 0 without one                 |
 
-    `reward` is one of these names, weights of several (`{"click": 1.0, "satisfaction": 0.2}`), or a
-    function of an :class:`~usermirror_gym.envs.Outcome`. The raw components are in `info`.
+    `reward` is one of these names, somebody else's (`"mypkg.rewards:dwell"`, or an entry point),
+    weights of several (`"click=1,satisfaction=0.2"`, or a mapping), or a function of an
+    :class:`~usermirror_gym.envs.Outcome`. The raw components are in `info`.
 
     ## Starting State
 
@@ -104,9 +105,9 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
     | `users`             | `None`             | the ids that may, in place of `min_history`      |
     | `ratings`           | `None`             | rates chosen items; `None`: a bias model         |
 
-    With `session=2` the user leaves after two lists in a row without a choice. An item that is in a
-    slate twice is shown once, and the list gets shorter. What `make_world` takes is documented at
-    :func:`~usermirror_gym.envs.make_world`.
+    With `session=2` the user leaves after two lists in a row without a choice; `"mypkg:Hazard"` is
+    somebody else's model. An item that is in a slate twice is shown once, and the list gets
+    shorter. What `make_world` takes is documented at :func:`~usermirror_gym.envs.make_world`.
 
     ## Information
 

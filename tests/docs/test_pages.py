@@ -6,8 +6,10 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from tests.docs.pages import PAGES, ROOT, blocks, prose
 from usermirror_gym.cli import app
@@ -176,23 +178,30 @@ def test_every_word_of_the_glossary_has_a_file() -> None:
         assert list(mentioned(meaning)), f"{word}: in which file does it live?"
 
 
-def commands(text: str) -> set[str]:
-    found = re.findall(r"\busermirror ((?:data )?[a-z][\w-]*)", text)
-    return {name for name in found if name != "data"}
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Every call of the command in the blocks of a page and in its code marks, in words."""
+    text = page.read_text(encoding="utf-8")
+    marked = re.findall(r"`([^`]+)`", prose(text))
+    shells = [b.content.replace("\\\n", " ") for b in blocks(text) if b.kind == "bash"]
+    for line in [line for shell in shells for line in shell.splitlines()] + marked:
+        found = re.search(r"(?:^|/|\s)usermirror (.*)", line.split("#")[0])
+        if found:
+            yield found.group(1).split()
 
 
-def test_every_command_that_is_mentioned_exists(page: Path) -> None:
-    import typer
-
+def test_every_command_and_option_that_is_mentioned_exists(page: Path) -> None:
     root = typer.main.get_command(app)
-    known = set(root.commands)  # type: ignore[attr-defined]
-    known |= {f"data {name}" for name in root.commands["data"].commands}  # type: ignore[attr-defined]
-    named = {
-        command
-        for block in [*blocks(page.read_text("utf-8"))]
-        if block.kind == "bash"
-        for command in commands(block.content)
-    }
-    quoted = re.findall(r"`([^`]+)`", prose(page.read_text("utf-8")))
-    named |= {command for text in quoted for command in commands(text)}
-    assert not named - known
+    unknown = []
+    for words in command_lines(page):
+        command: Any = root
+        while words and hasattr(command, "commands") and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        if hasattr(command, "commands") and words:
+            unknown += words[:1]
+        known = {name for part in command.params for name in (*part.opts, *part.secondary_opts)}
+        unknown += [
+            f"{command.name} {word}"
+            for word in words
+            if word.startswith("--") and word.split("=")[0] not in {*known, "--help"}
+        ]
+    assert not unknown
