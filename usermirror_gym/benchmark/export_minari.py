@@ -15,13 +15,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from usermirror_gym.agents.rollout import Step
 from usermirror_gym.benchmark.export import Run
 from usermirror_gym.benchmark.replay import Row, differences, play_log
 from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, refuse_code
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError
 from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
-from usermirror_gym.types import Observation
 
 
 def export_minari(
@@ -98,15 +98,15 @@ def _write(run: Run, data: Path, name: str, display: Display) -> dict[str, Any]:
     )  # fmt: skip
     with display.phase("replay", len(run.steps), "steps") as progress:
         for agent, episodes in run.log.items():
-            seen: list[Observation] = []
-            played = play_log(run.config, run.world, agent, episodes, progress, seen.append)
+            made: list[Step] = []
+            played = play_log(run.config, run.world, agent, episodes, progress, made.append)
             if found := differences(played, episodes):
                 raise RunError(
                     f"{found[0]}: what was seen cannot be made anew from a log that does not come "
                     "out as it was (usermirror replay shows all that differs)"
                 )
             first = storage.total_episodes
-            storage.update_episodes(_buffers(seen, episodes))
+            storage.update_episodes(_buffers(made, episodes))
             about = [{k: rows[0][k] for k in ("agent", "episode", "user_id")} for rows in episodes]
             storage.update_episode_metadata(about, range(first, first + len(episodes)))
     return {
@@ -115,10 +115,11 @@ def _write(run: Run, data: Path, name: str, display: Display) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _buffers(seen: Sequence[Observation], episodes: Sequence[Sequence[Row]]) -> Iterator[Any]:
+def _buffers(made: Sequence[Step], episodes: Sequence[Sequence[Row]]) -> Iterator[Any]:
     """Episodes as Minari takes them; of T steps there are T + 1 observations."""
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
+    seen = [made[0].before, *(step.after for step in made)]
     for number, rows in enumerate(episodes):
         views = seen[: len(rows) + 1]
         yield EpisodeBuffer(

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.rollout import Clock, Episodes, roll_out
+from usermirror_gym.agents.rollout import Clock, Episodes, Step, roll_out
 from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, read_run, refuse_code
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import World, make_world
@@ -131,7 +131,7 @@ def play_log(
     agent: str,
     episodes: Sequence[Sequence[Row]],
     progress: Callable[[int], None],
-    watch: Callable[[Observation], None] = lambda observations: None,
+    watch: Callable[[Step], None] = lambda step: None,
 ) -> list[Row]:
     """The steps as they come out now; see :func:`replay`, and ``roll_out`` for ``watch``."""
     tape = Tape(agent, episodes)

@@ -158,7 +158,7 @@ def _offline(agents: list[Agent], world: World, folder: Path) -> dict[str, dict[
             if not isinstance(agent, OracleAgent)  # it would ask the simulator for every user
         ]
         write_json(path, {
-            s.agent: {"ndcg@10": s.mean_ndcg, "recall@10": s.mean_recall, "users": len(s.users)}
+            s.agent: {f"{key}@{s.k}": s.mean(key) for key in s.values} | {"users": len(s.users)}
             for s in scores
         })  # fmt: skip
     return read_json(path)

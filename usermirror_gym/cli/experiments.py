@@ -15,7 +15,7 @@ from usermirror_gym.experiments.transfer.config import TransferConfig
     surrogate_settings="--surrogate",
 )  # fmt: skip
 def transfer(config: TransferConfig, out: RunFolder = Path("runs/transfer")) -> None:
-    """Judge what was learned from a simulated user by a known truth: curves, ranking, probes."""
+    """Judge what was learned from a simulated user by a ground truth: curves, ranking, probes."""
     import os
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -23,7 +23,7 @@ import numpy as np
 
 from usermirror_gym.agents import RecBoleAgent, observations_from_split
 from usermirror_gym.agents.ranking import top_k
-from usermirror_gym.benchmark.offline import mrr_at_k, ndcg_at_k, recall_at_k
+from usermirror_gym.benchmark.offline import OFFLINE_METRICS
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from usermirror_gym.experiments.retraining.feedback import (
     Feedback,
     Timeline,
     draw_feedback,
-    make_lister,
+    make_logging_policy,
     taken_later,
 )
 from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
@@ -67,28 +67,9 @@ def retrain(
         cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
         with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
             runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
-        results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
+        results = summarise_retraining(asdict(config), timeline, runs)
         write_json(folder / "retraining.json", results)
     return results
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One model and seed.
-
-    Attributes:
-        users: ``(U,)`` ids of the tested users.
-        scores: by arm and metric, a value per tested user.
-        amount: items that each arm was given in all.
-        taken: by arm, how many of them the users really took after T0.
-    """
-
-    model: str
-    seed: int
-    users: list[int]
-    scores: dict[str, dict[str, list[float]]]
-    amount: int
-    taken: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -100,8 +81,14 @@ class _Cell:
     model: str
     seed: int
 
-    def run(self, progress: Callable[[int], None]) -> Outcome:
-        """Fits what is not there yet."""
+    def run(self, progress: Callable[[int], None]) -> dict[str, Any]:
+        """Fits what is not there yet.
+
+        Returns:
+            ``model`` and ``seed``; ``users``: ids of the U tested ones; ``scores``: by arm and
+            metric, a value per tested user; ``amount``: items that each arm was given in all;
+            ``taken``: by arm, how many of them the users really took after T0.
+        """
         feedback = self._feedback()
         tests = self.timeline.tests(feedback)
         if not tests:
@@ -113,16 +100,20 @@ class _Cell:
         for arm in ARMS:
             scores[arm] = self._scores(arm, feedback, tests)
             progress(1)
-        taken = {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS}
-        amount = taken_later(self.timeline, feedback["real"])[1]
-        return Outcome(self.model, self.seed, list(tests), scores, amount, taken)
+        return {
+            "model": self.model, "seed": self.seed, "users": list(tests), "scores": scores,
+            "amount": taken_later(self.timeline, feedback["real"])[1],
+            "taken": {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS},
+        }  # fmt: skip
 
     def _feedback(self) -> Feedback:
         path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
         if not path.exists():
-            lister = make_lister(self.config.lister, self._base(), self.timeline.split, self.seed)
+            policy = make_logging_policy(
+                self.config.lister, self._base(), self.timeline.split, self.seed
+            )
             write_json(path, draw_feedback(
-                self.timeline, self.world, lister, amount=self.config.amount,
+                self.timeline, self.world, policy, amount=self.config.amount,
                 lists=self.config.lists, slate_size=self.config.slate_size, seed=self.seed,
             ))  # fmt: skip
         stored = read_json(path)
@@ -156,8 +147,7 @@ class _Cell:
 def _metrics(shown: IntArray, tests: dict[int, IntArray]) -> dict[str, list[float]]:
     hits = np.array([np.isin(row, test) for row, test in zip(shown, tests.values(), strict=True)])
     counts = np.array([len(test) for test in tests.values()])
-    values = recall_at_k(hits, counts), ndcg_at_k(hits, counts), mrr_at_k(hits)
-    return {name: value.tolist() for name, value in zip(METRICS, values, strict=True)}
+    return {name: OFFLINE_METRICS[name].values(hits, counts).tolist() for name in METRICS}
 
 
 def check_knowledge(simulator: str, dataset: str, t0: int) -> None:

@@ -18,7 +18,7 @@ class TransferConfig(SessionConfig):
     """What to run; two runs with equal settings give equal results."""
 
     dataset: str = "ml-100k"
-    """The known truth is fitted on all of it; its texts are shown."""
+    """The ground truth is fitted on all of it; its texts are shown."""
     data_folder: str | None = None
     """Where the raw files are, for data sets that need it."""
     learners: tuple[str, ...] = ("climber", "climber-new")
@@ -57,7 +57,7 @@ class TransferConfig(SessionConfig):
     """Same seed, same result."""
 
     def __post_init__(self) -> None:
-        from usermirror_gym.experiments.transfer.known_truth import TruthSettings
+        from usermirror_gym.experiments.transfer.ground_truth import TruthSettings
         from usermirror_gym.experiments.transfer.simulated_log import LogSettings
 
         super().__post_init__()

@@ -1,6 +1,6 @@
 """Does the simulator rank policies as the truth does?
 
-The measure of METHOD.md 6.5 for a known truth: Kendall's tau-b between mean returns in two worlds,
+The measure of METHOD.md 6.5 for a ground truth: Kendall's tau-b between mean returns in two worlds,
 against what a scorer that only knows popularity attains.
 """
 

@@ -3,7 +3,7 @@
 Every file is written whole, so that a run that was killed goes on where it was::
 
     run.json                     settings; a folder with other settings is refused
-    truth/truth.npz              the known truth, which nothing below it may read but to judge
+    truth/truth.npz              the ground truth, which nothing below it may read but to judge
     log/                         what its users did: all that simulator and policies learn from
     simulator/                   a training run (see usermirror_gym.train.config)
     surrogate/                   a distillation of it, if learners train on one
@@ -30,10 +30,10 @@ from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.envs.rewards import Reward
 from usermirror_gym.envs.session import session_model
-from usermirror_gym.experiments.transfer.adversaries import probe_agents, probe_rows
+from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, adversary_rows
 from usermirror_gym.experiments.transfer.config import TransferConfig
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
-from usermirror_gym.experiments.transfer.known_truth import (
+from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
     LatentFactorUser,
     TruthSettings,
@@ -102,7 +102,7 @@ class _Run:
     def truth(self) -> LatentFactorUser:
         path = self.folder / "truth" / "truth.npz"
         if not path.is_file():
-            self.display.say(f"fitting the known truth on all of {self.real.name}")
+            self.display.say(f"fitting the ground truth on all of {self.real.name}")
             settings = self.config.of(TruthSettings, "truth")
             LatentFactorUser.fit(self.real, settings).save(path)
         return LatentFactorUser.load(path)
@@ -207,10 +207,10 @@ class _Run:
         """Adversarial agents around the best policy."""
         base = next(agent for agent in self.policies if agent.name == self.probe_base)
         user = self.worlds[SIMULATOR].simulator
-        agents = [base, *probe_agents(user, base, self.split, self.config.seed)]
+        agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
         worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)}
         found = self._played(agents, worlds, "probes")
-        return probe_rows(
+        return adversary_rows(
             found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids,
             n_resamples=self.config.n_resamples, seed=self.config.seed,
         )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from usermirror_gym.corpus.checks.list_features import Columns, within_list
+from usermirror_gym.corpus.checks.shortcuts import Columns, within_list
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.fidelity.baselines.item_item import history_matrix
 from usermirror_gym.scenes import SceneBatch

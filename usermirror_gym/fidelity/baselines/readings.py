@@ -14,7 +14,7 @@ from usermirror_gym.fidelity.baselines.scored import (
     catalogue_columns,
     centred,
 )
-from usermirror_gym.measures.nested_logit import NestedLogit, fit_nested_logit, forced_log_loss
+from usermirror_gym.measures.choice_models import NestedLogit, fit_nested_logit, forced_log_loss
 from usermirror_gym.types import FloatArray
 
 Settings = dict[str, Any]

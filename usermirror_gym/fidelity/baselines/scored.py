@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from usermirror_gym.measures.nested_logit import NestedLogit
+from usermirror_gym.measures.choice_models import NestedLogit
 from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
