@@ -15,9 +15,9 @@ import pyarrow as pa
 from rich.table import Table
 
 from usermirror_gym.errors import ConfigError, RunError
-from usermirror_gym.fidelity.show.criteria import count
-from usermirror_gym.fidelity.show.pages import read_card
-from usermirror_gym.fidelity.show.sentences import own, pair_standing
+from usermirror_gym.fidelity.checks.base import SHOWN
+from usermirror_gym.fidelity.checks.parts import own, pair_standing
+from usermirror_gym.fidelity.pages import count, read_card
 from usermirror_gym.files import read_parquet, to_json_types, write_json, write_parquet, write_text
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.report.page import render
@@ -28,7 +28,7 @@ from usermirror_gym.types import FloatArray
 SCORES = "scores.parquet"
 """Beside ``card.json``: ``scene`` (digest), ``user_id``, ``accuracy`` and ``log_loss`` of the
 simulator on every list with the true item, none of these left out."""
-_METRICS = ["accuracy", "log_loss"]
+_METRICS = list(SHOWN)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Classic choosers for the lists of a fidelity card, each as strong as its kind allows."""
+"""Classic baselines for the lists of a fidelity card, each as strong as its kind allows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from filelock import FileLock, Timeout
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
-from usermirror_gym.fidelity.baselines.past import Stages
-from usermirror_gym.fidelity.baselines.readings import Trial, judge
-from usermirror_gym.fidelity.baselines.recipes import RECIPES
-from usermirror_gym.fidelity.baselines.scored import ScoredChooser
+from usermirror_gym.fidelity.baselines.base import ScoredBaseline, Stages, Trial, judge
+from usermirror_gym.fidelity.baselines.registry import RECIPES
 from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
 from usermirror_gym.measures.nested_logit import NestedLogit
 from usermirror_gym.progress import Display
@@ -33,35 +31,35 @@ from usermirror_gym.types import FloatArray
 FORMAT = 2
 """Changes whenever the same data and recipe would be fitted differently."""
 STACK = "stack"
-CHOOSERS = (*RECIPES, STACK)
+BASELINES = (*RECIPES, STACK)
 """Names, in the order of reports."""
-KINDS = {name: "reference" if name == STACK else "classic" for name in CHOOSERS}
+KINDS = {name: "reference" if name == STACK else "classic" for name in BASELINES}
 """A stack combines the others: it bounds what can be reached and is no rival."""
 
 
-def classic_choosers(
+def classic_baselines(
     split: TimeSplit,
     train: pa.Table,
     validation: pa.Table,
     *,
-    names: Sequence[str] = CHOOSERS,
+    names: Sequence[str] = BASELINES,
     seed: int = 0,
     store: Path | None = None,
     display: Display | None = None,
-) -> dict[str, ScoredChooser]:
-    """Fit the choosers by name, on what is before T0 alone.
+) -> dict[str, ScoredBaseline]:
+    """Fit the baselines by name, on what is before T0 alone.
 
     The last part of the train scenes, with the validation scenes, is set aside.  Every model is
     first trained before it; settings, the scale of the utilities and when nothing is taken are
     what foretells these scenes best.  Then the model is trained again on everything before T0.
-    All choosers see of a user what the scene shows; what a model with a vector per user trained
+    All of them see of a user what the scene shows; what a model with a vector per user trained
     for a user of the log is not used.
 
     Args:
         split: cut at T0; only ``split.before`` is read.
         train, validation: tables of scenes before T0
             (:data:`usermirror_gym.scenes.table.SCHEMA`).
-        names: of :data:`CHOOSERS`.  The stack weighs the other names that are given, all of them
+        names: of :data:`BASELINES`.  The stack weighs the other names that are given, all of them
             if it is alone.
         seed: of whatever draws.
         store: folder for what takes long to fit; a killed run goes on from there.  What another
@@ -70,20 +68,20 @@ def classic_choosers(
         display: says what is going on.
 
     Returns:
-        choosers by name, in the order of ``names``; ``about`` of each says the ``settings``, the
+        baselines by name, in the order of ``names``; ``about`` of each says the ``settings``, the
         ``loss`` on the scenes set aside and the ``seconds`` that the fit took.
 
     Raises:
-        UnknownNameError: no such chooser; suggests the nearest.
+        UnknownNameError: no such baseline; suggests the nearest.
         ConfigError: too few scenes before T0, or scenes that are not before it.
     """
     for name in names:
-        if name not in CHOOSERS:
-            raise UnknownNameError("classic chooser", name, CHOOSERS)
+        if name not in BASELINES:
+            raise UnknownNameError("classic chooser", name, BASELINES)
     members = [name for name in names if name != STACK] or list(RECIPES)
     fitting = _Fitting(split, train, validation, seed, store, display or Display(quiet=True))
     with fitting.alone():
-        found = {name: fitting.chooser(name) for name in members}
+        found = {name: fitting.baseline(name) for name in members}
     if STACK in names:
         found[STACK] = fitting.stack(found)
     return {name: found[name] for name in dict.fromkeys(names)}
@@ -98,7 +96,7 @@ class _Settled:
 
 
 class _Fitting:
-    """One set of data and scenes, whose choosers are fitted one by one."""
+    """One set of data and scenes, whose baselines are fitted one by one."""
 
     def __init__(
         self,
@@ -135,7 +133,7 @@ class _Fitting:
         finally:
             lock.release()
 
-    def chooser(self, name: str) -> ScoredChooser:
+    def baseline(self, name: str) -> ScoredBaseline:
         """One that is no stack."""
         settled = self._settle(name)
         started = time.perf_counter()
@@ -146,9 +144,9 @@ class _Fitting:
             f"{name}: log-loss {trial.loss:.3f} on {len(self.stages.calibration):,} scenes before "
             f"T0, {seconds:.1f} s, {json.dumps(trial.settings)}"
         )
-        return ScoredChooser(name, columns, trial.logit, _about(trial, seconds))
+        return ScoredBaseline(name, columns, trial.logit, _about(trial, seconds))
 
-    def stack(self, members: dict[str, ScoredChooser]) -> ScoredChooser:
+    def stack(self, members: dict[str, ScoredBaseline]) -> ScoredBaseline:
         """A choice model over the utilities of the others."""
         started = time.perf_counter()
         choices = self.stages.calibration
@@ -161,7 +159,7 @@ class _Fitting:
 
         seconds = sum(other.about["seconds"] for other in others)
         seconds += time.perf_counter() - started
-        return ScoredChooser(STACK, columns, trial.logit, _about(trial, seconds))
+        return ScoredBaseline(STACK, columns, trial.logit, _about(trial, seconds))
 
     def _settle(self, name: str) -> _Settled:
         found = self._read(name)
@@ -184,7 +182,7 @@ class _Fitting:
                 return None
             with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
                 utilities = arrays["utilities"]
-            if utilities.shape != self.stages.calibration.mask.shape:
+            if utilities.shape != self.stages.calibration.shown.shape:
                 return None
             logit = NestedLogit.from_json(facts["logit"])
             trial = Trial(facts["settings"], logit, facts["loss"], utilities)
@@ -199,7 +197,7 @@ class _Fitting:
         trial = settled.trial
         with replacing(self.folder / f"{name}.npz") as file:
             np.savez(file, utilities=trial.utilities)
-        # Last, because it says that the chooser is settled.
+        # Last, because it says that the baseline is settled.
         facts = {
             **_about(trial, settled.seconds), "logit": trial.logit.to_json(),
             "recipe": RECIPES[name].describe(),

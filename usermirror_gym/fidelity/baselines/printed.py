@@ -15,7 +15,6 @@ from scipy import sparse
 
 from usermirror_gym.corpus.checks.list_features import Columns, within_list
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.fidelity.baselines.item_item import history_matrix
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import (
     ITEM_ID,
@@ -296,6 +295,23 @@ def _words(cells: list[list[str]], *, few: bool) -> _Words | None:
     scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     unit = (sparse.diags(scale) @ weighted).tocsr()
     return _Words(matrix, unit, kept, few and len(kept) <= _MAX_VALUES)
+
+
+def history_matrix(batch: SceneBatch, width: int, decay: float = 1.0) -> sparse.csr_matrix:
+    """``(S, width)`` weights of the items in each history, divided by the root of their sum.
+
+    A sum over many lines spreads more than one over few; the root takes that out.
+    """
+    since = batch.history_lengths[:, None] - 1 - np.arange(batch.history.shape[1])
+    shown = (since >= 0) & (batch.history != PAD)
+    weights = np.where(shown, decay ** np.maximum(since, 0).astype(np.float64), 0.0)
+    weights /= np.sqrt(np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
+    rows = np.broadcast_to(np.arange(len(weights))[:, None], shown.shape)
+    matrix = sparse.csr_matrix(
+        (weights[shown], (rows[shown], batch.history[shown])), (len(weights), width)
+    )
+    matrix.sum_duplicates()
+    return matrix
 
 
 def _inner(past: sparse.csr_matrix, unit: sparse.csr_matrix, slates: IntArray) -> FloatArray:

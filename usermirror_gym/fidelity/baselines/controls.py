@@ -14,13 +14,13 @@ from scipy.special import softmax
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.measures.choice_models import fit_logit
-from usermirror_gym.measures.choice_scores import Truth
+from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Scene
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import UniformChooser
 from usermirror_gym.types import PAD, FloatArray, IntArray
 
-LIST_ONLY, SWAPPED = "list only", "swapped history"
+LIST_ONLY = "list only"
 Features = Callable[[IntArray], FloatArray]
 """Padded lists ``(S, K)`` of item ids -> ``(S, K, F)``."""
 
@@ -48,8 +48,8 @@ def hide_history(scene: Scene) -> Scene:
     )  # fmt: skip
 
 
-class ListChooser:
-    """A conditional logit on features of the options; see :func:`fit_list_chooser`."""
+class ListLogit:
+    """A conditional logit on features of the options; see :func:`fit_list_logit`."""
 
     def __init__(
         self, name: str, features: Features, score: Callable[..., FloatArray], *, leaves: bool
@@ -65,30 +65,30 @@ class ListChooser:
         return ChoiceBatch(softmax(scores, axis=1))
 
 
-def fit_list_chooser(
+def fit_list_logit(
     name: str,
     features: Features,
     scenes: Sequence[Scene],
     *,
     fitted_on: Features | None = None,
-) -> ListChooser:
+) -> ListLogit:
     """Fit on scenes whose choice is known.
 
     Args:
-        name: of the chooser.
+        name: of the control.
         features: of the items; *none of these* has a constant of its own.
-        scenes: if *none of these* is never right among them, the chooser never takes it.
+        scenes: if *none of these* is never right among them, the control never takes it.
         fitted_on: features of these very scenes, where they must differ.
     """
-    truth, slates = Truth.of(scenes), _slates(scenes)
-    leaves = bool((~truth.held).any())
-    offered = np.column_stack([truth.shown, np.full(len(slates), leaves)])
+    choices, slates = ObservedChoices.of(scenes), _slates(scenes)
+    leaves = bool((~choices.contains_choice).any())
+    offered = np.column_stack([choices.shown, np.full(len(slates), leaves)])
     values = _with_outside((fitted_on or features)(slates))
-    score = fit_logit(values, offered, truth.targets)
-    return ListChooser(name, features, score, leaves=leaves)
+    score = fit_logit(values, offered, choices.targets)
+    return ListLogit(name, features, score, leaves=leaves)
 
 
-def position_chooser(scenes: Sequence[Scene]) -> ListChooser:
+def position_only(scenes: Sequence[Scene]) -> ListLogit:
     """Knows only where the options stand: a constant per place, and one for the last."""
     places = max(len(scene.slate) for scene in scenes)
 
@@ -99,19 +99,19 @@ def position_chooser(scenes: Sequence[Scene]) -> ListChooser:
         each = [place == p for p in range(places)]
         return np.stack([*each, last], axis=2).astype(np.float64)
 
-    return fit_list_chooser("position only", features, scenes)
+    return fit_list_logit("position only", features, scenes)
 
 
-def popularity_chooser(split: TimeSplit, scenes: Sequence[Scene]) -> ListChooser:
+def popularity_only(split: TimeSplit, scenes: Sequence[Scene]) -> ListLogit:
     """Knows only how often the options were taken before T0: ``b * log(1 + count)``.
 
     A train choice is one of the counted interactions, which an evaluation choice never is; it is
     taken off before the fit.
     """
     counts = split.popularity.astype(np.float64)
-    truth = Truth.of(scenes)
-    own = np.zeros(truth.offered.shape)
-    own[np.arange(len(truth)), truth.targets] = 1
+    choices = ObservedChoices.of(scenes)
+    own = np.zeros(choices.offered.shape)
+    own[np.arange(len(choices)), choices.targets] = 1
 
     def features(slates: IntArray) -> FloatArray:
         return np.log1p(counts[slates])[:, :, None]
@@ -119,7 +119,7 @@ def popularity_chooser(split: TimeSplit, scenes: Sequence[Scene]) -> ListChooser
     def without_choice(slates: IntArray) -> FloatArray:
         return np.log1p(np.maximum(counts[slates] - own[:, :-1], 0))[:, :, None]
 
-    return fit_list_chooser("popularity only", features, scenes, fitted_on=without_choice)
+    return fit_list_logit("popularity only", features, scenes, fitted_on=without_choice)
 
 
 def list_controls(
@@ -131,13 +131,13 @@ def list_controls(
     """
     if not train:
         return {"uniform": UniformChooser()}
-    leaves = float((~Truth.of(train).held).mean())
+    leaves = float((~ObservedChoices.of(train).contains_choice).mean())
     found: dict[str, UserSimulator] = {
         "uniform": UniformChooser(outside=leaves),
-        "position only": position_chooser(train),
+        "position only": position_only(train),
     }
     if split is not None:
-        found["popularity only"] = popularity_chooser(split, train)
+        found["popularity only"] = popularity_only(split, train)
     return found
 
 

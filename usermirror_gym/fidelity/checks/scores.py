@@ -1,0 +1,248 @@
+"""Who predicts the real choice: accuracy and log-loss of everybody, and the paired differences.
+
+*Beats* and *loses to* are used only where a 95 % interval of the paired difference excludes zero;
+everything else is *not told apart*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from usermirror_gym.fidelity.checks.base import Card, Check, Context, Criterion, by_name
+from usermirror_gym.fidelity.checks.parts import (
+    KINDS,
+    bar,
+    handle,
+    named_rows,
+    own,
+    pair_standing,
+    percent,
+    short,
+    sorted_choosers,
+)
+from usermirror_gym.measures.bootstrap import UserBootstrap
+from usermirror_gym.measures.choice_scores import METRICS, outside_scores
+from usermirror_gym.report.plots import MUTED, Plot, draw_svg
+from usermirror_gym.report.tables import Cell, View
+from usermirror_gym.report.text import BETTER, MISSING, OPEN, WORSE, interval, listing, points
+from usermirror_gym.types import FloatArray
+
+_RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
+_GROUPS = (
+    ("base", "the untrained model"), ("control", "the controls"),
+    ("classic", "the classic choosers"), ("reference", "the upper reference"),
+)  # fmt: skip
+_MUST_BE_BEATEN = {"control": "every control", "classic": "every classic chooser"}
+
+
+class Scores(Check):
+    """``overall`` of every chooser, among the items and with *none of these*; ``paired``."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        outside = [outside_scores(row.probs, context.choices) for row in context.answered]
+        return {
+            "choosers": [
+                # Who never leaves has no probability to be judged by.
+                {"overall": {"forced": forced, "outside": beside if row.leaves else None}}
+                for row, forced, beside in zip(
+                    context.answered, _blocks(context.scores, context.bootstrap),
+                    _blocks(outside, context.bootstrap), strict=True,
+                )
+            ],
+            "paired": context.paired,
+        }  # fmt: skip
+
+    def criteria(self, card: Card) -> list[Criterion]:
+        return [_beats(card, kind, words) for kind, words in _MUST_BE_BEATEN.items()]
+
+    def sentences(self, card: Card) -> list[str]:
+        forced, scenes = own(card)["overall"]["forced"], card["scenes"]
+        accuracy, loss = points(forced["accuracy"]), interval(forced["log_loss"], ".3f")
+        level = (
+            f"On {scenes['with_target']:,} real choices it names the right item with accuracy "
+            f"{accuracy} % and has log-loss {loss}."
+        )
+        return [level, *(_against(card, kind, words) for kind, words in _GROUPS)]
+
+    def tables(self, card: Card) -> dict[str, View | None]:
+        return {"choosers": chooser_table(card), "outside": _outside_table(card)}
+
+    def plots(self, card: Card) -> dict[str, Plot | None]:
+        return {"choosers": _plot(card)}
+
+
+def _blocks(scores: Sequence[FloatArray], bootstrap: UserBootstrap) -> list[dict[str, Any]]:
+    """Intervals of all :data:`METRICS` of each ``(S, 4)`` array."""
+    return by_name(METRICS, bootstrap.intervals(np.column_stack(scores)))
+
+
+def _pairs_of(card: Card, kind: str) -> list[Mapping[str, Any]]:
+    """The simulator against every chooser of a kind, in the order of the card."""
+    kinds = {chooser["name"]: chooser["kind"] for chooser in card["choosers"]}
+    return [pair for pair in card["paired"] or () if kinds.get(pair["against"]) == kind]
+
+
+def _beats(card: Card, kind: str, words: str) -> Criterion:
+    """All of a kind, each by paired intervals that exclude zero."""
+    name, pairs = f"beats {words} in accuracy and in log-loss", _pairs_of(card, kind)
+    if not pairs:
+        return Criterion(name, "nobody was asked")
+    left = [pair for pair in pairs if pair_standing(pair) != (BETTER, BETTER)]
+    shown = left or [max(pairs, key=lambda pair: pair["log_loss"]["mean"])]
+    lead = f"{len(pairs) - len(left)} of {len(pairs)}"
+    words = f"{lead}; {'not' if left else 'nearest'}: {_with_numbers(shown)}"
+    return Criterion(name, words, not left)
+
+
+def _against(card: Card, kind: str, words: str) -> str:
+    """One sentence about all choosers of a kind: who is beaten, and in full who is not."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for pair in _pairs_of(card, kind):
+        groups.setdefault(pair_standing(pair), []).append(pair)
+    parts = [
+        _outcome(standings, groups[standings])
+        for standings in sorted(groups, key=lambda s: (_RANK[s[1]], _RANK[s[0]]))
+    ]
+    return f"Against {words}: it {'; it '.join(parts)}." if parts else ""
+
+
+def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> str:
+    accuracy, loss = standings
+    named = _with_numbers(pairs)
+    if accuracy == loss == BETTER:
+        return f"beats {_named(pairs)} in accuracy and log-loss{_nearest(pairs)}"
+    if accuracy == loss == WORSE:
+        return f"loses to {named} in accuracy and log-loss"
+    if accuracy == loss:
+        return f"is not told apart from {named}"
+    if OPEN not in standings:
+        better, worse = ("accuracy", "log-loss") if accuracy == BETTER else ("log-loss", "accuracy")
+        return f"has the better {better} but the worse {worse} than {named}"
+    which, other = ("log-loss", "accuracy") if loss else ("accuracy", "log-loss")
+    verb = "beats" if BETTER in standings else "loses to"
+    return f"{verb} {named} in {which} only ({other} is not told apart)"
+
+
+def _with_numbers(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """One or two with their differences; of more, their names and the farthest in log-loss."""
+    if len(pairs) <= 2:
+        return listing([_difference(pair) for pair in pairs])
+    far = max(pairs, key=lambda pair: abs(pair["log_loss"]["mean"]))
+    return f"{listing([pair['against'] for pair in pairs])} (farthest: {_difference(far)})"
+
+
+def _named(pairs: Sequence[Mapping[str, Any]]) -> str:
+    return listing([pair["against"] if len(pairs) > 1 else _difference(pair) for pair in pairs])
+
+
+def _nearest(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Of several that are beaten, the one that is beaten by least in log-loss."""
+    if len(pairs) == 1:
+        return ""
+    return f"; nearest comes {_difference(max(pairs, key=lambda p: p['log_loss']['mean']))}"
+
+
+def _difference(pair: Mapping[str, Any]) -> str:
+    """The chooser's name with both differences to it."""
+    return (
+        f"{pair['against']} ({points(pair['accuracy'], sign=True)} points, "
+        f"{interval(pair['log_loss'], '.3f', sign=True)} nats)"
+    )
+
+
+def chooser_table(card: Card) -> View:
+    """Every chooser on lists with the true item, with paired differences to the simulator."""
+    paired = {pair["against"]: pair for pair in card["paired"] or ()}
+    choosers = sorted_choosers(card)
+    rows = [_row(chooser, paired.get(chooser["name"])) for chooser in choosers]
+    strong = next(i for i, c in enumerate(choosers) if c["kind"] == "simulator")
+    return View(
+        "Who predicts the real choice",
+        ["chooser", "kind", "accuracy %", "log-loss", "difference in accuracy",
+         "difference in log-loss", "p(true) %", "Brier", "ECE"],
+        rows,
+        "Lists that hold the true item; none of these is left out and the rest renormalised. "
+        "Differences are this simulator minus the chooser, list by list, in points and nats: ▲ the "
+        "simulator is better, ▼ worse, where the 95% interval excludes zero. p(true) is the mean "
+        "probability of the true item (expected accuracy). Ranges are 95% intervals by a bootstrap "
+        "over users.",
+        strong,
+    )  # fmt: skip
+
+
+def _row(chooser: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[Cell]:
+    block, calibration = chooser["overall"]["forced"], chooser["calibration"]
+    accuracy, loss = pair_standing(pair) if pair else ("", "")
+    return [
+        Cell(chooser["name"]), Cell(KINDS[chooser["kind"]]), Cell(points(block["accuracy"])),
+        Cell(interval(block["log_loss"], ".3f")),
+        Cell(points(pair["accuracy"], sign=True), accuracy) if pair else Cell(""),
+        Cell(interval(pair["log_loss"], ".3f", sign=True), loss) if pair else Cell(""),
+        Cell(points({**block["expected_accuracy"], "low": None})),
+        Cell(interval({**block["brier"], "low": None}, ".3f")),
+        Cell(interval(calibration["ece"], ".3f") if calibration else MISSING),
+    ]  # fmt: skip
+
+
+def _outside_table(card: Card) -> View | None:
+    """The same choosers with *none of these* among the options, on all lists."""
+    rows = []
+    for chooser in sorted_choosers(card):
+        if block := chooser["overall"].get("outside"):
+            rows.append([
+                Cell(chooser["name"]), Cell(points(block["accuracy"])),
+                Cell(interval(block["log_loss"], ".3f")),
+                Cell(points(block["expected_accuracy"])), Cell(interval(block["brier"], ".3f")),
+            ])  # fmt: skip
+    if not rows:
+        return None
+    return View(
+        "With none of these as an option",
+        ["chooser", "accuracy %", "log-loss", "p(true) %", "Brier"], rows,
+        f"All lists: {card['scenes']['with_target']:,} with the true item and "
+        f"{card['scenes']['removed']:,} without it, where none of these is right.",
+    )  # fmt: skip
+
+
+def _plot(card: Card) -> Plot:
+    """Accuracy and log-loss of every chooser with intervals, best log-loss first."""
+    choosers = sorted_choosers(card)[::-1]
+    forced = [chooser["overall"]["forced"] for chooser in choosers]
+    names = [chooser["name"] for chooser in choosers]
+    metrics = {"accuracy": "Accuracy", "log_loss": "Log-loss (less is better)"}
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
+        for axes, (metric, label) in zip(panels, metrics.items(), strict=True):
+            for y, chooser in enumerate(choosers):
+                bar(axes, forced[y][metric], y, chooser["kind"])
+            if "uniform" in names:
+                guessing = forced[names.index("uniform")][metric]["mean"]
+                axes.axvline(guessing, color=MUTED, lw=1, ls="--", zorder=0)
+            axes.set_xlabel(label)
+            named_rows(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        percent(panels[0].xaxis)
+        panels[0].set_yticks(range(len(choosers)), map(short, names))
+        handles = [handle(kind) for kind in KINDS if any(c["kind"] == kind for c in choosers)]
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=3, frameon=False, handletextpad=0.2
+        )
+
+    best = ", ".join(
+        f"{name} {points(block['accuracy'])} % and {interval(block['log_loss'], '.3f')}"
+        for name, block in zip(names[::-1], forced[::-1], strict=True)
+    )
+    return Plot(
+        "Who predicts the real choice",
+        "Lists that hold the true item, none of these left out. Bars are 95% intervals over users; "
+        "whether two choosers differ is said by the paired differences in the table, not by "
+        "whether their bars overlap.",
+        f"Accuracy and log-loss, best log-loss first: {best}.",
+        draw_svg(draw, 0.27 * len(choosers) + 1.5, "choosers"),
+    )

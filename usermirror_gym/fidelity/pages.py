@@ -1,0 +1,234 @@
+"""The fidelity card on disk and on the terminal: ``card.json``, ``card.md``, ``card.html``.
+
+``card.json`` holds every number (the schema is in docs/fidelity.md); the other two are made from
+it and from nothing else, so a card can be shown again at any time::
+
+    write_card(read_card("runs/evaluate/mine"), "runs/evaluate/mine")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from usermirror_gym.errors import RunError
+from usermirror_gym.fidelity.checks import CHECKS, shown
+from usermirror_gym.fidelity.checks.base import Card, Criterion
+from usermirror_gym.fidelity.checks.parts import (
+    KINDS,
+    number,
+    own,
+    pair_standing,
+    share,
+    sorted_choosers,
+)
+from usermirror_gym.files import read_json, write_json, write_text
+from usermirror_gym.report.markdown import flatten
+from usermirror_gym.report.page import DrawnPlot, render
+from usermirror_gym.report.plots import Plot
+from usermirror_gym.report.tables import MET, MISSED, Cell, View, marked
+from usermirror_gym.report.text import MISSING, interval, plus_minus
+
+FORMAT = 2
+_SHORT_KINDS = KINDS | {"swapped": "swapped"}
+_STYLES = {"simulator": "bold cyan", "base": "cyan", "reference": "dim"}
+
+
+def write_card(card: Card, folder: str | Path) -> list[Path]:
+    """Write the three forms; each old file stays until the new one is whole.
+
+    Args:
+        card: the content of ``card.json``.
+        folder: made if absent.
+
+    Returns:
+        The paths, the page first.
+    """
+    folder = Path(folder)
+    html = write_text(folder / "card.html", render_html(card))
+    markdown = write_text(folder / "card.md", render_markdown(card))
+    # Last: its presence says that the card is whole.
+    return [html, markdown, write_json(folder / "card.json", card)]
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """The content of a card.
+
+    Args:
+        path: ``card.json``, or the folder that holds it.
+
+    Raises:
+        RunError: there is no card, or one of another format.
+    """
+    path = Path(path)
+    path = path / "card.json" if path.is_dir() else path
+    if not path.is_file():
+        raise RunError(f"there is no {path}: run 'usermirror evaluate' to its end first")
+    card = read_json(path)
+    found = card.get("format") if isinstance(card, dict) else None
+    if found != FORMAT or not {"bars", "choosers", "scenes", "simulator"} <= card.keys():
+        raise RunError(
+            f"{path} is no fidelity card of format {FORMAT} (format {found!r}); make it again"
+        )
+    return dict(card)
+
+
+def render_html(card: Card) -> str:
+    """One self-contained page without scripts."""
+    plots = {name: DrawnPlot(plot) for name, plot in card_plots(card).items()}
+    return render("fidelity.html", _view(card) | {"plots": plots})
+
+
+def render_markdown(card: Card) -> str:
+    """The same content without plots."""
+    return render("fidelity.md", _view(card))
+
+
+def summary_table(card: Card) -> Table:
+    """Choosers as rows, best log-loss first, for the terminal."""
+    scenes = card["scenes"]
+    table = Table(
+        title=f"{card['simulator']['name']} on {scenes['with_target']:,} real choices of "
+        f"{scenes['source']}",
+        caption="± half a 95% interval over users. Δ simulator minus chooser; ▲ the simulator is "
+        "better, ▼ worse: the paired interval excludes zero.",
+        caption_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("Chooser", overflow="fold", min_width=12, max_width=28)
+    table.add_column("Kind", no_wrap=True)
+    for name in ("Accuracy %", "Log-loss", "Δ points", "Δ nats"):
+        table.add_column(name, justify="right", no_wrap=True)
+    paired = {pair["against"]: pair for pair in card["paired"] or ()}
+    for chooser in sorted_choosers(card):
+        block, style = chooser["overall"]["forced"], _STYLES.get(chooser["kind"], "")
+        table.add_row(
+            Text(chooser["name"], style=style), Text(_SHORT_KINDS[chooser["kind"]], style="dim"),
+            plus_minus(block["accuracy"], ".1f", scale=100), plus_minus(block["log_loss"], ".3f"),
+            *_differences(paired.get(chooser["name"])),
+        )  # fmt: skip
+    return table
+
+
+def criteria_lines(card: Card) -> list[Text]:
+    """What must hold and whether it does, for the terminal."""
+    found = _read_criteria(card)
+    width = max(len(criterion.answer) for criterion in found)
+    colours = {True: "green", False: "red", None: "dim"}
+    lines = [Text(f"What must hold: {count(card)} do", style="bold")]
+    for one in found:
+        line = Text.assemble((one.answer.rjust(width), colours[one.met]), f"  {one.name}")
+        lines.append(line.append(f": {one.measured}" if one.measured else "", style="dim"))
+    return lines
+
+
+def count(card: Card) -> str:
+    """``5 of 8``: how many criteria hold, of all that must."""
+    found = _read_criteria(card)
+    return f"{sum(criterion.met is True for criterion in found)} of {len(found)}"
+
+
+def criteria_table(card: Card) -> View:
+    """What must hold, what was measured, and whether it holds."""
+    marks = {True: MET, False: MISSED, None: ""}
+    rows = [
+        [Cell(one.name), Cell(one.answer, marks[one.met]), Cell(one.measured or MISSING)]
+        for one in _read_criteria(card)
+    ]
+    return View(
+        f"What must hold: {count(card)} do", ["", "holds", "measured"], rows,
+        "Beats: the paired 95% intervals of both differences exclude zero. Not certain: the 95% "
+        "interval reaches over the bar, or there is none.",
+    )  # fmt: skip
+
+
+def card_plots(card: Card) -> dict[str, Plot]:
+    """The plots that the card can fill, by name."""
+    return shown(lambda check: check.plots(card))
+
+
+def figures(card: Card) -> list[tuple[str, str]]:
+    """The line of large numbers at the top."""
+    me, scenes = own(card), card["scenes"]
+    forced = me["overall"]["forced"]
+    found: list[tuple[str, str]] = [
+        ("real choices", f"{scenes['with_target']:,}"),
+        ("accuracy", f"{share(forced['accuracy']['mean'])} %"),
+        ("log-loss", number(forced["log_loss"]["mean"])),
+        ("of what must hold", count(card)),
+    ]
+    if me["calibration"]:
+        found.append(("calibration error", number(me["calibration"]["ece"]["mean"])))
+    if card["history"]:
+        gap = card["history"]["accuracy"]["mean"]
+        found.append(("own minus swapped history", f"{100 * gap:+.1f} points"))
+    if card["outside"] and card["outside"]["auc"]:
+        found.append(("AUC of none of these", number(card["outside"]["auc"]["mean"])))
+    if card["order"]:
+        found.append(("change under a permutation", number(card["order"]["mean_change"]["mean"])))
+    return found
+
+
+def _facts(card: Card) -> list[tuple[str, str]]:
+    """What was measured on what, as name and value."""
+    scenes, popular = card["scenes"], card["scenes"]["most_popular"]
+    after = None if scenes["t0"] is None else datetime.fromtimestamp(scenes["t0"], UTC)
+    drawn = ", ".join(f"{name} {part:.0%}" for name, part in scenes["company"].items())
+    pairs: list[tuple[str, Any]] = [
+        ("scenes", f"{scenes['source']}, hash {scenes['hash']}"),
+        ("after", after and f"{after:%Y-%m-%d %H:%M} UTC"),
+        ("lists with the true item", scenes["with_target"]),
+        ("lists without it", scenes["removed"]),
+        ("options in a list", scenes["k"]),
+        ("company drawn by", drawn),
+        ("true item is the most popular of its list",
+         None if popular is None else f"{popular:.1%} of the lists"),
+        ("users", scenes["users"]),
+        ("of them seen before T0", scenes["seen_users"]),
+        ("seed", str(scenes["seed"])),
+        *(fact for check in CHECKS for fact in check.facts(card)),
+        ("seconds to answer", own(card).get("seconds")),
+        ("seconds in all", card.get("seconds")),
+    ]  # fmt: skip
+    return [(name, _fact(value)) for name, value in pairs if value is not None]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return interval(value, ".3f")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _read_criteria(card: Card) -> list[Criterion]:
+    """The criteria as a card holds them."""
+    return [Criterion(**found) for found in card["bars"]]
+
+
+def _view(card: Card) -> dict[str, Any]:
+    return {
+        "card": card, "figures": figures(card), "facts": _facts(card),
+        "bars": criteria_table(card), "verdict": card["verdict"],
+        "tables": list(shown(lambda check: check.tables(card)).values()),
+        "options": flatten(card["simulator"].get("options") or {}),
+        "versions": card["versions"].items(),
+    }  # fmt: skip
+
+
+def _differences(pair: Mapping[str, Any] | None) -> tuple[Text, Text]:
+    """Both differences to the simulator, marked where their interval excludes zero."""
+    if pair is None:
+        return Text(""), Text("")
+    accuracy, loss = pair_standing(pair)
+    return (
+        marked(plus_minus(pair["accuracy"], "+.1f", scale=100), accuracy),
+        marked(plus_minus(pair["log_loss"], "+.3f"), loss),
+    )
