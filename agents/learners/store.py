@@ -49,7 +49,8 @@ def agent_class(kind: str) -> type[LearningAgent]:
     if known is None:
         raise UnknownNameError("learning agent", kind, KINDS)
     module, _, name = KINDS[known].partition(":")
-    found: type[LearningAgent] = getattr(import_module(f"usermirror_gym.agents.{module}"), name)
+    home = import_module(f"usermirror_gym.agents.learners.{module}")
+    found: type[LearningAgent] = getattr(home, name)
     return found
 
 

@@ -15,7 +15,8 @@ from usermirror_gym.progress import Display
 from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, SceneBatch, domain_text
 from usermirror_gym.scenes.scene import Turn
 from usermirror_gym.simulators import AffinitySimulator, AffinityWeights, UserSimulator
-from usermirror_gym.simulators.affinity.affinity import item_vectors, newest_lines
+from usermirror_gym.simulators.affinity import item_vectors
+from usermirror_gym.simulators.affinity.affinity import newest_lines
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
 from usermirror_gym.simulators.affinity.line_memory import LineMemory
 

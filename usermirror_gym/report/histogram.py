@@ -8,11 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
-
-from usermirror_gym.report.plots import ACCENT, MUTED, SECOND, draw_svg
 
 _MOST_BINS = 16
 _BAR = 20
@@ -141,6 +137,10 @@ def histogram_svg(histogram: Histogram, prefix: str) -> str:
         histogram: what to draw.
         prefix: begins every id inside the SVG; must be unique on a page.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    from usermirror_gym.report.plots import ACCENT, MUTED, SECOND, draw_svg
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

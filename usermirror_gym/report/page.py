@@ -10,9 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from usermirror_gym.report.markdown import cell, escape, markdown_table
+from usermirror_gym.report.markdown import cell, escape
+from usermirror_gym.report.markdown import markdown_table as rows_table
 from usermirror_gym.report.plots import Plot
-from usermirror_gym.report.tables import MARKS, _plain_intervals, is_words
+from usermirror_gym.report.tables import MARKS, _plain_intervals, is_words, markdown_table
 
 
 def render(template: str, view: Mapping[str, Any]) -> str:
@@ -63,7 +64,7 @@ def card_environment() -> Environment:
     )
     environment.filters |= {
         "cell": cell,
-        "markdown_table": markdown_table,
+        "markdown_table": rows_table,
         "percent": lambda share: f"{share:.1%}",
     }
     return environment
