@@ -16,7 +16,7 @@ from usermirror_gym.fidelity.checks.order import (
     repeat_difference,
     restored,
 )
-from usermirror_gym.measures.choice_scores import Truth
+from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Scene
 from usermirror_gym.types import FloatArray
 
@@ -135,9 +135,9 @@ def test_asking_twice_tells_what_the_batch_does() -> None:
 
 
 def test_averages_of_orders_by_hand() -> None:
-    truth = Truth(np.array([1]), np.ones((1, 2), bool), np.array([0]))
+    choices = ObservedChoices(np.array([1]), np.ones((1, 2), bool), np.array([0]))
     answers = np.array([[[0.9, 0.1, 0.0]], [[0.3, 0.7, 0.0]]])
-    one, two = averaged(answers, truth)
+    one, two = averaged(answers, choices)
     assert one["accuracy"] == 0.5
     assert one["log_loss"] == pytest.approx(-np.log([0.9, 0.3]).mean())
     assert one["mean_change"] == pytest.approx(0.4)

@@ -92,15 +92,15 @@ def evaluate(
 
 
 def _evaluate(config: object, out: Path | None, console: Console) -> None:
+    from usermirror_gym.fidelity.pages import criteria_lines, summary_table
     from usermirror_gym.fidelity.run import EvaluateConfig, default_folder, evaluate
-    from usermirror_gym.fidelity.show.pages import bar_lines, summary_table
     from usermirror_gym.progress import Display
 
     assert isinstance(config, EvaluateConfig)
     folder = out or default_folder(config)
     card = evaluate(config, folder, display=Display())
     console.print(summary_table(card))
-    for line in bar_lines(card):
+    for line in criteria_lines(card):
         console.print(line)
     for sentence in card["verdict"]:
         console.print(f"- {sentence}", markup=False, highlight=False)

@@ -91,16 +91,13 @@ def fidelity_card(
         choices, answered, simulator, data.split, data.evaluation, asker, remake,
         sizes or CardSizes(), seed,
     )  # fmt: skip
-    found = run_checks(context)
-    for entry, row in zip(found["choosers"], answered, strict=True):
-        entry["seconds"] = row.seconds
     model = getattr(getattr(simulator, "engine", None), "model_id", None)
     card = {
         "format": FORMAT,
         "simulator": {"name": answered[0].name, "model": model, "options": options or {}},
         "base": next((row.name for row in answered if row.kind == BASE), None),
         "scenes": _scene_facts(data, choices, seed),
-        **found,
+        **run_checks(context),
         "bars": [],
         "verdict": [],
         "versions": package_versions(),

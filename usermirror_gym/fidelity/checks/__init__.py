@@ -23,9 +23,11 @@ T = TypeVar("T")
 
 
 def run_checks(context: Context, checks: Sequence[Check] = CHECKS) -> dict[str, Any]:
-    """Whatever the checks add to a card; its ``choosers`` begin with ``name`` and ``kind``."""
+    """What the checks say of everybody who answered (``choosers``), and what else they find."""
     card: dict[str, Any] = {
-        "choosers": [{"name": row.name, "kind": row.kind} for row in context.answered]
+        "choosers": [
+            {"name": row.name, "kind": row.kind, "seconds": row.seconds} for row in context.answered
+        ]
     }
     for check in checks:
         found = check.run(context)

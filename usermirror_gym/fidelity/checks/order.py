@@ -196,10 +196,9 @@ def averaged(answers: FloatArray, choices: ObservedChoices) -> list[dict[str, An
         groups = answers[: len(answers) // r * r].reshape(-1, r, *answers.shape[1:]).mean(axis=1)
         row: dict[str, Any] = {"r": r, "accuracy": None, "log_loss": None, "mean_change": None}
         if choices.contains_choice.any():
-            scores = np.mean(
-                [np.nanmean(forced_scores(g, choices), axis=0) for g in groups], axis=0
-            )
-            row |= {name: float(scores[METRICS.index(name)]) for name in ("accuracy", "log_loss")}
+            means = [np.nanmean(forced_scores(group, choices), axis=0) for group in groups]
+            scores = np.mean(means, axis=0)[SHOWN_COLUMNS]
+            row |= dict(zip(SHOWN, scores.tolist(), strict=True))
         if len(groups) > 1:
             change = np.abs(np.diff(groups, axis=0))
             row["mean_change"] = float(

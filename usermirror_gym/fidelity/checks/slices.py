@@ -51,15 +51,7 @@ class Slices(Check):
 
     def run(self, context: Context) -> dict[str, Any]:
         groups = {} if context.table is None else slices(context.table, context.split)
-        values = np.hstack([scores[:, SHOWN_COLUMNS] for scores in context.scores])
-        blocks: list[dict[str, Any]] = [{name: [] for name in groups} for _ in context.answered]
-        for dimension, members in groups.items():
-            for value, member in members.items():
-                n = int(member.sum())
-                intervals = context.bootstrap.intervals(np.where(member[:, None], values, np.nan))
-                for block, pair in zip(blocks, by_name(SHOWN, intervals), strict=True):
-                    block[dimension].append({"value": value, "n": n, "few": n < FEW} | pair)
-        return {"choosers": [{"slices": block} for block in blocks]}
+        return {"choosers": [{"slices": block} for block in slice_blocks(context, groups)]}
 
     def tables(self, card: Card) -> dict[str, View | None]:
         return {"slices": _table(card)}
@@ -86,10 +78,7 @@ def slices(table: pa.Table, split: TimeSplit | None) -> Members:
     found = {
         "sampler": _by_name(_distractors(table["samplers"].to_pylist(), targets), kept),
         "domain": _by_name(np.array(table["domain"].to_pylist()), kept),
-        "k": {
-            str(size): kept & (sizes == size)
-            for size in np.unique(sizes[kept])
-        },
+        "k": {str(size): kept & (sizes == size) for size in np.unique(sizes[kept])},
         "user": _by_name(seen, kept),
         "activity": {},
         "popularity": {},
@@ -98,10 +87,21 @@ def slices(table: pa.Table, split: TimeSplit | None) -> Members:
         users = split.before[USER_ID].to_numpy()
         activity = np.bincount(users, minlength=split.dataset.n_users + 1)
         found["activity"] = _thirds(activity[table["user_id"].to_numpy()], kept)
-        found["popularity"] = _thirds(
-            split.popularity[table["item_id"].to_numpy()], kept
-        )
+        found["popularity"] = _thirds(split.popularity[table["item_id"].to_numpy()], kept)
     return found
+
+
+def slice_blocks(context: Context, groups: Members) -> list[dict[str, Any]]:
+    """Of each chooser: dimension -> rows with ``value``, ``n``, ``few`` and :data:`SHOWN`."""
+    values = np.hstack([scores[:, SHOWN_COLUMNS] for scores in context.scores])
+    blocks: list[dict[str, Any]] = [{name: [] for name in groups} for _ in context.answered]
+    for dimension, members in groups.items():
+        for value, member in members.items():
+            row = {"value": value, "n": int(member.sum()), "few": bool(member.sum() < FEW)}
+            intervals = context.bootstrap.intervals(np.where(member[:, None], values, np.nan))
+            for block, pair in zip(blocks, by_name(SHOWN, intervals), strict=True):
+                block[dimension].append(row | pair)
+    return blocks
 
 
 def exposure(table: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
@@ -141,9 +141,7 @@ def _places(sizes: IntArray) -> IntArray:
 
 
 def _by_name(names: np.ndarray, kept: BoolArray) -> dict[str, BoolArray]:
-    return {
-        str(name): kept & (names == name) for name in np.unique(names[kept])
-    }
+    return {str(name): kept & (names == name) for name in np.unique(names[kept])}
 
 
 def _distractors(samplers: list[list[str]], targets: IntArray) -> np.ndarray:

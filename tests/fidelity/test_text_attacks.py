@@ -12,12 +12,12 @@ import pytest
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.fidelity.answers import answer
 from usermirror_gym.fidelity.checks.text_attacks import (
+    ATTACKS,
     DUPLICATE,
-    PROBES,
     attacked_places,
     count_columns,
     inflate_counts,
-    text_probes,
+    text_attacks,
     with_copies,
 )
 from usermirror_gym.scenes import Scene, ScenePlan, build_scenes, domain_text
@@ -55,11 +55,11 @@ class Reader:
 
 
 def ask(who: UserSimulator, scenes: Sequence[Scene], what: str) -> FloatArray:
-    return answer(who, scenes)
+    return answer(who, scenes).probs
 
 
 def probed(make, split: TimeSplit, scenes: list[Scene], asks=ask) -> dict[str, dict]:
-    rows = text_probes(make, split, scenes, asks, seed=0, n_resamples=200)
+    rows = text_attacks(make, split, scenes, asks, seed=0, n_resamples=200)
     return {row["name"]: row for row in rows}
 
 
@@ -82,7 +82,7 @@ def test_who_counts_interactions_is_not_moved_by_words(
     split: TimeSplit, scenes: list[Scene]
 ) -> None:
     found = probed(PopularityChooser, split, scenes)
-    for probe in PROBES[:4]:
+    for probe in ATTACKS[:4]:
         assert found[probe.name]["change"]["mean"] == pytest.approx(0, abs=1e-12), probe.name
     assert found[DUPLICATE]["change"]["low"] > 0
 
@@ -110,7 +110,7 @@ def test_only_the_attacked_option_is_another_item(split: TimeSplit, scenes: list
 
     def listen(who: UserSimulator, shown: Sequence[Scene], what: str) -> FloatArray:
         asked[what] = list(shown)
-        return answer(who, shown)
+        return answer(who, shown).probs
 
     probed(Reader, split, scenes, listen)
     places = attacked_places(scenes, 0)
