@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pytest
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.fidelity.answers import Answer
+from usermirror_gym.fidelity.checks.base import Asker, CardSizes, Context
 from usermirror_gym.fidelity.checks.outside_option import (
     LADDER,
     detection,
@@ -20,7 +23,10 @@ from usermirror_gym.fidelity.checks.outside_option import (
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Rankers, Scene, ScenePlan, domain_text, draw_scenes
+from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.scenes.words.render import scene_table
+from usermirror_gym.simulators import UniformChooser
+from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import FloatArray
 
@@ -97,6 +103,26 @@ def evaluation(split: TimeSplit) -> pa.Table:
     return scene_table(columns, rankers, domain_text(split.dataset), "eval")
 
 
+def rungs(
+    ask: Callable[[Sequence[Scene], str], FloatArray],
+    split: TimeSplit,
+    table: pa.Table,
+    count: int,
+) -> Context:
+    """A context of the lists of a table in which questions are answered by a function."""
+
+    class Asking(Asker):
+        def __call__(
+            self, simulator: UserSimulator, scenes: Sequence[Scene], what: str, **_: Any
+        ) -> Answer:
+            return Answer(ask(scenes, what), 0.0)
+
+    return Context(
+        ObservedChoices.of(scenes_of(table)), [], UniformChooser(), split, table, Asking(),
+        sizes=CardSizes(ladder=count, n_resamples=300),
+    )  # fmt: skip
+
+
 def test_rungs_are_the_same_moments_with_other_lists(
     split: TimeSplit, evaluation: pa.Table
 ) -> None:
@@ -129,7 +155,8 @@ def test_the_ladder_falls_for_who_leaves_unpopular_lists(
         probs = np.column_stack([mass, np.full(len(mass), 4.0)])
         return probs / probs.sum(axis=1, keepdims=True)
 
-    steps = ladder(ask, split, evaluation, count=40, seed=0, n_resamples=300)
+    context = rungs(ask, split, evaluation, 40)
+    steps = ladder(context)
     assert [s["lists"] for s in steps] == [name for name, *_ in LADDER]
     assert len(set(asked)) == 4
     first, second = steps[:2]
@@ -138,8 +165,7 @@ def test_the_ladder_falls_for_who_leaves_unpopular_lists(
     assert second["fall"]["mean"] == pytest.approx(
         first["p_none"]["mean"] - second["p_none"]["mean"]
     )
-    again = ladder(ask, split, evaluation, count=40, seed=0, n_resamples=300)
-    assert again == steps
+    assert ladder(context) == steps
 
 
 def test_data_without_enough_items_have_no_ladder(split: TimeSplit, evaluation: pa.Table) -> None:
@@ -152,4 +178,4 @@ def test_data_without_enough_items_have_no_ladder(split: TimeSplit, evaluation: 
     def never(scenes: Sequence[Scene], what: str) -> FloatArray:
         raise AssertionError
 
-    assert ladder(never, split, wide, count=10, seed=0, n_resamples=10) == []
+    assert ladder(rungs(never, split, wide, 10)) == []

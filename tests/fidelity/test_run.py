@@ -55,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(autouse=True)
 def plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is slow, and tested elsewhere."""
-    monkeypatch.setattr(fidelity_pages, "card_plots", lambda card: {})
+    monkeypatch.setattr(fidelity_pages, "card_plots", lambda card: [])
 
 
 @pytest.fixture(scope="module")

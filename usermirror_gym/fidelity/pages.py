@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from usermirror_gym.errors import RunError
-from usermirror_gym.fidelity.checks import CHECKS, shown
+from usermirror_gym.fidelity.checks import CHECKS
 from usermirror_gym.fidelity.checks.base import Card, Criterion
 from usermirror_gym.fidelity.checks.parts import (
     KINDS,
@@ -81,7 +81,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def render_html(card: Card) -> str:
     """One self-contained page without scripts."""
-    plots = {name: DrawnPlot(plot) for name, plot in card_plots(card).items()}
+    plots = [DrawnPlot(plot) for plot in card_plots(card)]
     return render("fidelity.html", _view(card) | {"plots": plots})
 
 
@@ -147,9 +147,9 @@ def criteria_table(card: Card) -> View:
     )  # fmt: skip
 
 
-def card_plots(card: Card) -> dict[str, Plot]:
-    """The plots that the card can fill, by name."""
-    return shown(lambda check: check.plots(card))
+def card_plots(card: Card) -> list[Plot]:
+    """The plots that the card can fill."""
+    return [plot for check in CHECKS if (plot := check.plot(card)) is not None]
 
 
 def figures(card: Card) -> list[tuple[str, str]]:
@@ -217,7 +217,7 @@ def _view(card: Card) -> dict[str, Any]:
     return {
         "card": card, "figures": figures(card), "facts": _facts(card),
         "bars": criteria_table(card), "verdict": card["verdict"],
-        "tables": list(shown(lambda check: check.tables(card)).values()),
+        "tables": [table for check in CHECKS for table in check.tables(card)],
         "options": flatten(card["simulator"].get("options") or {}),
         "versions": card["versions"].items(),
     }  # fmt: skip

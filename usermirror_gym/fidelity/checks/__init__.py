@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from usermirror_gym.fidelity.checks.base import Card, Check, Context
 from usermirror_gym.fidelity.checks.calibration import Calibration
@@ -19,7 +19,6 @@ CHECKS: tuple[Check, ...] = (
     Scores(), History(), Calibration(), Slices(), OutsideOption(), Order(), TextAttacks(),
 )  # fmt: skip
 """In the order in which they are run and shown."""
-T = TypeVar("T")
 
 
 def run_checks(context: Context, checks: Sequence[Check] = CHECKS) -> dict[str, Any]:
@@ -47,9 +46,3 @@ def criteria(card: Card) -> list[dict[str, Any]]:
 def sentences(card: Card) -> list[str]:
     """What the numbers of a card say, the most important first."""
     return [said for check in CHECKS for said in check.sentences(card) if said]
-
-
-def shown(part: Callable[[Check], Mapping[str, T | None]]) -> dict[str, T]:
-    """Tables or plots of all checks by name, those that a card can fill."""
-    found = [pair for check in CHECKS for pair in part(check).items()]
-    return {name: view for name, view in found if view is not None}

@@ -233,13 +233,13 @@ class Check:
         """What the numbers say; claims no more than they show.  Empty ones are left out."""
         return ()
 
-    def tables(self, card: Card) -> Mapping[str, View | None]:
-        """Tables by name; ``None`` without a row."""
-        return {}
+    def tables(self, card: Card) -> Sequence[View]:
+        """Tables, those that have a row."""
+        return ()
 
-    def plots(self, card: Card) -> Mapping[str, Plot | None]:
-        """Plots by name; ``None`` where there is nothing to draw."""
-        return {}
+    def plot(self, card: Card) -> Plot | None:
+        """What a plot shows better, if there is something to draw."""
+        return None
 
     def facts(self, card: Card) -> Sequence[tuple[str, Any]]:
         """Further numbers by name, for the list of all that was measured."""

@@ -54,8 +54,36 @@ class Calibration(Check):
             f"time; expected calibration error {interval(found['ece'], '.3f')}{_chance(found)}."
         ]
 
-    def plots(self, card: Card) -> dict[str, Plot | None]:
-        return {"calibration": _plot(own(card)["calibration"] or {})}
+    def plot(self, card: Card) -> Plot | None:
+        """How often the likeliest item is right, by the probability it was given."""
+        found = own(card)["calibration"] or {}
+        bins = [row for row in found.get("bins", []) if row["n"]]
+        if not bins:
+            return None
+
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--")
+            x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+            axes.plot(x, y, color=ACCENT, lw=1.4)
+            axes.scatter(x, y, color=ACCENT, s=26, zorder=3)
+            span = (max(0.0, min(x + y) - 0.08), min(1.0, max(x + y) + 0.08))
+            axes.set(xlabel="Probability of the likeliest item", ylabel="How often it is right",
+                     xlim=span, ylim=span)  # fmt: skip
+            percent(axes.xaxis, 5)
+            percent(axes.yaxis, 5)
+            axes.grid(lw=0.6)
+
+        sizes = sorted({row["n"] for row in bins})
+        each = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        shown = [f"{b['confidence']:.0%} given, {b['accuracy']:.0%} right" for b in bins]
+        return Plot(
+            "Do its probabilities mean what they say?",
+            f"Each point is {each} lists; on the dashed line, an item given 40% is right in 40%. "
+            f"Expected calibration error {interval(found['ece'], '.3f')}.",
+            "Reliability: " + ", ".join(shown),
+            draw_svg(draw, 3.6, "reliability"),
+        )
 
     def facts(self, card: Card) -> list[tuple[str, Any]]:
         me = own(card)
@@ -77,34 +105,3 @@ def _chance(found: Mapping[str, Any]) -> str:
     more = found["ece"]["mean"] > noise["high"]
     verb = "more than chance explains" if more else "no more than chance explains"
     return f", {verb} (up to {noise['high']:.3f} if it were calibrated)"
-
-
-def _plot(found: Mapping[str, Any]) -> Plot | None:
-    """How often the likeliest item is right, by the probability it was given."""
-    bins = [row for row in found.get("bins", []) if row["n"]]
-    if not bins:
-        return None
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--")
-        x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        axes.plot(x, y, color=ACCENT, lw=1.4)
-        axes.scatter(x, y, color=ACCENT, s=26, zorder=3)
-        span = (max(0.0, min(x + y) - 0.08), min(1.0, max(x + y) + 0.08))
-        axes.set(xlabel="Probability of the likeliest item", ylabel="How often it is right",
-                 xlim=span, ylim=span)  # fmt: skip
-        percent(axes.xaxis, 5)
-        percent(axes.yaxis, 5)
-        axes.grid(lw=0.6)
-
-    sizes = sorted({row["n"] for row in bins})
-    each = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    shown = [f"{b['confidence']:.0%} given, {b['accuracy']:.0%} right" for b in bins]
-    return Plot(
-        "Do its probabilities mean what they say?",
-        f"Each point is {each} lists; on the dashed line, an item given 40% is right in 40%. "
-        f"Expected calibration error {interval(found['ece'], '.3f')}.",
-        "Reliability: " + ", ".join(shown),
-        draw_svg(draw, 3.6, "reliability"),
-    )

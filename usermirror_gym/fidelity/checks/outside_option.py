@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.fidelity.checks.base import Ask, Card, Check, Context, Criterion
-from usermirror_gym.fidelity.checks.parts import percent, short, upright
+from usermirror_gym.fidelity.checks.base import Card, Check, Context, Criterion
+from usermirror_gym.fidelity.checks.parts import percent, short, table, upright
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_scores import ObservedChoices, likeliest
 from usermirror_gym.report.plots import ACCENT, Plot, draw_svg
-from usermirror_gym.report.tables import Cell, View
+from usermirror_gym.report.tables import View
 from usermirror_gym.report.text import BETTER, OPEN, WORSE, interval, listing, points, standing
 from usermirror_gym.scenes import Rankers, Scene, ScenePlan, domain_text, draw_scenes
 from usermirror_gym.scenes.draw.columns import SceneColumns
@@ -44,15 +44,8 @@ class OutsideOption(Check):
         own = context.answered[0]
         if not own.leaves:
             return {"outside": None}
-        steps = []
-        count = len(context.first(context.sizes.ladder))
-        if context.split is not None and context.table is not None and count:
-            steps = ladder(
-                context.ask, context.split, context.table,
-                count=count, seed=context.seed, n_resamples=context.sizes.n_resamples,
-            )  # fmt: skip
         found = detection(own.probs, context.choices, context.bootstrap)
-        return {"outside": found | {"ladder": steps}}
+        return {"outside": found | {"ladder": ladder(context)}}
 
     def criteria(self, card: Card) -> list[Criterion]:
         auc = Criterion.bounded(
@@ -71,13 +64,38 @@ class OutsideOption(Check):
     def sentences(self, card: Card) -> list[str]:
         return [_auc_sentence((card["outside"] or {}).get("auc")), _ladder_sentence(_steps(card))]
 
-    def tables(self, card: Card) -> dict[str, View | None]:
-        rows = [[Cell(s["lists"]), Cell(points(s["p_none"]))] for s in _steps(card)]
-        title = "None of these, by the quality of lists"
-        return {"ladder": View(title, ["lists", "p(none) %"], rows) if rows else None}
+    def tables(self, card: Card) -> list[View]:
+        rows = [(step["lists"], points(step["p_none"])) for step in _steps(card)]
+        return table("None of these, by the quality of lists", ["lists", "p(none) %"], rows)
 
-    def plots(self, card: Card) -> dict[str, Plot | None]:
-        return {"outside": _plot(_steps(card))}
+    def plot(self, card: Card) -> Plot | None:
+        """Mean probability of *none of these*, from worse lists to better ones."""
+        steps = _steps(card)
+        if not steps:
+            return None
+
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            at = range(len(steps))
+            axes.plot(at, [s["p_none"]["mean"] for s in steps], color=ACCENT, lw=1.2)
+            for x, step in enumerate(steps):
+                upright(axes, x, step["p_none"], color=ACCENT, lw=2)
+                axes.plot(x, step["p_none"]["mean"], "o", color=ACCENT, ms=6)
+            axes.set_xticks(at, [fill(short(s["lists"], 44), 15) for s in steps])
+            axes.set_xlim(-0.4, len(steps) - 0.6)
+            axes.set_ylim(bottom=0)
+            percent(axes.yaxis, 5)
+            axes.set_ylabel("Probability of none of these")
+            axes.grid(axis="y", lw=0.6)
+
+        return Plot(
+            "Does it leave worse lists?",
+            "Mean probability of none of these for the same users and moments, from worse lists "
+            "(left) to better ones. It should fall.",
+            "Probability of none of these: "
+            + ", ".join(f"{s['lists']} {points(s['p_none'])} %" for s in steps),
+            draw_svg(draw, 3.0, "ladder"),
+        )
 
     def facts(self, card: Card) -> list[tuple[str, Any]]:
         found = card["outside"] or {}
@@ -133,34 +151,33 @@ def weighted_auc(scores: FloatArray, positive: BoolArray, weights: FloatArray) -
     return np.divide(total, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def ladder(
-    ask: Ask, split: TimeSplit, evaluation: pa.Table, *, count: int, seed: int, n_resamples: int
-) -> list[dict[str, Any]]:
+def ladder(context: Context) -> list[dict[str, Any]]:
     """Mean P(none of these) of lists from bad to good, for the same users at the same moments.
 
-    Args:
-        ask: the simulator.
-        split: lists are drawn from its catalogue, around choices at or after its T0.
-        evaluation: scenes whose list length (the commonest) and history lengths are used.
-        count: most moments; those for which a rung cannot be filled are left out.
+    Lists are drawn around choices at or after T0, as long as the commonest of the evaluation
+    scenes and with histories of their lengths; moments for which a rung cannot be filled are left
+    out.
 
     Returns:
         one entry per rung: ``lists``, ``n``, ``p_none`` and ``fall`` (rung before minus this one,
         ``None`` for the first), both as intervals.  Empty where lists cannot be drawn.
     """
-    rungs = ladder_scenes(split, evaluation, count, seed)
+    count = len(context.first(context.sizes.ladder))
+    if context.split is None or context.table is None or not count:
+        return []
+    rungs = ladder_scenes(context.split, context.table, count, context.seed)
     if not rungs:
         return []
     names = [name for name, *_ in LADDER]
     values = np.column_stack([
-        ask(scenes, f"lists: {name}")[:, -1] for name, scenes in zip(names, rungs, strict=True)
+        context.ask(scenes, f"lists: {name}")[:, -1]
+        for name, scenes in zip(names, rungs, strict=True)
     ])  # fmt: skip
-    users = np.array([scene.user_id for scene in rungs[0]])
-    bootstrap = UserBootstrap(users, n_resamples=n_resamples, seed=seed)
+    bootstrap = context.resampled(np.array([scene.user_id for scene in rungs[0]]))
     means = bootstrap.intervals(values)
     falls = [None, *bootstrap.intervals(values[:, :-1] - values[:, 1:])]
     return [
-        {"lists": name, "n": len(users), "p_none": mean._asdict(), "fall": fall and fall._asdict()}
+        {"lists": name, "n": len(values), "p_none": mean._asdict(), "fall": fall and fall._asdict()}
         for name, mean, fall in zip(names, means, falls, strict=True)
     ]
 
@@ -250,32 +267,3 @@ def _ladder_sentence(steps: Sequence[Step]) -> str:
         found = ((verb, _steps_that(steps, kind)) for kind, verb in verbs)
         said = ", ".join(f"{verb} {listing(names)}" for verb, names in found if names)
     return f"Mean probability of none of these: {shown}. It {said}."
-
-
-def _plot(steps: Sequence[Step]) -> Plot | None:
-    """Mean probability of *none of these*, from worse lists to better ones."""
-    if not steps:
-        return None
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        at = range(len(steps))
-        axes.plot(at, [s["p_none"]["mean"] for s in steps], color=ACCENT, lw=1.2)
-        for x, step in enumerate(steps):
-            upright(axes, x, step["p_none"], color=ACCENT, lw=2)
-            axes.plot(x, step["p_none"]["mean"], "o", color=ACCENT, ms=6)
-        axes.set_xticks(at, [fill(short(s["lists"], 44), 15) for s in steps])
-        axes.set_xlim(-0.4, len(steps) - 0.6)
-        axes.set_ylim(bottom=0)
-        percent(axes.yaxis, 5)
-        axes.set_ylabel("Probability of none of these")
-        axes.grid(axis="y", lw=0.6)
-
-    return Plot(
-        "Does it leave worse lists?",
-        "Mean probability of none of these for the same users and moments, from worse lists (left) "
-        "to better ones. It should fall.",
-        "Probability of none of these: "
-        + ", ".join(f"{s['lists']} {points(s['p_none'])} %" for s in steps),
-        draw_svg(draw, 3.0, "ladder"),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from usermirror_gym.fidelity.checks.base import Card
 from usermirror_gym.report.plots import ACCENT, FG, MUTED, SECOND
+from usermirror_gym.report.tables import Cell, View
 from usermirror_gym.report.text import MISSING, Block, standing
 
 NO_CHANGE = 5e-4
@@ -48,6 +49,15 @@ def sorted_choosers(card: Card) -> list[dict[str, Any]]:
 def pair_standing(pair: Mapping[str, Any]) -> tuple[str, str]:
     """How the chooser stands in accuracy and in log-loss."""
     return standing(pair["accuracy"]), standing(pair["log_loss"], lower_is_better=True)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Cell]], note: str = "",
+    strong: int | None = None,
+) -> list[View]:  # fmt: skip
+    """A table of texts, no table without a row."""
+    cells = [[Cell(text) if isinstance(text, str) else text for text in row] for row in rows]
+    return [View(title, columns, cells, note, strong)] if cells else []
 
 
 def share(value: float | None) -> str:

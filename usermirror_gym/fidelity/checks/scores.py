@@ -24,6 +24,7 @@ from usermirror_gym.fidelity.checks.parts import (
     percent,
     short,
     sorted_choosers,
+    table,
 )
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_scores import METRICS, outside_scores
@@ -69,11 +70,46 @@ class Scores(Check):
         )
         return [level, *(_against(card, kind, words) for kind, words in _GROUPS)]
 
-    def tables(self, card: Card) -> dict[str, View | None]:
-        return {"choosers": chooser_table(card), "outside": _outside_table(card)}
+    def tables(self, card: Card) -> list[View]:
+        return [*_chooser_table(card), *_outside_table(card)]
 
-    def plots(self, card: Card) -> dict[str, Plot | None]:
-        return {"choosers": _plot(card)}
+    def plot(self, card: Card) -> Plot:
+        """Accuracy and log-loss of every chooser with intervals, best log-loss first."""
+        choosers = sorted_choosers(card)[::-1]
+        forced = [chooser["overall"]["forced"] for chooser in choosers]
+        names = [chooser["name"] for chooser in choosers]
+        metrics = {"accuracy": "Accuracy", "log_loss": "Log-loss (less is better)"}
+
+        def draw(figure: Figure) -> None:
+            panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
+            for axes, (metric, label) in zip(panels, metrics.items(), strict=True):
+                for y, chooser in enumerate(choosers):
+                    bar(axes, forced[y][metric], y, chooser["kind"])
+                if "uniform" in names:
+                    guessing = forced[names.index("uniform")][metric]["mean"]
+                    axes.axvline(guessing, color=MUTED, lw=1, ls="--", zorder=0)
+                axes.set_xlabel(label)
+                named_rows(axes)
+                axes.xaxis.set_major_locator(MaxNLocator(4))
+            percent(panels[0].xaxis)
+            panels[0].set_yticks(range(len(choosers)), map(short, names))
+            handles = [handle(kind) for kind in KINDS if any(c["kind"] == kind for c in choosers)]
+            figure.legend(
+                handles=handles, loc="outside upper left", ncols=3, frameon=False, handletextpad=0.2
+            )
+
+        best = ", ".join(
+            f"{name} {points(block['accuracy'])} % and {interval(block['log_loss'], '.3f')}"
+            for name, block in zip(names[::-1], forced[::-1], strict=True)
+        )
+        return Plot(
+            "Who predicts the real choice",
+            "Lists that hold the true item, none of these left out. Bars are 95% intervals over "
+            "users; whether two choosers differ is said by the paired differences in the table, "
+            "not by whether their bars overlap.",
+            f"Accuracy and log-loss, best log-loss first: {best}.",
+            draw_svg(draw, 0.27 * len(choosers) + 1.5, "choosers"),
+        )
 
 
 def _blocks(scores: Sequence[FloatArray], bootstrap: UserBootstrap) -> list[dict[str, Any]]:
@@ -155,13 +191,13 @@ def _difference(pair: Mapping[str, Any]) -> str:
     )
 
 
-def chooser_table(card: Card) -> View:
+def _chooser_table(card: Card) -> list[View]:
     """Every chooser on lists with the true item, with paired differences to the simulator."""
     paired = {pair["against"]: pair for pair in card["paired"] or ()}
     choosers = sorted_choosers(card)
     rows = [_row(chooser, paired.get(chooser["name"])) for chooser in choosers]
     strong = next(i for i, c in enumerate(choosers) if c["kind"] == "simulator")
-    return View(
+    return table(
         "Who predicts the real choice",
         ["chooser", "kind", "accuracy %", "log-loss", "difference in accuracy",
          "difference in log-loss", "p(true) %", "Brier", "ECE"],
@@ -175,74 +211,35 @@ def chooser_table(card: Card) -> View:
     )  # fmt: skip
 
 
-def _row(chooser: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[Cell]:
+def _row(chooser: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str | Cell]:
     block, calibration = chooser["overall"]["forced"], chooser["calibration"]
-    accuracy, loss = pair_standing(pair) if pair else ("", "")
+    differences: list[str | Cell] = ["", ""]
+    if pair:
+        accuracy, loss = pair_standing(pair)
+        differences = [Cell(points(pair["accuracy"], sign=True), accuracy),
+                       Cell(interval(pair["log_loss"], ".3f", sign=True), loss)]  # fmt: skip
     return [
-        Cell(chooser["name"]), Cell(KINDS[chooser["kind"]]), Cell(points(block["accuracy"])),
-        Cell(interval(block["log_loss"], ".3f")),
-        Cell(points(pair["accuracy"], sign=True), accuracy) if pair else Cell(""),
-        Cell(interval(pair["log_loss"], ".3f", sign=True), loss) if pair else Cell(""),
-        Cell(points({**block["expected_accuracy"], "low": None})),
-        Cell(interval({**block["brier"], "low": None}, ".3f")),
-        Cell(interval(calibration["ece"], ".3f") if calibration else MISSING),
+        chooser["name"], KINDS[chooser["kind"]], points(block["accuracy"]),
+        interval(block["log_loss"], ".3f"), *differences,
+        points({**block["expected_accuracy"], "low": None}),
+        interval({**block["brier"], "low": None}, ".3f"),
+        interval(calibration["ece"], ".3f") if calibration else MISSING,
     ]  # fmt: skip
 
 
-def _outside_table(card: Card) -> View | None:
+def _outside_table(card: Card) -> list[View]:
     """The same choosers with *none of these* among the options, on all lists."""
-    rows = []
-    for chooser in sorted_choosers(card):
-        if block := chooser["overall"].get("outside"):
-            rows.append([
-                Cell(chooser["name"]), Cell(points(block["accuracy"])),
-                Cell(interval(block["log_loss"], ".3f")),
-                Cell(points(block["expected_accuracy"])), Cell(interval(block["brier"], ".3f")),
-            ])  # fmt: skip
-    if not rows:
-        return None
-    return View(
+    rows = [
+        (name, points(block["accuracy"]), interval(block["log_loss"], ".3f"),
+         points(block["expected_accuracy"]), interval(block["brier"], ".3f"))
+        for name, block in (
+            (who["name"], who["overall"].get("outside")) for who in sorted_choosers(card)
+        )
+        if block
+    ]  # fmt: skip
+    return table(
         "With none of these as an option",
         ["chooser", "accuracy %", "log-loss", "p(true) %", "Brier"], rows,
         f"All lists: {card['scenes']['with_target']:,} with the true item and "
         f"{card['scenes']['removed']:,} without it, where none of these is right.",
     )  # fmt: skip
-
-
-def _plot(card: Card) -> Plot:
-    """Accuracy and log-loss of every chooser with intervals, best log-loss first."""
-    choosers = sorted_choosers(card)[::-1]
-    forced = [chooser["overall"]["forced"] for chooser in choosers]
-    names = [chooser["name"] for chooser in choosers]
-    metrics = {"accuracy": "Accuracy", "log_loss": "Log-loss (less is better)"}
-
-    def draw(figure: Figure) -> None:
-        panels = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
-        for axes, (metric, label) in zip(panels, metrics.items(), strict=True):
-            for y, chooser in enumerate(choosers):
-                bar(axes, forced[y][metric], y, chooser["kind"])
-            if "uniform" in names:
-                guessing = forced[names.index("uniform")][metric]["mean"]
-                axes.axvline(guessing, color=MUTED, lw=1, ls="--", zorder=0)
-            axes.set_xlabel(label)
-            named_rows(axes)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
-        percent(panels[0].xaxis)
-        panels[0].set_yticks(range(len(choosers)), map(short, names))
-        handles = [handle(kind) for kind in KINDS if any(c["kind"] == kind for c in choosers)]
-        figure.legend(
-            handles=handles, loc="outside upper left", ncols=3, frameon=False, handletextpad=0.2
-        )
-
-    best = ", ".join(
-        f"{name} {points(block['accuracy'])} % and {interval(block['log_loss'], '.3f')}"
-        for name, block in zip(names[::-1], forced[::-1], strict=True)
-    )
-    return Plot(
-        "Who predicts the real choice",
-        "Lists that hold the true item, none of these left out. Bars are 95% intervals over users; "
-        "whether two choosers differ is said by the paired differences in the table, not by "
-        "whether their bars overlap.",
-        f"Accuracy and log-loss, best log-loss first: {best}.",
-        draw_svg(draw, 0.27 * len(choosers) + 1.5, "choosers"),
-    )

@@ -27,9 +27,10 @@ from usermirror_gym.fidelity.checks.parts import (
     percent,
     short,
     sorted_choosers,
+    table,
 )
 from usermirror_gym.report.plots import Plot, draw_svg
-from usermirror_gym.report.tables import Cell, View
+from usermirror_gym.report.tables import View
 from usermirror_gym.report.text import MISSING, interval, points
 from usermirror_gym.types import USER_ID, BoolArray, IntArray
 
@@ -53,14 +54,69 @@ class Slices(Check):
         groups = {} if context.table is None else slices(context.table, context.split)
         return {"choosers": [{"slices": block} for block in slice_blocks(context, groups)]}
 
-    def tables(self, card: Card) -> dict[str, View | None]:
-        return {"slices": _table(card)}
+    def tables(self, card: Card) -> list[View]:
+        """The simulator and its strongest rival by slice."""
+        other = rival(card)
+        known, rows = _by_slice(other), []
+        for (group, value), row in _by_slice(own(card)).items():
+            cells = [f"{group}: {value}", f"{row['n']:,}{' (few)' if row['few'] else ''}"]
+            for one in (row, known.get((group, value))) if other else (row,):
+                cells += [points(one["accuracy"]) if one else MISSING,
+                          interval(one["log_loss"], ".3f") if one else MISSING]  # fmt: skip
+            rows.append(cells)
+        names = ["slice", "lists", "accuracy %", "log-loss"]
+        names += [f"{other['name']}: accuracy %", f"{other['name']}: log-loss"] if other else []
+        return table("By kind of list and user", names, rows, "few: less than 30 lists.")
 
-    def plots(self, card: Card) -> dict[str, Plot | None]:
-        return {"slices": _plot(card)}
+    def plot(self, card: Card) -> Plot | None:
+        """Accuracy of the simulator and of its strongest rival, slice by slice."""
+        other = rival(card)
+        known = _by_slice(other)
+        labels: list[tuple[float, str, bool]] = []
+        rows: list[tuple[float, str, Mapping[str, Any]]] = []
+        at = 0.0
+        for group, every in _groups(own(card)):
+            # A few lists have intervals as wide as the axis: they are in the table.
+            if members := [row for row in every if not row["few"]]:
+                labels.append((at, group, True))
+                for row in members:
+                    at -= 1
+                    labels.append((at, f"{row['value']} ({row['n']:,})", False))
+                    rows.append((at, group, row))
+                at -= 1.4
+        if not rows:
+            return None
+
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            for y, group, row in rows:
+                bar(axes, row["accuracy"], y + 0.12, "simulator")
+                if other is not None and (beside := known.get((group, row["value"]))) is not None:
+                    bar(axes, beside["accuracy"], y - 0.2, other["kind"])
+            axes.set_yticks([y for y, _, _ in labels], [short(t, 30) for _, t, _ in labels])
+            for tick, (_, _, head) in zip(axes.get_yticklabels(), labels, strict=True):
+                tick.set_fontweight("bold" if head else "normal")
+            named_rows(axes)
+            axes.set_ylim(at + 0.8, 0.7)
+            percent(axes.xaxis, 6)
+            handles = [handle("simulator", "this simulator")]
+            if other is not None:
+                handles.append(handle(other["kind"], short(other["name"], 30)))
+            axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
+                        frameon=False, borderaxespad=0, handletextpad=0.2)  # fmt: skip
+
+        against = f", beside {other['name']}, the rival with the least log-loss" if other else ""
+        shown = [f"{group} {row['value']} {points(row['accuracy'])} %" for _, group, row in rows]
+        return Plot(
+            "Accuracy by kind of list and user",
+            f"This simulator{against}. In brackets the number of lists; slices of less than 30 "
+            "are in the table alone. Bars are 95% intervals over users.",
+            "Accuracy by slice: " + "; ".join(shown),
+            draw_svg(draw, -0.215 * at + 0.9, "slices"),
+        )
 
 
-def slices(table: pa.Table, split: TimeSplit | None) -> Members:
+def slices(scenes: pa.Table, split: TimeSplit | None) -> Members:
     """The slices of S scenes; scenes without their true item are in none.
 
     ``sampler``: of more than half of the distractors, or :data:`MIXED`.  ``domain``.  ``k``:
@@ -68,16 +124,16 @@ def slices(table: pa.Table, split: TimeSplit | None) -> Members:
     before T0, and ``popularity``: those of the true item, both in thirds of the scenes.
 
     Args:
-        table: rows of :data:`usermirror_gym.scenes.table.SCHEMA`.
+        scenes: rows of :data:`usermirror_gym.scenes.table.SCHEMA`.
         split: the data behind them; without it there is no activity and no popularity.
     """
-    sizes = np.array([len(slate) for slate in table["slate"].to_pylist()], np.int64)
-    targets = table["target"].to_numpy()
+    sizes = np.array([len(slate) for slate in scenes["slate"].to_pylist()], np.int64)
+    targets = scenes["target"].to_numpy()
     kept = targets < sizes
-    seen = np.where(table["seen_user"].to_numpy(zero_copy_only=False), "seen", "unseen")
+    seen = np.where(scenes["seen_user"].to_numpy(zero_copy_only=False), "seen", "unseen")
     found = {
-        "sampler": _by_name(_distractors(table["samplers"].to_pylist(), targets), kept),
-        "domain": _by_name(np.array(table["domain"].to_pylist()), kept),
+        "sampler": _by_name(_distractors(scenes["samplers"].to_pylist(), targets), kept),
+        "domain": _by_name(np.array(scenes["domain"].to_pylist()), kept),
         "k": {str(size): kept & (sizes == size) for size in np.unique(sizes[kept])},
         "user": _by_name(seen, kept),
         "activity": {},
@@ -86,8 +142,8 @@ def slices(table: pa.Table, split: TimeSplit | None) -> Members:
     if split is not None:
         users = split.before[USER_ID].to_numpy()
         activity = np.bincount(users, minlength=split.dataset.n_users + 1)
-        found["activity"] = _thirds(activity[table["user_id"].to_numpy()], kept)
-        found["popularity"] = _thirds(split.popularity[table["item_id"].to_numpy()], kept)
+        found["activity"] = _thirds(activity[scenes["user_id"].to_numpy()], kept)
+        found["popularity"] = _thirds(split.popularity[scenes["item_id"].to_numpy()], kept)
     return found
 
 
@@ -104,7 +160,7 @@ def slice_blocks(context: Context, groups: Members) -> list[dict[str, Any]]:
     return blocks
 
 
-def exposure(table: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
+def exposure(scenes: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
     """What the true items stood among.
 
     Returns:
@@ -112,11 +168,11 @@ def exposure(table: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
         ``most_popular``: how often the true item is the most popular of its list, ties shared; an
         even share says that popularity gives nothing away.  ``None`` without a split.
     """
-    sizes = np.array([len(slate) for slate in table["slate"].to_pylist()], np.int64)
-    targets = table["target"].to_numpy()
+    sizes = np.array([len(slate) for slate in scenes["slate"].to_pylist()], np.int64)
+    targets = scenes["target"].to_numpy()
     row, place = np.repeat(np.arange(len(sizes)), sizes), _places(sizes)
     other = place != targets[row]
-    names, counts = np.unique(_flat(table, "samplers")[other], return_counts=True)
+    names, counts = np.unique(_flat(scenes, "samplers")[other], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     shares = {str(names[i]): float(counts[i] / counts.sum()) for i in order}
     found: dict[str, Any] = {"company": shares, "most_popular": None}
@@ -124,15 +180,15 @@ def exposure(table: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
     if split is None or not kept.any():
         return found
     popular = np.full((len(sizes), int(sizes.max())), -1)
-    popular[row, place] = split.popularity[_flat(table, "slate")]
+    popular[row, place] = split.popularity[_flat(scenes, "slate")]
     top = popular[kept] == popular[kept].max(axis=1, keepdims=True)
     hits = top[np.arange(len(top)), targets[kept]] / top.sum(axis=1)
     return found | {"most_popular": float(hits.mean())}
 
 
-def _flat(table: pa.Table, column: str) -> np.ndarray:
+def _flat(scenes: pa.Table, column: str) -> np.ndarray:
     """All values of a column of lists, one after the other."""
-    return table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return scenes[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
 
 
 def _places(sizes: IntArray) -> IntArray:
@@ -183,68 +239,3 @@ def _groups(chooser: Mapping[str, Any] | None) -> list[tuple[str, list[dict[str,
 
 def _by_slice(chooser: Mapping[str, Any] | None) -> dict[tuple[str, str], dict[str, Any]]:
     return {(group, row["value"]): row for group, rows in _groups(chooser) for row in rows}
-
-
-def _table(card: Card) -> View | None:
-    """The simulator and its strongest rival by slice."""
-    other = rival(card)
-    known, rows = _by_slice(other), []
-    for (group, value), row in _by_slice(own(card)).items():
-        cells = [f"{group}: {value}", f"{row['n']:,}{' (few)' if row['few'] else ''}"]
-        for one in (row, known.get((group, value))) if other else (row,):
-            cells += [points(one["accuracy"]) if one else MISSING,
-                      interval(one["log_loss"], ".3f") if one else MISSING]  # fmt: skip
-        rows.append([Cell(text) for text in cells])
-    if not rows:
-        return None
-    names = ["slice", "lists", "accuracy %", "log-loss"]
-    names += [f"{other['name']}: accuracy %", f"{other['name']}: log-loss"] if other else []
-    return View("By kind of list and user", names, rows, "few: less than 30 lists.")
-
-
-def _plot(card: Card) -> Plot | None:
-    """Accuracy of the simulator and of its strongest rival, slice by slice."""
-    other = rival(card)
-    known = _by_slice(other)
-    labels: list[tuple[float, str, bool]] = []
-    rows: list[tuple[float, str, Mapping[str, Any]]] = []
-    at = 0.0
-    for group, every in _groups(own(card)):
-        # A few lists have intervals as wide as the axis: they are in the table.
-        if members := [row for row in every if not row["few"]]:
-            labels.append((at, group, True))
-            for row in members:
-                at -= 1
-                labels.append((at, f"{row['value']} ({row['n']:,})", False))
-                rows.append((at, group, row))
-            at -= 1.4
-    if not rows:
-        return None
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for y, group, row in rows:
-            bar(axes, row["accuracy"], y + 0.12, "simulator")
-            if other is not None and (beside := known.get((group, row["value"]))) is not None:
-                bar(axes, beside["accuracy"], y - 0.2, other["kind"])
-        axes.set_yticks([y for y, _, _ in labels], [short(t, 30) for _, t, _ in labels])
-        for tick, (_, _, head) in zip(axes.get_yticklabels(), labels, strict=True):
-            tick.set_fontweight("bold" if head else "normal")
-        named_rows(axes)
-        axes.set_ylim(at + 0.8, 0.7)
-        percent(axes.xaxis, 6)
-        handles = [handle("simulator", "this simulator")]
-        if other is not None:
-            handles.append(handle(other["kind"], short(other["name"], 30)))
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
-                    frameon=False, borderaxespad=0, handletextpad=0.2)  # fmt: skip
-
-    against = f", beside {other['name']}, the rival with the least log-loss" if other else ""
-    shown = [f"{group} {row['value']} {points(row['accuracy'])} %" for _, group, row in rows]
-    return Plot(
-        "Accuracy by kind of list and user",
-        f"This simulator{against}. In brackets the number of lists; slices of less than 30 are in "
-        "the table alone. Bars are 95% intervals over users.",
-        "Accuracy by slice: " + "; ".join(shown),
-        draw_svg(draw, -0.215 * at + 0.9, "slices"),
-    )
