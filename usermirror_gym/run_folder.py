@@ -50,16 +50,23 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], what: str = "run") -
     remove_unfinished(folder)
 
 
-_PACKAGES = (
-    "usermirror-gym", "gymnasium", "numpy", "pandas", "recbole", "scikit-learn", "scipy", "torch",
-    "transformers",
-)  # fmt: skip
+_PACKAGES = {
+    "run": ("gymnasium", "numpy", "pandas", "recbole", "scikit-learn", "scipy", "torch",
+            "transformers"),
+    "build": ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "torch", "transformers"),
+    "training": ("accelerate", "numpy", "peft", "torch", "transformers", "trl"),
+}  # fmt: skip
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+def package_versions(kind: str = "run") -> dict[str, str]:
+    """Versions of this package and of those that decide the numbers, where they are installed.
+
+    Args:
+        kind: of what: a ``"run"``, whose list begins with Python's, a ``"build"`` of training
+            data, or a ``"training"``.
+    """
+    found = {"python": platform.python_version()} if kind == "run" else {}
+    for package in ("usermirror-gym", *_PACKAGES[kind]):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

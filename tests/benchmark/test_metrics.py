@@ -18,6 +18,7 @@ from usermirror_gym.benchmark.metrics import (
     popularity_percentile,
     slate_diversity,
 )
+from usermirror_gym.benchmark.table import verdict_vs_baseline
 from usermirror_gym.errors import DataError
 
 
@@ -148,12 +149,17 @@ def test_unusable_logs_are_named(log, split) -> None:
         agent_metrics(log.assign(user_id=[1, 1, 1, 2, 1, 5, 5]), split)
 
 
+def standing_of(metric: str, difference: float) -> str:
+    block = {"mean": difference, "low": difference, "high": difference}
+    return verdict_vs_baseline({"vs_baseline": {metric: block}}, METRICS[metric])
+
+
 def test_metric_table_names_every_computed_metric(log, split) -> None:
     assert set(EPISODE_METRICS) <= set(episode_metrics(log, split).columns)
     assert list(agent_metrics(log, split).columns) == list(CATALOGUE_METRICS)
-    assert METRICS["left"].better(-0.1)
-    assert not METRICS["left"].better(0.1)
-    assert not METRICS["novelty"].better(0.1)
+    assert standing_of("left", -0.1) == "better"
+    assert standing_of("left", 0.1) != "better"
+    assert standing_of("novelty", 0.1) != "better"
     assert METRICS["ctr"].text(0.1234) == "12.3%"
     assert METRICS["ctr"].text(None) == METRICS["ctr"].text(float("nan")) == "–"
     assert METRICS["return"].range(-0.5, 0.25) == "-0.50 to 0.25"

@@ -22,7 +22,8 @@ from usermirror_gym.corpus.selection.select import select
 from usermirror_gym.corpus.selection.uncertainty import Predictions
 from usermirror_gym.errors import DataError
 from usermirror_gym.report.histogram import Histogram, round_edges
-from usermirror_gym.report.markdown import cell, escape, flatten, markdown_table
+from usermirror_gym.report.tables import escape, markdown_table
+from usermirror_gym.report.text import cell, flatten
 from usermirror_gym.scenes.table import SCHEMA
 
 HOSTILE = (

@@ -25,7 +25,7 @@ from usermirror_gym.experiments.transfer.curves import (
     transfer_curves,
 )
 from usermirror_gym.experiments.transfer.learners import CLIMBERS, Practice, make_learner
-from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence, standalone
+from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.testing.data import tiny_split
@@ -307,7 +307,7 @@ def test_the_plot_marks_what_was_found_and_stands_alone(tmp_path: Path) -> None:
     assert "known truth (never seen)" in plot.svg
     assert "Reward hacking" in plot.caption
     assert "var(--" in plot.svg
-    alone = standalone(plot)
+    alone = plot.standalone
     assert "var(--" not in alone
     honest = curve_plot("mine", analyse(curve(UP, UP), n_resamples=100))
     assert "hacked" not in honest.svg

@@ -273,10 +273,6 @@ class Metric:
             return f"{self.text(low)} to {self.text(high)}"
         return f"{self.text(low).removesuffix('%')}{MISSING}{self.text(high)}"
 
-    def better(self, difference: float) -> bool:
-        """Whether a positive (or negative) difference is an improvement."""
-        return (difference > 0) == (self.direction == "higher") and self.direction != "neutral"
-
 
 _ALL = (
     Metric("ctr", "Click rate", "higher", ".1%",

@@ -8,15 +8,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from usermirror_gym.benchmark.summary import OFFLINE_METRIC, offline_value
 from usermirror_gym.benchmark.table import ranked
-from usermirror_gym.report.labels import place_labels
-from usermirror_gym.report.plots import ACCENT, FG, GRID, MUTED, SECOND, Plot, draw_svg
-from usermirror_gym.report.text import interval_text
+from usermirror_gym.report.plots import (
+    ACCENT,
+    FG,
+    MUTED,
+    SECOND,
+    Plot,
+    draw_svg,
+    interval_line,
+    legend_above,
+    scatter,
+)
+from usermirror_gym.report.text import Block, interval, shorten
+
+_LABEL = 18
+"""Characters of a name beside a point or an axis."""
 
 
 def all_plots(results: Mapping[str, Any], steps: pd.DataFrame) -> list[Plot]:
@@ -30,27 +41,32 @@ def click_plot(results: Mapping[str, Any]) -> Plot:
     """Click rate and expected click of each agent with intervals."""
     agents = ranked(results["agents"])[::-1]
     names = [a["name"] for a in agents]
+    baseline = results["intervals"]["baseline"]
+    pop = agents[names.index(baseline)]["metrics"]["expected_click"]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for key, shift, color, label in (
             ("ctr", -0.14, SECOND, "Click rate"), ("expected_click", 0.14, ACCENT, "Expected click")
         ):  # fmt: skip
-            _dots(axes, [a["metrics"][key] for a in agents], np.arange(len(agents)) + shift,
-                  color, label)  # fmt: skip
-        _baseline_line(axes, results)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+            blocks, at = [a["metrics"][key] for a in agents], np.arange(len(agents)) + shift
+            for block, y in zip(blocks, at, strict=True):
+                interval_line(axes, block, y, upright=False, color=color, lw=2)
+            values = [np.nan if b["mean"] is None else b["mean"] for b in blocks]
+            axes.plot(values, at, "o", color=color, ms=5.5, label=label)
+        if pop["mean"] is not None:
+            axes.axvline(pop["mean"], color=MUTED, lw=1, ls="--", zorder=0)
+        axes.set_yticks(range(len(names)), [shorten(name, _LABEL) for name in names])
         axes.tick_params(axis="y", length=0, labelcolor=FG)
         axes.spines["left"].set_visible(False)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(axis="x", lw=0.6)
-        _legend(axes)
+        legend_above(axes, handletextpad=0.2)
 
     return Plot(
         "How often the user clicks",
-        "Bars are 95% intervals over users. The dashed line is the expected click of "
-        f"{results['intervals']['baseline']}.",
+        f"Bars are 95% intervals over users. The dashed line is the expected click of {baseline}.",
         "Expected click probability by agent, best first: "
         + _listing(agents[::-1], "expected_click"),
         draw_svg(draw, 0.34 * len(agents) + 1.2, "clicks"),
@@ -71,12 +87,13 @@ def offline_plot(results: Mapping[str, Any]) -> Plot | None:
     correlation = results["rank_correlation"]
     agreement = "Too few agents for a rank correlation."
     if correlation is not None:
-        of = correlation["expected_click"]
+        tau, rho = (
+            interval(correlation["expected_click"][kind], ".2f", missing="undefined")
+            for kind in ("kendall_tau_b", "spearman")
+        )
         agreement = (
-            f"Rank agreement over {correlation['n_agents']} agents: Kendall tau-b "
-            f"{interval_text(of['kendall_tau_b'], 'value', '.2f')}, Spearman "
-            f"{interval_text(of['spearman'], 'value', '.2f')}; the intervals resample simulated "
-            "users and hold the offline numbers fixed."
+            f"Rank agreement over {correlation['n_agents']} agents: Kendall tau-b {tau}, Spearman "
+            f"{rho}; the intervals resample simulated users and hold the offline numbers fixed."
         )
 
     def draw(figure: Figure) -> None:
@@ -109,7 +126,7 @@ def session_plot(results: Mapping[str, Any], steps: pd.DataFrame) -> Plot:
             if name != baseline:
                 axes.plot(at, curves.loc[baseline], color=MUTED, lw=1, ls="--", marker=marker, ms=3)
             axes.plot(at, curves.loc[name], color=ACCENT, lw=1.8, marker=marker, ms=4)
-            axes.set_title(_short(name, 13), loc="left")
+            axes.set_title(shorten(name, 13), loc="left")
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.yaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
@@ -170,51 +187,17 @@ def click_curves(steps: pd.DataFrame) -> pd.DataFrame:
     return clicks.fillna(0.0).div(started, axis=0)
 
 
-def _dots(
-    axes: Axes, blocks: Sequence[Mapping[str, Any]], at: np.ndarray, color: str, label: str
-) -> None:
-    for block, y in zip(blocks, at, strict=True):
-        if block["low"] is not None:
-            axes.plot([block["low"], block["high"]], [y, y], color=color, lw=2)
-    values = [np.nan if b["mean"] is None else b["mean"] for b in blocks]
-    axes.plot(values, at, "o", color=color, ms=5.5, label=label)
-
-
 def _scatter(
-    axes: Axes, x: Sequence[float], blocks: Sequence[Mapping[str, Any]], names: Sequence[str],
+    axes: Axes, x: Sequence[float], y: Sequence[Block], names: Sequence[str],
     results: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    y = [b["mean"] for b in blocks]
-    for xi, block in zip(x, blocks, strict=True):
-        if block["low"] is not None:
-            axes.plot([xi, xi], [block["low"], block["high"]], color=GRID, lw=1.5, zorder=1)
     baseline = results["intervals"]["baseline"]
     colors = [MUTED if name == baseline else ACCENT for name in names]
-    axes.scatter(x, y, c=colors, s=34, zorder=3)
-    axes.margins(x=0.14, y=0.1)
-    axes.grid(lw=0.6)
-    # The layout must be final before labels are placed.
-    FigureCanvasAgg(axes.get_figure(root=True)).draw()
-    place_labels(axes, x, y, [_short(n) for n in names], [FG] * len(names), MUTED)
-
-
-def _baseline_line(axes: Axes, results: Mapping[str, Any]) -> None:
-    baseline = results["intervals"]["baseline"]
-    mean = next(a for a in results["agents"] if a["name"] == baseline)["metrics"]["expected_click"]
-    if mean["mean"] is not None:
-        axes.axvline(mean["mean"], color=MUTED, lw=1, ls="--", zorder=0)
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0,
-        handletextpad=0.2,
-    )  # fmt: skip
+    places: list[Block] = [{"mean": value, "low": None} for value in x]
+    scatter(axes, places, y, [shorten(name, _LABEL) for name in names], colors)
 
 
 def _listing(agents: Sequence[Mapping[str, Any]], key: str) -> str:
-    return ", ".join(f"{a['name']} {interval_text(a['metrics'][key])}" for a in agents)
-
-
-def _short(name: str, limit: int = 18) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
+    return ", ".join(
+        f"{a['name']} {interval(a['metrics'][key], missing='undefined')}" for a in agents
+    )

@@ -150,12 +150,11 @@ def rank_correlation(
         table = np.column_stack([values[name][:, column] for name in names])
         means, resampled = np.nanmean(table, axis=0, keepdims=True), bootstrap.means(table)
         enough = len(np.unique(bootstrap.user_ids)) > 1
-        out[metric] = {
-            label: _value_block(
-                bootstrap.interval(float(f(x, means)[0]), f(x, resampled) if enough else None)
-            )
-            for label, f in (("kendall_tau_b", kendall_tau_b), ("spearman", spearman))
-        }
+        out[metric] = {}
+        for label, f in (("kendall_tau_b", kendall_tau_b), ("spearman", spearman)):
+            value = float(f(x, means)[0])
+            found = bootstrap.interval(value, f(x, resampled) if enough else None)
+            out[metric][label] = {"value": value, "low": found.low, "high": found.high}
     return out
 
 
@@ -191,10 +190,6 @@ def _mean_block(
     return {key: interval._asdict() for key, interval in blocks.items()}
 
 
-def _value_block(interval: Interval) -> dict[str, float]:
-    return {"value": interval.mean, "low": interval.low, "high": interval.high}
-
-
 def _describe(split: TimeSplit) -> dict[str, Any]:
     data = split.dataset
     return {
@@ -209,18 +204,14 @@ def _describe(split: TimeSplit) -> dict[str, Any]:
 
 
 def _run(steps: pd.DataFrame) -> dict[str, Any]:
-    def total(column: str) -> float:
-        if column not in steps:
-            return math.nan
-        return float(pd.to_numeric(steps[column]).sum(min_count=1))
-
-    prompt = total("prompt_tokens")
+    counts = steps.reindex(columns=["seconds", "prompt_tokens", "cached_tokens"])
+    seconds, prompt, cached = counts.apply(pd.to_numeric).sum(min_count=1).tolist()
     return {
         "episodes": int(steps["episode"].nunique()),
         "users": int(steps["user_id"].nunique()),
         "steps": len(steps),
         "slate_size": int(steps["slate"].map(len).max()),
-        "seconds_per_step": total("seconds") / len(steps),
+        "seconds_per_step": seconds / len(steps),
         "prompt_tokens_per_step": prompt / len(steps),
-        "cached_share": total("cached_tokens") / prompt if prompt else math.nan,
+        "cached_share": cached / prompt if prompt else math.nan,
     }

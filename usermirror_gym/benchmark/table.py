@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from usermirror_gym.benchmark.metrics import METRICS, Metric
 from usermirror_gym.benchmark.summary import OFFLINE_METRIC, offline_value
-from usermirror_gym.report.text import MISSING, interval_text
+from usermirror_gym.report.tables import MARKS, plain_table
+from usermirror_gym.report.text import (
+    BETTER,
+    DIFFERENT,
+    MISSING,
+    WORSE,
+    interval,
+    plus_minus,
+    standing,
+)
 
 # Key, header, digits.  Percentages are printed without their sign, which the header carries.
 _COLUMNS = (
@@ -19,7 +27,6 @@ _COLUMNS = (
     ("session_length", "Length", 1), ("left", "Left %", 0), ("satisfaction", "Rating", 2),
     ("coverage", "Cov. %", 1),
 )  # fmt: skip
-BETTER, WORSE = "▲", "▼"
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
@@ -29,12 +36,11 @@ def results_table(results: Mapping[str, Any]) -> Table:
     excludes zero.  Takes the content of ``results.json``.
     """
     run, baseline = results["run"], results["intervals"]["baseline"]
-    table = Table(
+    table = plain_table(
         title=f"{run['users']} users x {len(results['agents'])} agents on "
         f"{results['dataset']['name']}, simulated by {results['simulator'] or 'unknown'}",
-        caption=_caption(results), caption_justify="left", title_style="bold",
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+        caption=_caption(results),
+    )
     table.add_column("Agent", overflow="fold", max_width=16)
     for _, header, _ in _COLUMNS:
         table.add_column(header, justify="right", no_wrap=True)
@@ -55,39 +61,32 @@ def ranked(agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def verdict_vs_baseline(agent: Mapping[str, Any], metric: Metric) -> str:
     """``"better"``, ``"worse"``, ``"different"`` (a neutral metric) or ``""`` (not established)."""
     block = (agent["vs_baseline"] or {}).get(metric.key)
-    if block is None or block["low"] is None or block["low"] <= 0 <= block["high"]:
-        return ""
-    if metric.direction == "neutral":
-        return "different"
-    return "better" if metric.better(block["mean"]) else "worse"
+    found = standing(block, lower_is_better=metric.direction == "lower")
+    return DIFFERENT if found and metric.direction == "neutral" else found
 
 
 def _cell(agent: Mapping[str, Any], metric: Metric, digits: int) -> Text:
-    block = agent["metrics"][metric.key]
-    verdict = verdict_vs_baseline(agent, metric)
-    scale = 100 if metric.format.endswith("%") else 1
+    block, verdict = agent["metrics"][metric.key], verdict_vs_baseline(agent, metric)
     if block["mean"] is None:
         return Text(MISSING)
-    text = Text(f"{block['mean'] * scale:.{digits}f}")
-    if block["low"] is not None:
-        half = (block["high"] - block["low"]) / 2 * scale
-        text.append(f"±{half:.{digits}f}", style="dim")
-    mark = {"better": BETTER, "worse": WORSE}.get(verdict, " ")
-    return text.append(mark, style="green" if verdict == "better" else "red")
+    scale = 100 if metric.format.endswith("%") else 1
+    value, sign, half = plus_minus(block, f".{digits}f", scale=scale).partition("±")
+    mark = MARKS[verdict] if verdict in (BETTER, WORSE) else " "
+    return Text.assemble(value, (sign + half, "dim"), (mark, "green" if mark == "▲" else "red"))
 
 
 def _caption(results: Mapping[str, Any]) -> Text:
     baseline = results["intervals"]["baseline"]
     lines = [
         "Exp. = expected click. ± half a 95% interval over users; "
-        f"{BETTER}{WORSE} better / worse than {baseline} (paired interval excludes zero)."
+        f"▲▼ better / worse than {baseline} (paired interval excludes zero)."
     ]
     correlation = results["rank_correlation"]
     if correlation is not None:
         tau = correlation["expected_click"]["kendall_tau_b"]
         lines.append(
             f"Kendall tau-b of offline NDCG@10 and expected click over {correlation['n_agents']} "
-            f"agents: {interval_text(tau, 'value', '.2f')}."
+            f"agents: {interval(tau, '.2f', missing='undefined')}."
         )
     return Text("\n".join([*lines, fidelity_sentence(results["fidelity"])]), style="not italic")
 

@@ -1,23 +1,20 @@
-"""The data behind the report's episode viewer: a bounded number of episodes, embedded safely."""
+"""The data behind the report's episode viewer: a bounded number of episodes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.files import to_json_types
+from usermirror_gym.report.text import shorten
 from usermirror_gym.types import ITEM_ID, PAD, TITLE, TOKEN
 
 HISTORY_SHOWN = 10
 RATIONALE_LIMIT = 4000
 TEXT_LIMIT = 160
-# Characters that could end the script element, open a comment in it, or (U+2028, U+2029) a line.
-_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def viewer_data(steps: pd.DataFrame, split: TimeSplit, max_episodes: int = 20) -> dict[str, Any]:
@@ -47,16 +44,6 @@ def viewer_data(steps: pd.DataFrame, split: TimeSplit, max_episodes: int = 20) -
     )
 
 
-def embed_json(value: Any) -> Markup:
-    """JSON that is inert inside a ``<script type="application/json">`` element.
-
-    Raises:
-        ValueError: ``value`` holds NaN or an infinity.
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(text.translate(_ESCAPES))
-
-
 def _step(row: Mapping[Hashable, Any]) -> dict[str, Any]:
     rationale = row.get("rationale")
     rating = row["rating"]
@@ -67,7 +54,7 @@ def _step(row: Mapping[Hashable, Any]) -> dict[str, Any]:
         "rating": None if rating is None or pd.isna(rating) else float(rating),
         "reward": round(float(row["reward"]), 6),
         "end": "left" if row["terminated"] else "horizon" if row.get("truncated") else None,
-        "why": _cut(rationale, RATIONALE_LIMIT) if isinstance(rationale, str) else None,
+        "why": shorten(rationale, RATIONALE_LIMIT) if isinstance(rationale, str) else None,
     }
 
 
@@ -75,8 +62,8 @@ def _items(ids: Iterable[int], split: TimeSplit) -> dict[int, list[str]]:
     table = split.dataset.items.loc[sorted(ids)]
     return {
         int(row[ITEM_ID]): [
-            _cut(str(row[TITLE])),
-            _cut(_joined([row.get(column) for column in ("year", "genres")])),
+            shorten(str(row[TITLE]), TEXT_LIMIT),
+            shorten(_joined([row.get("year"), row.get("genres")]), TEXT_LIMIT),
         ]
         for row in table.reset_index().to_dict("records")
     }
@@ -90,16 +77,16 @@ def _user(user: int, split: TimeSplit) -> dict[str, Any]:
     if history is not None:
         pairs = zip(history.items[-HISTORY_SHOWN:], history.ratings[-HISTORY_SHOWN:], strict=True)
         recent = [(int(item), float(rating)) for item, rating in pairs]
-    known = {str(k).replace("_", " "): _cut(str(v)) for k, v in profile.items() if _known(v)}
+    known = {
+        str(k).replace("_", " "): shorten(str(v), TEXT_LIMIT)
+        for k, v in profile.items()
+        if _known(v)
+    }
     return {
         "profile": [[key, value] for key, value in known.items()],
         "history": recent,
         "seen": 0 if history is None else len(history),
     }
-
-
-def _cut(text: str, limit: int = TEXT_LIMIT) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _joined(parts: Iterable[Any]) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +20,7 @@ from usermirror_gym.corpus.built import Build, BuiltSource, read_build
 from usermirror_gym.corpus.checks import leaks as checks
 from usermirror_gym.corpus.checks import rankers
 from usermirror_gym.corpus.checks.leaks import Finding
+from usermirror_gym.report.tables import plain_table
 from usermirror_gym.scenes.table import SPLITS
 
 _STYLES = {"passed": "green", "failed": "bold red", "too few": "yellow"}
@@ -63,11 +63,10 @@ def print_audit(report: AuditReport, console: Console | None = None) -> bool:
 def audit_table(report: AuditReport) -> Table:
     """One row a finding, and what they come to."""
     count = {v: sum(f.verdict == v for f in report.findings) for v in _STYLES}
-    table = Table(
-        title=f"Leakage audit of {report.folder}", box=box.SIMPLE_HEAD, title_style="bold",
+    table = plain_table(
+        title=f"Leakage audit of {report.folder}",
         caption=", ".join(f"{n} {verdict}" for verdict, n in count.items()),
-        caption_justify="left",
-    )  # fmt: skip
+    )
     for header in ("Source", "Check", "Verdict", "Compared"):
         table.add_column(header, overflow="fold", no_wrap=header == "Verdict")
     for finding in report.findings:

@@ -25,14 +25,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-import usermirror_gym
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.corpus.audit import AuditReport, audit_build
 from usermirror_gym.corpus.built import read_build
@@ -61,6 +59,7 @@ from usermirror_gym.files import (
     write_json,
 )
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import package_versions
 from usermirror_gym.scenes.table import SPLITS
 
 _OPERATIONAL = {
@@ -69,7 +68,6 @@ _OPERATIONAL = {
 }  # fmt: skip
 """Settings of ``rationales`` that may change when a build goes on."""
 _UNLISTED = ("manifest.json", "card.md", "card.html", "cache")
-_PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "torch", "transformers")
 
 
 def estimate_build(config: BuildConfig, folder: str | Path, *, display: Display) -> list[Estimate]:
@@ -257,10 +255,7 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
             "seed": config.seed,
             "config": json.loads(config.model_dump_json()),
             "sources": facts,
-            "versions": {
-                "usermirror-gym": usermirror_gym.__version__,
-                **{name: version(name) for name in _PACKAGES},
-            },
+            "versions": package_versions("build"),
             "outputs": outputs,
         },
     )

@@ -9,11 +9,9 @@ it and from nothing else, so a card can be shown again at any time::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -29,11 +27,10 @@ from usermirror_gym.fidelity.checks.parts import (
     sorted_choosers,
 )
 from usermirror_gym.files import read_json, write_json, write_text
-from usermirror_gym.report.markdown import flatten
-from usermirror_gym.report.page import DrawnPlot, render
+from usermirror_gym.report.page import render
 from usermirror_gym.report.plots import Plot
-from usermirror_gym.report.tables import MET, MISSED, Cell, View, marked
-from usermirror_gym.report.text import MISSING, interval, plus_minus
+from usermirror_gym.report.tables import MET, MISSED, Cell, View, marked, plain_table
+from usermirror_gym.report.text import MISSING, date, flatten, interval, plus_minus
 
 FORMAT = 2
 _SHORT_KINDS = KINDS | {"swapped": "swapped"}
@@ -81,8 +78,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def render_html(card: Card) -> str:
     """One self-contained page without scripts."""
-    plots = [DrawnPlot(plot) for plot in card_plots(card)]
-    return render("fidelity.html", _view(card) | {"plots": plots})
+    return render("fidelity.html", _view(card) | {"plots": card_plots(card)})
 
 
 def render_markdown(card: Card) -> str:
@@ -93,24 +89,31 @@ def render_markdown(card: Card) -> str:
 def summary_table(card: Card) -> Table:
     """Choosers as rows, best log-loss first, for the terminal."""
     scenes = card["scenes"]
-    table = Table(
+    table = plain_table(
         title=f"{card['simulator']['name']} on {scenes['with_target']:,} real choices of "
         f"{scenes['source']}",
         caption="± half a 95% interval over users. Δ simulator minus chooser; ▲ the simulator is "
         "better, ▼ worse: the paired interval excludes zero.",
-        caption_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+    )
     table.add_column("Chooser", overflow="fold", min_width=12, max_width=28)
     table.add_column("Kind", no_wrap=True)
     for name in ("Accuracy %", "Log-loss", "Δ points", "Δ nats"):
         table.add_column(name, justify="right", no_wrap=True)
     paired = {pair["against"]: pair for pair in card["paired"] or ()}
     for chooser in sorted_choosers(card):
-        block, style = chooser["overall"]["forced"], _STYLES.get(chooser["kind"], "")
+        block, pair = chooser["overall"]["forced"], paired.get(chooser["name"])
+        differences = [Text(""), Text("")]
+        if pair is not None:
+            accuracy, loss = pair_standing(pair)
+            differences = [
+                marked(plus_minus(pair["accuracy"], "+.1f", scale=100), accuracy),
+                marked(plus_minus(pair["log_loss"], "+.3f"), loss),
+            ]
         table.add_row(
-            Text(chooser["name"], style=style), Text(_SHORT_KINDS[chooser["kind"]], style="dim"),
+            Text(chooser["name"], style=_STYLES.get(chooser["kind"], "")),
+            Text(_SHORT_KINDS[chooser["kind"]], style="dim"),
             plus_minus(block["accuracy"], ".1f", scale=100), plus_minus(block["log_loss"], ".3f"),
-            *_differences(paired.get(chooser["name"])),
+            *differences,
         )  # fmt: skip
     return table
 
@@ -133,18 +136,19 @@ def count(card: Card) -> str:
     return f"{sum(criterion.met is True for criterion in found)} of {len(found)}"
 
 
-def criteria_table(card: Card) -> View:
+def criteria_table(card: Card) -> View | None:
     """What must hold, what was measured, and whether it holds."""
     marks = {True: MET, False: MISSED, None: ""}
-    rows = [
-        [Cell(one.name), Cell(one.answer, marks[one.met]), Cell(one.measured or MISSING)]
-        for one in _read_criteria(card)
-    ]
-    return View(
-        f"What must hold: {count(card)} do", ["", "holds", "measured"], rows,
+    columns = {
+        "": lambda one: one.name,
+        "holds": lambda one: Cell(one.answer, marks[one.met]),
+        "measured": lambda one: one.measured or MISSING,
+    }
+    note = (
         "Beats: the paired 95% intervals of both differences exclude zero. Not certain: the 95% "
-        "interval reaches over the bar, or there is none.",
-    )  # fmt: skip
+        "interval reaches over the bar, or there is none."
+    )
+    return View.of(f"What must hold: {count(card)} do", _read_criteria(card), columns, note)
 
 
 def card_plots(card: Card) -> list[Plot]:
@@ -177,11 +181,11 @@ def figures(card: Card) -> list[tuple[str, str]]:
 def _facts(card: Card) -> list[tuple[str, str]]:
     """What was measured on what, as name and value."""
     scenes, popular = card["scenes"], card["scenes"]["most_popular"]
-    after = None if scenes["t0"] is None else datetime.fromtimestamp(scenes["t0"], UTC)
+    after = None if scenes["t0"] is None else date(scenes["t0"], "%Y-%m-%d %H:%M UTC")
     drawn = ", ".join(f"{name} {part:.0%}" for name, part in scenes["company"].items())
     pairs: list[tuple[str, Any]] = [
         ("scenes", f"{scenes['source']}, hash {scenes['hash']}"),
-        ("after", after and f"{after:%Y-%m-%d %H:%M} UTC"),
+        ("after", after),
         ("lists with the true item", scenes["with_target"]),
         ("lists without it", scenes["removed"]),
         ("options in a list", scenes["k"]),
@@ -217,18 +221,7 @@ def _view(card: Card) -> dict[str, Any]:
     return {
         "card": card, "figures": figures(card), "facts": _facts(card),
         "bars": criteria_table(card), "verdict": card["verdict"],
-        "tables": [table for check in CHECKS for table in check.tables(card)],
+        "tables": [table for check in CHECKS for table in check.tables(card) if table],
         "options": flatten(card["simulator"].get("options") or {}),
         "versions": card["versions"].items(),
     }  # fmt: skip
-
-
-def _differences(pair: Mapping[str, Any] | None) -> tuple[Text, Text]:
-    """Both differences to the simulator, marked where their interval excludes zero."""
-    if pair is None:
-        return Text(""), Text("")
-    accuracy, loss = pair_standing(pair)
-    return (
-        marked(plus_minus(pair["accuracy"], "+.1f", scale=100), accuracy),
-        marked(plus_minus(pair["log_loss"], "+.3f"), loss),
-    )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEIGHT = 2.5
 _MOST_BINS = 16
+_MOST_TICKS = 16
 _BAR = 20
 _PARTS = " ▏▎▍▌▋▊▉"
 
@@ -49,30 +54,20 @@ class Histogram:
         pooled = np.concatenate(list(arrays.values()))
         low, high = pooled.min(), pooled.max()
         whole = np.issubdtype(pooled.dtype, np.integer)
-        if whole and high - low < 2 * _MOST_BINS:
+        single = bool(whole and high - low < 2 * _MOST_BINS)
+        if single:
             edges = np.arange(low, high + 2) - 0.5
-            return cls._counted(title, unit, arrays, edges, [f"{e + 0.5:g}" for e in edges[:-1]])
-        edges = round_edges(float(low), float(high), smallest=1 if whole else 0)
-        return cls._counted(title, unit, arrays, edges, None)
-
-    @classmethod
-    def _counted(
-        cls,
-        title: str,
-        unit: str,
-        arrays: Mapping[str, np.ndarray],
-        edges: np.ndarray,
-        labels: Sequence[str] | None,
-    ) -> Histogram:
-        ranges = [f"{a:.6g} to {b:.6g}" for a, b in pairwise(edges)]
-        counts = {name: np.histogram(v, edges)[0].tolist() for name, v in arrays.items()}
+        else:
+            edges = round_edges(float(low), float(high), smallest=1 if whole else 0)
         return cls(
             title=title,
             unit=unit,
-            bins=tuple(labels or ranges),
+            bins=tuple(
+                f"{a + 0.5:g}" if single else f"{a:.6g} to {b:.6g}" for a, b in pairwise(edges)
+            ),
             edges=tuple(edges.tolist()),
-            single=labels is not None,
-            series={name: tuple(c) for name, c in counts.items()},
+            single=single,
+            series={n: tuple(np.histogram(v, edges)[0].tolist()) for n, v in arrays.items()},
         )
 
     def shares(self, name: str) -> np.ndarray:
@@ -102,6 +97,39 @@ class Histogram:
             lines.append(f"{label:>{left}}  " + "  ".join(f"{c:<{width}}" for c in cells))
         return "\n".join(line.rstrip() for line in lines)
 
+    def svg(self, prefix: str) -> str:
+        """Shares of each series: the first filled, the others as outlines.
+
+        Every id inside begins with ``prefix``, which must be unique on a page.
+        """
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        from usermirror_gym.report.plots import ACCENT, MUTED, SECOND, draw_svg, legend_above
+
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            styles: list[dict[str, Any]] = [
+                {"fill": True, "facecolor": ACCENT, "alpha": 0.45, "lw": 0},
+                {"edgecolor": SECOND, "lw": 1.8},
+                {"edgecolor": MUTED, "lw": 1.8, "ls": "--"},
+            ]
+            for number, name in enumerate(self.series):
+                style = styles[min(number, len(styles) - 1)]
+                axes.stairs(self.shares(name), self.edges, baseline=0, label=name, **style)
+            if self.single:
+                # Not every bin has room for its label.
+                every = -(-len(self.bins) // _MOST_TICKS)
+                axes.set_xticks([e + 0.5 for e in self.edges[:-1:every]], self.bins[::every])
+            axes.set_xlabel(self.unit)
+            axes.set_xlim(self.edges[0], self.edges[-1])
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=1))
+            axes.grid(axis="y", lw=0.6)
+            legend_above(axes, ncols=3, handlelength=1.4)
+
+        return draw_svg(draw, _HEIGHT, prefix)
+
 
 def round_edges(low: float, high: float, *, smallest: float = 0) -> np.ndarray:
     """Edges from at most ``low`` to at least ``high`` in steps of 1, 2 or 5 times a power of ten.
@@ -124,49 +152,3 @@ def round_edges(low: float, high: float, *, smallest: float = 0) -> np.ndarray:
 def _bar(share: float) -> str:
     eighths = round(float(share) * _BAR * 8)
     return ("█" * (eighths // 8) + _PARTS[eighths % 8]).rstrip()
-
-
-_HEIGHT = 2.5
-_MOST_TICKS = 16
-
-
-def histogram_svg(histogram: Histogram, prefix: str) -> str:
-    """Shares of each series: the first filled, the others as outlines.
-
-    Args:
-        histogram: what to draw.
-        prefix: begins every id inside the SVG; must be unique on a page.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    from usermirror_gym.report.plots import ACCENT, MUTED, SECOND, draw_svg
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        styles: list[dict[str, Any]] = [
-            {"fill": True, "facecolor": ACCENT, "alpha": 0.45, "lw": 0},
-            {"edgecolor": SECOND, "lw": 1.8},
-            {"edgecolor": MUTED, "lw": 1.8, "ls": "--"},
-        ]
-        for number, name in enumerate(histogram.series):
-            shares, style = histogram.shares(name), styles[min(number, len(styles) - 1)]
-            axes.stairs(shares, histogram.edges, baseline=0, label=name, **style)
-        if histogram.single:
-            # Not every bin has room for its label.
-            every = -(-len(histogram.bins) // _MOST_TICKS)
-            axes.set_xticks(
-                [edge + 0.5 for edge in histogram.edges[:-1:every]], histogram.bins[::every]
-            )
-        axes.set_xlabel(histogram.unit)
-        axes.set_xlim(histogram.edges[0], histogram.edges[-1])
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=1))
-        axes.grid(axis="y", lw=0.6)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0,
-            handlelength=1.4,
-        )  # fmt: skip
-
-    return draw_svg(draw, _HEIGHT, prefix)

@@ -1,70 +1,60 @@
-"""Pages: Jinja templates, with plots drawn into them."""
+"""Pages and cards: one set of templates, each escaped for HTML or Markdown by its ending."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from usermirror_gym.report.markdown import cell, escape
-from usermirror_gym.report.markdown import markdown_table as rows_table
-from usermirror_gym.report.plots import Plot
-from usermirror_gym.report.tables import MARKS, _plain_intervals, is_words, markdown_table
+from usermirror_gym.report.tables import MARKS, View, escape, markdown_table
+from usermirror_gym.report.text import MISSING, cell, date
 
 
 def render(template: str, view: Mapping[str, Any]) -> str:
     """A template of this room, whatever it prints escaped for Markdown or HTML by its ending."""
-    kind = template.rpartition(".")[2]
-    style = Markup(_asset("report.css") + _asset("fidelity.css"))
-    text = _environment(kind).get_template(template).render(dict(view) | {"style": style})
+    text = _environment(template.rpartition(".")[2]).get_template(template).render(view)
     # Names may hold lone surrogates, which no file can.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return _plain_intervals(text) if kind == "md" else text
-
-
-class DrawnPlot:
-    """A plot for a template that escapes whatever is not marked as safe."""
-
-    def __init__(self, plot: Plot) -> None:
-        self.title, self.caption, self.alt = plot.title, plot.caption, plot.alt
-        self.svg = Markup(plot.svg)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache
 def _environment(kind: str) -> Environment:
-    """Whatever a template prints is escaped for its language."""
+    loader = PackageLoader("usermirror_gym.report")
     environment = Environment(
-        loader=PackageLoader("usermirror_gym.report"),
-        autoescape=kind == "html", undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=escape if kind == "md" else None,
+        loader=loader, autoescape=kind == "html", finalize=escape if kind == "md" else None,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"markdown_table": markdown_table}
-    environment.globals |= {"is_words": is_words, "marks": MARKS}
-    return environment
-
-
-def _asset(name: str) -> str:
-    return files("usermirror_gym.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def card_environment() -> Environment:
-    """Templates of cards, which show foreign text as text."""
-    environment = Environment(
-        loader=PackageLoader("usermirror_gym.report"),
-        autoescape=False,
-        finalize=escape,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False, "allow_nan": False, "separators": (",", ":"),
+    }  # fmt: skip
     environment.filters |= {
-        "cell": cell,
-        "markdown_table": rows_table,
-        "percent": lambda share: f"{share:.1%}",
-    }
+        "cell": cell, "date": date, "markdown_table": markdown_table,
+        "percent": lambda share: f"{share:.1%}", "safe_link": _safe_link,
+        "table_of": View.of_rows, "sha256": _sha256,
+        "yaml": lambda fields: Markup(yaml.safe_dump(fields, sort_keys=False).strip()),
+    }  # fmt: skip
+    environment.globals |= {
+        "asset": lambda name: Markup(loader.get_source(environment, name)[0]),
+        "marks": MARKS, "missing": MISSING,
+    }  # fmt: skip
     return environment
+
+
+def _sha256(text: str) -> str:
+    """As a content security policy names a script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _safe_link(address: object) -> str:
+    """The address if a browser may follow it, else nothing."""
+    try:
+        return str(address) if urlsplit(str(address)).scheme in ("http", "https") else ""
+    except ValueError:
+        return ""

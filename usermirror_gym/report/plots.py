@@ -1,23 +1,26 @@
-"""Plots as SVG that follow the page they stand in."""
+"""Plots as SVG that follow the page they stand in, and what several of them have in common."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from usermirror_gym.report.labels import place_labels
+from usermirror_gym.report.text import Block
 
 # Stand-ins for CSS variables: drawn in these colours, then replaced in the SVG text.
 FG, MUTED, GRID, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-
-
 _VARIABLES = {FG: "--fg", MUTED: "--muted", GRID: "--line", ACCENT: "--accent", SECOND: "--second"}
-
-
+_LIGHT = {"--fg": "#151a21", "--muted": "#566070", "--line": "#dde1e7", "--accent": "#2158c9",
+          "--second": "#b8530a"}  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 10.5, "axes.edgecolor": GRID, "axes.labelcolor": MUTED,
     "axes.spines.top": False, "axes.spines.right": False, "text.color": FG, "grid.color": GRID,
@@ -25,8 +28,6 @@ _STYLE: dict[Any, Any] = {
     "axes.titlecolor": FG, "axes.axisbelow": True, "figure.dpi": 72, "path.simplify": False,
     "axes.titleweight": "bold",
 }  # fmt: skip
-
-
 _WIDTH = 5.7
 
 
@@ -38,6 +39,14 @@ class Plot:
     caption: str
     alt: str
     svg: str
+
+    @property
+    def standalone(self) -> str:
+        """The SVG as a file of its own, in the light colours of the page."""
+        svg = self.svg
+        for variable, color in _LIGHT.items():
+            svg = svg.replace(f"var({variable})", color)
+        return svg.replace("<svg ", '<svg style="background:#fff;font-family:sans-serif" ', 1)
 
 
 def draw_svg(draw: Callable[[Figure], None], height: float, prefix: str) -> str:
@@ -69,3 +78,39 @@ def _inline(svg: str, prefix: str) -> str:
     # The size comes from the page; the view box keeps the proportions.
     size = re.compile(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"')
     return size.sub(r'<svg aria-hidden="true" \1', svg, count=1)
+
+
+def legend_above(axes: Axes, ncols: int = 2, **options: Any) -> None:
+    """The legend on the left above the frame."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, frameon=False, borderaxespad=0,
+        **options,
+    )  # fmt: skip
+
+
+def interval_line(axes: Axes, block: Block, at: float, *, upright: bool, **style: Any) -> None:
+    """The interval of a block as a line at a height, or upright at a place; none if it has none."""
+    if block["low"] is not None:
+        ends, place = [block["low"], block["high"]], [at, at]
+        axes.plot(*((place, ends) if upright else (ends, place)), **style)
+
+
+def scatter(
+    axes: Axes,
+    x: Sequence[Block],
+    y: Sequence[Block],
+    names: Sequence[str],
+    colors: str | Sequence[str] = ACCENT,
+    margin: float = 0.14,
+) -> None:
+    """Points with their intervals in both directions and a label each; call it last."""
+    for xi, yi in zip(x, y, strict=True):
+        interval_line(axes, xi, yi["mean"], upright=False, color=GRID, lw=1.5, zorder=1)
+        interval_line(axes, yi, xi["mean"], upright=True, color=GRID, lw=1.5, zorder=1)
+    places = [b["mean"] for b in x], [b["mean"] for b in y]
+    axes.scatter(*places, c=colors, s=34, zorder=3)
+    axes.margins(x=margin, y=0.1)
+    axes.grid(lw=0.6)
+    # The layout must be final before labels are placed.
+    FigureCanvasAgg(axes.get_figure(root=True)).draw()
+    place_labels(axes, *places, names, [FG] * len(names), MUTED)

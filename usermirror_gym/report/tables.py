@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 from rich import box
@@ -12,13 +14,20 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from usermirror_gym.report.markdown import escape
-from usermirror_gym.report.text import BETTER, WORSE
+from usermirror_gym.report.text import BETTER, DIFFERENT, WORSE, cell, interval
 
 MET, MISSED = "met", "missed"
+MARKS = {BETTER: "▲", WORSE: "▼", MET: "✓", MISSED: "✗", DIFFERENT: "◆", "": ""}
+Rows = list[dict[str, Any]]
+"""Plain values by column; a row may lack some."""
 
-
-MARKS = {BETTER: "▲", WORSE: "▼", MET: "✓", MISSED: "✗", "": ""}
+_SHARES = {"accuracy", "chance", "high", "low", "scenes of seen users", "share"}
+_WIDEST = 60
+"""Longer cells of plain rows stick out instead of widening their column."""
+_MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_INTERVAL = re.compile(r"\\\[([-+\d., ]+)\\\](?![(:\[])")
+"""Escaped brackets around numbers alone, where they cannot begin a link."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +61,82 @@ class View:
     note: str = ""
     strong: int | None = None
     """The row to stress."""
+    numeric: Sequence[bool] = ()
+    """Whether columns stand on the right; by default those in which no cell begins a word."""
+
+    def __post_init__(self) -> None:
+        if not self.numeric:
+            words = [
+                any(c.text[:1].isalpha() for c in column) for column in zip(*self.rows, strict=True)
+            ]
+            object.__setattr__(self, "numeric", [not found for found in words])
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        records: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, str | Callable[[Any], str | Cell]],
+        note: str = "",
+        strong: int | None = None,
+        *,
+        spec: str = ".2f",
+        sign: bool = False,
+    ) -> View | None:
+        """A row for each record, ``None`` without records.
+
+        Args:
+            columns: by name what stands in them: a function of the record, or the key of a word or
+                of an interval, which is formatted by ``spec`` and ``sign``.
+        """
+
+        def shown(value: Any) -> str:
+            return interval(value, spec, sign=sign) if isinstance(value, Mapping) else str(value)
+
+        rows = []
+        for record in records:
+            found = [
+                shown(record[c]) if isinstance(c, str) else c(record) for c in columns.values()
+            ]
+            rows.append([c if isinstance(c, Cell) else Cell(c) for c in found])
+        return cls(title, list(columns), rows, note, strong) if rows else None
+
+    @classmethod
+    def of_rows(cls, rows: Rows) -> View:
+        """Plain values: every key of any row is a column, shares by their name in percent."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return cls(
+            "",
+            [cell(name.replace("_", " ")) for name in names],
+            [[Cell(_plain(name, row.get(name))) for name in names] for row in rows],
+            numeric=[all(_is_number(row.get(name)) for row in rows) for name in names],
+        )
 
 
-_INTERVAL = re.compile(r"\\\[([-+\d., ]+)\\\](?![(:\[])")
-"""Escaped brackets around numbers alone, where they cannot begin a link."""
+def _plain(column: str, value: Any) -> str:
+    if column in _SHARES and isinstance(value, float) and not math.isnan(value):
+        return f"{value:.1%}"
+    return cell(value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def plain_table(**options: Any) -> Table:
+    """An empty table for the terminal, its caption on the left."""
+    return Table(
+        caption_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        **options,
+    )  # fmt: skip
 
 
 def view_table(view: View) -> Table:
     """Any table of a card for the terminal; intervals stand below their values."""
-    table = Table(
-        caption=view.note, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
+    table = plain_table(caption=view.note)
     table.add_column(view.columns[0], overflow="fold", min_width=12)
-    for column, name in enumerate(view.columns[1:], start=1):
-        table.add_column(name, justify="left" if is_words(view, column) else "right")
+    for name, number in zip(view.columns[1:], view.numeric[1:], strict=True):
+        table.add_column(name, justify="right" if number else "left")
     for first, *cells in view.rows:
         table.add_row(Text(first.text), *(_stacked(cell) for cell in cells))
     return table
@@ -77,43 +148,43 @@ def _stacked(cell: Cell) -> Text:
     return text.append(f"\n[{rest}", style="dim") if bracket else text
 
 
-def markdown_table(view: View) -> Markup:
-    """A pipe table, padded so that it reads well as plain text."""
-    heads = [str(escape(name)) for name in view.columns]
-    texts = [[_plain_intervals(str(escape(cell.marked))) for cell in row] for row in view.rows]
-    if view.strong is not None:
-        texts[view.strong][0] = f"**{texts[view.strong][0]}**"
-    left = [_is_words(column) for column in zip(*view.rows, strict=True)]
-    widths = [
-        max(3, *(cell_len(text) for text in column)) for column in zip(heads, *texts, strict=True)
-    ]
-    rule = [
-        "-" * w if words else "-" * (w - 1) + ":" for w, words in zip(widths, left, strict=True)
-    ]
-    lines = []
-    for texts_of_line in (heads, rule, *texts):
-        cells = (
-            text + " " * (w - cell_len(text)) if words else " " * (w - cell_len(text)) + text
-            for text, w, words in zip(texts_of_line, widths, left, strict=True)
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return Markup("\n".join(lines))
-
-
-def is_words(view: View, column: int) -> bool:
-    """Whether a column holds words, which stand on the left."""
-    return _is_words([row[column] for row in view.rows])
-
-
-def _is_words(cells: Sequence[Cell]) -> bool:
-    return any(cell.text[:1].isalpha() for cell in cells)
-
-
 def marked(text: str, mark: str) -> Text:
     """Green or red, with the sign that says the same without colours."""
-    style = {"better": "green", "worse": "red"}.get(mark, "")
+    style = {BETTER: "green", WORSE: "red"}.get(mark, "")
     return Text.assemble((f"{text} {MARKS[mark] or ' '}", style))
 
 
-def _plain_intervals(text: str) -> str:
-    return _INTERVAL.sub(r"[\1]", text)
+def escape(value: Any) -> Any:
+    """Text with whatever Markdown, HTML or a formula would read in it disarmed."""
+    if isinstance(value, Markup):
+        return value
+    text = _ENTITY.sub("&amp;", _MARKUP.sub(r"\\\g<0>", str(value)))
+    for char, entity in (("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):
+        text = text.replace(char, entity)
+    return Markup(_INTERVAL.sub(r"[\1]", text))
+
+
+def markdown_table(table: View | Rows) -> Markup:
+    """A pipe table, padded so that it reads well as plain text: numbers to the right."""
+    view = table if isinstance(table, View) else View.of_rows(table)
+    widest = math.inf if isinstance(table, View) else _WIDEST
+    heads = [str(escape(name)) for name in view.columns]
+    texts = [[str(escape(cell.marked)) for cell in row] for row in view.rows]
+    if view.strong is not None:
+        texts[view.strong][0] = f"**{texts[view.strong][0]}**"
+    widths = [
+        max([3, *(w for w in map(cell_len, column) if w <= widest)])
+        for column in zip(heads, *texts, strict=True)
+    ]
+    rule = [
+        "-" * (w - 1) + ":" if number else "-" * w
+        for w, number in zip(widths, view.numeric, strict=True)
+    ]
+    lines = []
+    for line in (heads, rule, *texts):
+        padded = []
+        for text, width, number in zip(line, widths, view.numeric, strict=True):
+            space = " " * max(0, width - cell_len(text))
+            padded.append(space + text if number else text + space)
+        lines.append(f"| {' | '.join(padded)} |")
+    return Markup("\n".join(lines))

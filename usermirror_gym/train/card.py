@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
-import usermirror_gym
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
-from usermirror_gym.report.markdown import cell
-from usermirror_gym.report.page import card_environment
-from usermirror_gym.train.config import Affinity, TrainConfig
+from usermirror_gym.report.page import render
+from usermirror_gym.report.text import date
+from usermirror_gym.run_folder import package_versions
+from usermirror_gym.train.config import TrainConfig
 
 Facts = Mapping[str, Any]
-_PACKAGES = ("accelerate", "numpy", "peft", "torch", "transformers", "trl")
 _LICENCES = {DEFAULT_CHECKPOINT: "apache-2.0"}
 """Of checkpoints that come without a model card."""
 _CURVE_ROWS = 12
@@ -43,31 +39,55 @@ def write_card(
         scores: from :func:`usermirror_gym.train.calibrate.calibrate`.
         manifest: of the build that was trained on.
     """
-    view = _view(config, stages, scores, manifest)
-    text = (
-        card_environment().get_template("checkpoint_card.md").render(view, manifest=manifest_sha256)
-    )
-    # Names may hold lone surrogates, which no file can.
-    write_text(folder / "README.md", text.encode("utf-8", "replace").decode("utf-8"))
-    write_json(
-        folder / "training.json",
-        {
-            "format": 1,
-            "name": config.name,
-            "recipe": json.loads(config.model_dump_json()),
-            "stages": list(stages),
-            "scores": scores,
-            "data": {
-                "manifest_sha256": manifest_sha256,
-                "sources": {
-                    name: {key: source.get(key) for key in _SOURCE_FACTS}
-                    for name, source in manifest["sources"].items()
-                },
-            },
-            "licence": licence(config.checkpoint),
-            "versions": versions(),
+    sources = manifest["sources"]
+    terms = licence(config.checkpoint)
+    view = {
+        "config": config,
+        "manifest": manifest_sha256,
+        "header": {
+            "base_model": config.checkpoint,
+            "library_name": _library(config),
+            "license": terms,
         },
-    )
+        "scores": scores,
+        "score_rows": _score_rows(scores),
+        "source_rows": [{"source": n, **row} for n, row in scores["by_source"].items()],
+        "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
+        "curve_rows": _curve_rows(stages),
+        "data_rows": [_data_row(name, source) for name, source in sources.items()],
+        "sources": [{"name": name, **source} for name, source in sources.items()],
+        "sampled": any(not source.get("impressions") for source in sources.values()),
+    }
+    facts = {
+        "name": config.name,
+        "recipe": json.loads(config.model_dump_json()),
+        "stages": list(stages),
+        "scores": scores,
+        "data": {
+            "manifest_sha256": manifest_sha256,
+            "sources": {
+                name: {key: source.get(key) for key in _SOURCE_FACTS}
+                for name, source in sources.items()
+            },
+        },
+        "licence": terms,
+    }
+    write_model_card(folder, "checkpoint_card.md", view, "training.json", facts)
+
+
+def write_model_card(folder: Path, template: str, view: Facts, name: str, facts: Facts) -> None:
+    """``README.md`` with the header that the hub reads, then the facts for programs.
+
+    Args:
+        view: of the template, which gets the versions and completes the tags of ``header``.
+        name: of the file of facts, which gets its format and the versions.
+    """
+    versions = package_versions("training")
+    tags = ["usermirror-gym", "recommender-systems", "user-simulation"]
+    header = view["header"] | {"tags": tags + view["header"].get("tags", [])}
+    page = render(template, {**view, "header": header, "versions": versions})
+    write_text(folder / "README.md", page)
+    write_json(folder / name, {"format": 1, **facts, "versions": versions})
 
 
 _SOURCE_FACTS = (
@@ -90,69 +110,26 @@ def licence(checkpoint: str) -> str:
     return str(header.get("license", "other")) if isinstance(header, dict) else "other"
 
 
-def versions() -> dict[str, str]:
-    """Of this package and of those that decide what training does."""
-    found = {"usermirror-gym": usermirror_gym.__version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def _view(
-    config: TrainConfig, stages: Sequence[Facts], scores: Facts, manifest: Facts
-) -> dict[str, Any]:
-    sources = manifest["sources"]
-    terms = licence(config.checkpoint)
-    return {
-        "name": cell(config.name),
-        "base": cell(config.checkpoint),
-        "header": _header(config, terms),
-        "license_note": _licence_note(config, terms),
-        "scores": scores,
-        "score_rows": _score_rows(scores["all"], scores),
-        "source_rows": [{"source": n, **row} for n, row in scores["by_source"].items()],
-        "stopped": any(stage.patience for stage in config.stages),
-        "stage_rows": [_stage_row(config, i, facts) for i, facts in enumerate(stages)],
-        "recipe": [(label, cell(value)) for label, value in _recipe(config)],
-        "curve_rows": _curve_rows(stages),
-        "affinity": config.affinity,
-        "data_rows": [_data_row(name, source) for name, source in sources.items()],
-        "sources": [{"name": name, **source} for name, source in sources.items()],
-        "sampled": any(not source.get("impressions") for source in sources.values()),
-    }
-
-
-def _header(config: TrainConfig, terms: str) -> Markup:
-    """What the hub reads."""
-    fields = {
-        "base_model": config.checkpoint,
-        "library_name": _library(config),
-        "license": terms,
-        "tags": ["usermirror-gym", "recommender-systems", "user-simulation"],
-    }
-    return Markup(yaml.safe_dump(fields, sort_keys=False).strip())
-
-
 def _library(config: TrainConfig) -> str:
     if config.writes_adapter:
         return "peft"
     return "transformers" if config.stages else "usermirror-gym"
 
 
-def _score_rows(scores: Facts, about: Facts) -> list[dict[str, Any]]:
-    uniform = about["uniform"]
+def _score_rows(scores: Facts) -> list[dict[str, Any]]:
+    own, uniform = scores["all"], scores["uniform"]
     return [
-        {"score": "log-loss (nats)", "simulator": scores["log_loss"],
-         "all options alike": uniform["log_loss"]},
-        {"score": "accuracy of the likeliest option (%)", "simulator": 100 * scores["accuracy"],
-         "all options alike": 100 * uniform["accuracy"]},
-        {"score": "mean probability of the true option (%)",
-         "simulator": 100 * scores["expected_accuracy"],
-         "all options alike": 100 * uniform["accuracy"]},
-    ]  # fmt: skip
+        {
+            "score": label,
+            "simulator": unit * own[key],
+            "all options alike": unit * uniform[alike],
+        }
+        for label, unit, key, alike in (
+            ("log-loss (nats)", 1, "log_loss", "log_loss"),
+            ("accuracy of the likeliest option (%)", 100, "accuracy", "accuracy"),
+            ("mean probability of the true option (%)", 100, "expected_accuracy", "accuracy"),
+        )
+    ]
 
 
 def _stage_row(config: TrainConfig, index: int, facts: Facts) -> dict[str, Any]:
@@ -170,40 +147,6 @@ def _stage_row(config: TrainConfig, index: int, facts: Facts) -> dict[str, Any]:
         "minutes": facts["seconds"] / 60,
         "best validation at step": None if best is None else best[0],
     }
-
-
-def _recipe(config: TrainConfig) -> list[tuple[str, Any]]:
-    lora = config.lora
-    adapter = (
-        "none, the weights are the base's"
-        if not config.stages
-        else "none, all weights"
-        if lora is None
-        else f"rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, on {cell(lora.targets)}"
-        + ("" if lora.layers is None else f", blocks {lora.layers[0]} to {lora.layers[1]}")
-        + (", merged into the weights" if config.merge else "")
-    )
-    return [
-        ("Base weights", config.checkpoint),
-        ("LoRA", adapter),
-        ("Readout", config.readout),
-        *([] if config.affinity is None else [("Affinity head", _affinity(config.affinity))]),
-        ("Prompt", config.prompt or "default"),
-        ("Seed", config.seed),
-        ("Precision", f"{config.precision}, stored as {config.store}"),
-        ("Made with", ", ".join(f"{name} {number}" for name, number in versions().items())),
-    ]
-
-
-def _affinity(head: Affinity) -> str:
-    parts = ", ".join(f"{pool} of layer {layer}" for layer, pool in head.parts)
-    return (
-        f"rank {head.rank} on states {parts}; ridge {head.ridge:g}; {head.memory} numbers "
-        f"remembered of each item; choices up to {head.window} "
-        f"apart, distance^-{head.decay:g}, backwards {head.backwards:g}, "
-        f"counts^-{head.norm_power:g}; memory lines m^-{head.lag_decay:g}; floor {head.floor:g}; "
-        f"stored as {head.store}"
-    )
 
 
 def _curve_rows(stages: Sequence[Facts]) -> list[dict[str, Any]]:
@@ -225,20 +168,6 @@ def _data_row(name: str, source: Facts) -> dict[str, Any]:
         "items": source.get("items"),
         "train scenes": counts.get("train", 0),
         "validation scenes": counts.get("validation", 0),
-        "validation time": _date(source["t_validation"]),
-        "T0": _date(source["t0"]),
+        "validation time": date(source["t_validation"]),
+        "T0": date(source["t0"]),
     }
-
-
-def _date(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
-
-
-def _licence_note(config: TrainConfig, terms: str) -> str:
-    what = "Made for" if not config.stages else "Derived from"
-    what = "An adapter to" if config.writes_adapter else what
-    known = "whose licence its own card names" if terms == "other" else f"which is licensed {terms}"
-    return cell(
-        f"{what} {config.checkpoint}, {known}. Weights that were taught on data carry the terms "
-        "of these data as well; see above."
-    )

@@ -8,32 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
 from usermirror_gym.corpus.checks.shortcuts import LIMIT, MIXED, REAL, SAMPLED
 from usermirror_gym.files import write_text
-from usermirror_gym.report.histogram import Histogram
-from usermirror_gym.report.markdown import (
-    Rows,
-    cell,
-    code_block,
-    columns,
-    escape,
-    flatten,
-    heading,
-    is_numeric,
-    markdown_table,
-    table_cell,
-)
+from usermirror_gym.report.page import render
+from usermirror_gym.report.tables import Rows
+from usermirror_gym.report.text import cell, flatten
 
 __all__ = ["CardFacts", "card_facts", "write_card"]
 
@@ -41,48 +24,33 @@ SUSPICIOUS = 0.001
 """Positions with a smaller p are pointed out."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """One part of the card; empty tables and charts are left out."""
-
-    title: str
-    note: str = ""
-    tables: tuple[Rows, ...] = ()
-    charts: tuple[Histogram | None, ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
-    folded: bool = False
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show but words."""
-        return not (any(self.tables) or any(self.charts) or self.settings)
-
-
 def write_card(folder: Path, facts: CardFacts) -> tuple[Path, Path]:
     """Write ``card.md`` and ``card.html``; each old file stays until the new one is whole."""
-    shown = [section for section in sections(facts) if not section.empty]
+    verdicts = Counter(cell(row.get("verdict")) for row in facts.leaks)
+    # On all lists, which a reader must see, and on single mixes of samplers.
+    wide = [row for row in facts.shortcuts if row.get("lists") in (SAMPLED, MIXED, REAL)]
     view = {
-        "title": cell(facts.title), "key_figures": key_figures(facts), "sections": shown,
-        "attention": attention(facts), "sources": facts.sources,
-    }  # fmt: skip
-    markdown = _environment("md").get_template("corpus_card.md").render(view)
-    html = (
-        _environment("html")
-        .get_template("corpus_card.html")
-        .render(view, style=Markup(_asset("report.css") + _asset("corpus_card.css")))
-    )
-    return tuple(
-        # Names may hold lone surrogates, which no file can.
-        write_text(Path(folder) / name, text.encode("utf-8", "replace").decode("utf-8"))
-        for name, text in (("card.md", markdown), ("card.html", html))
-    )  # type: ignore[return-value]
+        **vars(facts),
+        "title": cell(facts.title),
+        "key_figures": key_figures(facts),
+        "attention": attention(facts),
+        "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
+        "shortcut_tables": [wide, [row for row in facts.shortcuts if row not in wide]],
+        "settings": [
+            (cell(name).capitalize(), flatten(values))
+            for name, values in _groups(facts.manifest).items()
+            if values
+        ],
+    }
+    markdown = write_text(Path(folder) / "card.md", render("corpus_card.md", view))
+    return markdown, write_text(Path(folder) / "card.html", render("corpus_card.html", view))
 
 
 def key_figures(facts: CardFacts) -> list[tuple[str, str]]:
     """The line of large numbers at the top."""
-    splits: dict[str, int] = {}
+    splits: Counter[str] = Counter()
     for row in facts.scenes:
-        splits[row["split"]] = splits.get(row["split"], 0) + row["scenes"]
+        splits[row["split"]] += row["scenes"]
     figures: list[tuple[str, Any]] = [("scenes", sum(splits.values()))]
     figures += [(f"{split} scenes", count) for split, count in splits.items()]
     figures.append(("data sets", len({row["data set"] for row in facts.scenes})))
@@ -116,65 +84,6 @@ def attention(facts: CardFacts) -> list[str]:
     return [cell(note) for note in notes]
 
 
-def sections(facts: CardFacts) -> list[Section]:
-    """The parts of the card in reading order."""
-    test = facts.position_test
-    chi_square = test and (
-        f"Chi-square against uniform positions over {cell(test['lists'])} sampled lists: "
-        f"{test['chi_square']:.1f} with {test['df']} degrees of freedom, p = {test['p']:.3g}. "
-    )
-    settings = [
-        Section(cell(name).capitalize(), settings=tuple(flatten(values)), folded=True)
-        for name, values in _groups(facts.manifest).items()
-    ]
-    return [
-        Section(
-            "What is in it",
-            "choice: a logged choice in sampled company; removed: the same list without it, so "
-            "that none of these is right; impression: a list that was really shown. A seen user "
-            "has interactions before the evaluation begins.",
-            (facts.scenes,), (facts.histories, facts.list_sizes, facts.characters),
-        ),
-        Section(
-            "The lists",
-            f"{chi_square or ''}Company is every option but the true one, by the sampler that put "
-            "it there.",
-            (facts.samplers,), (facts.positions, facts.logged_positions, facts.popularity),
-        ),
-        Section(
-            "Shortcuts",
-            "Accuracy of choosers on the evaluation lists, beside that of guessing. Whoever does "
-            "not read the history should not be far above it. Rows of single mixes of samplers "
-            "stand apart.",
-            _by_kind_of_lists(facts.shortcuts),
-        ),
-        Section("Leakage audit", _verdicts(facts.leaks), (facts.leaks,)),
-        Section(
-            "Rationales and selection",
-            "Uncertainty of the predictor over the rationales of a scene, named as in Wei et al. "
-            "2026: epistemic is the mean entropy given a rationale, aleatoric the mutual "
-            "information of rationale and choice (much of the literature has the two names the "
-            "other way round). Difficulty is epistemic uncertainty given the weak model's "
-            "rationales minus that given the strong model's.",
-            (facts.usage, facts.selection), facts.uncertainty,
-        ),
-        Section("What was dropped or mended, and why", "", (facts.dropped,)),
-        *settings,
-    ]  # fmt: skip
-
-
-def _verdicts(leaks: Rows) -> str:
-    counts = Counter(cell(row.get("verdict")) for row in leaks)
-    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"What was compared, and what came of it: {found}."
-
-
-def _by_kind_of_lists(rows: Rows) -> tuple[Rows, Rows]:
-    """Shortcuts on all lists, which a reader must see, and those on single mixes of samplers."""
-    wide = [row for row in rows if row.get("lists") in (SAMPLED, MIXED, REAL)]
-    return wide, [row for row in rows if row not in wide]
-
-
 def _groups(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The manifest by headings; single values share one."""
     single = {k: v for k, v in manifest.items() if not isinstance(v, Mapping)}
@@ -206,39 +115,3 @@ def _shortcut_notes(rows: Rows) -> list[str]:
         + "."
         for source, kinds in found.items()
     ]
-
-
-def _safe_link(address: object) -> str:
-    """The address if a browser may follow it, else nothing."""
-    try:
-        return str(address) if urlsplit(str(address)).scheme in ("http", "https") else ""
-    except ValueError:
-        return ""
-
-
-def _chart(histogram: Histogram, number: str) -> Markup:
-    from usermirror_gym.report.histogram import histogram_svg
-
-    return Markup(histogram_svg(histogram, f"chart-{number}"))
-
-
-@cache
-def _environment(kind: str) -> Environment:
-    """Whatever a template prints is escaped for its language."""
-    environment = Environment(
-        loader=PackageLoader("usermirror_gym.report"),
-        autoescape=kind == "html", undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=escape if kind == "md" else None,
-    )  # fmt: skip
-    environment.filters |= {
-        "cell": cell, "safe_link": _safe_link, "chart": _chart, "code_block": code_block,
-        "markdown_table": markdown_table, "columns": columns,
-    }  # fmt: skip
-    environment.globals |= {
-        "heading": heading, "is_numeric": is_numeric, "table_cell": table_cell
-    }  # fmt: skip
-    return environment
-
-
-def _asset(name: str) -> str:
-    return files("usermirror_gym.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -16,11 +16,11 @@ from scipy.stats import chi2, rankdata
 
 from usermirror_gym.errors import DataError
 from usermirror_gym.report.histogram import Histogram
-from usermirror_gym.report.markdown import Rows
+from usermirror_gym.report.tables import Rows
 from usermirror_gym.scenes.table import KINDS, SCHEMA, SPLITS
 from usermirror_gym.types import USER_ID, IntArray
 
-_PAIR = ["dataset", USER_ID]
+_TEXTS = ("history_texts", "options")
 
 
 @dataclass(frozen=True)
@@ -142,17 +142,13 @@ def _frame(scenes: Mapping[str, pa.Table]) -> pd.DataFrame:
             raise DataError(f"the {split} scenes lack the column(s) {missing}")
         tables.append(table.select(SCHEMA.names).cast(SCHEMA))
     frame = pa.concat_tables(tables or [SCHEMA.empty_table()]).to_pandas()
-    words = frame["history_texts"].map(_letters) + frame["options"].map(_letters)
+    words = sum(frame[column].map(lambda t: sum(map(len, t))) for column in _TEXTS)
     frame = frame.assign(
         size=frame["slate"].map(len).astype(np.int64),
         lines=frame["history"].map(len).astype(np.int64),
         characters=(frame["profile"].str.len() + words).astype(np.int64),
     )
-    return frame.drop(columns=["history_texts", "options", "profile"])
-
-
-def _letters(texts: Sequence[str]) -> int:
-    return sum(map(len, texts))
+    return frame.drop(columns=[*_TEXTS, "profile"])
 
 
 def _splits(frame: pd.DataFrame) -> list[str]:
@@ -187,22 +183,18 @@ def _positions(frame: pd.DataFrame, title: str) -> Histogram | None:
     inside = frame[frame["target"] < frame["size"]]
     if inside.empty:
         return None
-    longest = int(inside["size"].max())
+    places = range(int(inside["size"].max()))
     # A list of K items expects 1/K of a true option in each of its places.
-    expected = [float((1 / inside["size"][inside["size"] > at]).sum()) for at in range(longest)]
-    observed = np.bincount(inside["target"], minlength=longest)
+    expected = [float((1 / inside["size"][inside["size"] > at]).sum()) for at in places]
+    observed = np.bincount(inside["target"], minlength=len(places))
     return Histogram(
         title=title,
         unit="option",
-        bins=tuple(_letter(at) for at in range(longest)),
-        edges=tuple(float(at - 0.5) for at in range(longest + 1)),
+        bins=tuple(ascii_uppercase[at] if at < 26 else str(at + 1) for at in places),
+        edges=tuple(at - 0.5 for at in range(len(places) + 1)),
         single=True,
         series={"true option": tuple(observed.tolist()), "if uniform": tuple(expected)},
     )
-
-
-def _letter(position: int) -> str:
-    return ascii_uppercase[position] if position < 26 else str(position + 1)
 
 
 def _options(frame: pd.DataFrame) -> pd.DataFrame:
@@ -216,14 +208,11 @@ def _options(frame: pd.DataFrame) -> pd.DataFrame:
 def _samplers(frame: pd.DataFrame) -> Rows:
     options = _options(frame.reset_index(drop=True))
     company = options[~options["true"].astype(bool)]
-    rows: Rows = []
-    for dataset, group in company.groupby("dataset"):
-        for sampler, count in group["samplers"].value_counts().items():
-            rows.append(
-                {"data set": dataset, "sampler": sampler, "options": int(count),
-                 "share": count / len(group)}
-            )  # fmt: skip
-    return rows
+    return [
+        {"data set": name, "sampler": sampler, "options": int(count), "share": count / len(group)}
+        for name, group in company.groupby("dataset")
+        for sampler, count in group["samplers"].value_counts().items()
+    ]
 
 
 def _popularity(frame: pd.DataFrame, popularity: Mapping[str, IntArray]) -> Histogram | None:

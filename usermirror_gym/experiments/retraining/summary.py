@@ -17,16 +17,18 @@ training would change.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from usermirror_gym.experiments.retraining.feedback import ARMS, Timeline
 from usermirror_gym.files import to_json_types
-from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
+from usermirror_gym.measures.bootstrap import UserBootstrap
+from usermirror_gym.report.tables import plain_table
+from usermirror_gym.report.text import BETTER, OPEN, WORSE, Block, interval, standing
 from usermirror_gym.types import FloatArray, IntArray
 
 METRICS = ("recall", "ndcg", "mrr")
@@ -43,9 +45,7 @@ def summarise_retraining(
     names = list(dict.fromkeys(outcome["model"] for outcome in outcomes))
     tables = {name: _by_user(outcomes, name, users) for name in names}
     if len(names) > 1:
-        tables[ALL] = {
-            arm: _mean_of([tables[name][arm] for name in names]) for arm in ARMS
-        }  # fmt: skip
+        tables[ALL] = {arm: _mean_of([tables[name][arm] for name in names]) for arm in ARMS}
     amount = sum(outcome["amount"] for outcome in outcomes)
     results = {
         "config": dict(config),
@@ -65,26 +65,28 @@ def summarise_retraining(
         },
         "models": [_block(name, table, bootstrap) for name, table in tables.items()],
     }  # fmt: skip
-    return dict(to_json_types(results | {"verdict": _verdict(results)}))
+    plain = dict(to_json_types(results))
+    return plain | {"verdict": _verdict(plain)}
 
 
 def retraining_table(results: Mapping[str, Any]) -> Table:
     """A row per model and arm; differences to *nothing* with their interval."""
     k, users = results["config"]["k"], results["users"]
-    table = Table(
+    table = plain_table(
         title=f"{users['tested']} users of {results['dataset']}, "
         f"{results['feedback']['amount']:.0f} items of feedback from each source",
         caption="gain: paired difference of NDCG to nothing, 95 % interval over users; "
-        "* excludes zero", box=box.SIMPLE_HEAD, title_style="bold", caption_justify="left",
-    )  # fmt: skip
+        "* excludes zero",
+    )
     for header in ("model", "feedback", f"Recall@{k}", f"NDCG@{k}", f"MRR@{k}", "gain in NDCG"):
         table.add_column(header, justify="left" if header in ("model", "feedback") else "right")
     for model in results["models"]:
         for arm in ARMS:
             means = [f"{model['arms'][arm][metric]['mean']:.4f}" for metric in METRICS]
-            gain = _gain_text(model["gain"][arm]["ndcg"]) if arm != "nothing" else ""
+            gain = model["gain"].get(arm, {}).get("ndcg")
+            text = f"{_signed(gain)} {'*' if standing(gain) else ' '}" if gain else ""
             name = model["name"] if arm == ARMS[0] else ""
-            table.add_row(name, arm, *means, gain, end_section=arm == ARMS[-1])
+            table.add_row(name, arm, *means, text, end_section=arm == ARMS[-1])
     return table
 
 
@@ -106,11 +108,10 @@ def _by_user(
 
 def _mean_of(values: Sequence[FloatArray]) -> FloatArray:
     """Means of what is there, NaN where nothing is."""
-    stacked = np.stack(values)
-    known = np.isfinite(stacked)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        found: FloatArray = np.nanmean(np.stack(values), axis=0)
+    return found
 
 
 def _block(name: str, table: Mapping[str, FloatArray], bootstrap: UserBootstrap) -> dict[str, Any]:
@@ -131,22 +132,19 @@ def _verdict(results: Mapping[str, Any]) -> list[str]:
     """What may be said, by NDCG, over all models."""
     model = results["models"][-1]
     base = model["arms"]["nothing"]["ndcg"]["mean"]
-    gains = {arm: Interval(**block["ndcg"]) for arm, block in model["gain"].items()}
-    versus = {arm: Interval(**block["ndcg"]) for arm, block in model["versus"].items()}
+    gains = {arm: block["ndcg"] for arm, block in model["gain"].items()}
+    against = {arm: standing(block["ndcg"]) for arm, block in model["versus"].items()}
+    effects = {BETTER: "raises", WORSE: "lowers", OPEN: "is not shown to change"}
     own, k = gains["simulated"], results["config"]["k"]
-    effect = "is not shown to change" if not own.excludes_zero else (
-        "raises" if own.mean > 0 else "lowers"
-    )  # fmt: skip
     sentences = [
-        f"Simulated feedback {effect} NDCG@{k} ({base:.4f} without any): {_signed(own)}.",
+        f"Simulated feedback {effects[standing(own)]} NDCG@{k} ({base:.4f} without any): "
+        f"{_signed(own)}.",
         "Controls of the same amount: "
-        + ", ".join(f"{arm} {_signed(gains[arm])}" for arm in _CONTROLS) + ".",
-    ]  # fmt: skip
-    kinds = {
-        "better than": [a for a in _CONTROLS if versus[a].low > 0],
-        "worse than": [a for a in _CONTROLS if versus[a].high < 0],
-        "not told apart from": [a for a in _CONTROLS if not versus[a].excludes_zero],
-    }
+        + ", ".join(f"{arm} {_signed(gains[arm])}" for arm in _CONTROLS)
+        + ".",
+    ]
+    words = {BETTER: "better than", WORSE: "worse than", OPEN: "not told apart from"}
+    kinds = {words[kind]: [arm for arm in _CONTROLS if against[arm] == kind] for kind in words}
     said = [f"{kind} {', '.join(arms)}" for kind, arms in kinds.items() if arms]
     sentences.append(f"Simulated feedback is {'; '.join(said)}.")
     if "listed" not in kinds["better than"]:
@@ -162,11 +160,5 @@ def _verdict(results: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _signed(gain: Interval) -> str:
-    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-
-
-def _gain_text(block: Mapping[str, float | None]) -> str:
-    values = {k: np.nan if v is None else v for k, v in block.items()}
-    gain = Interval(**values)
-    return _signed(gain) + (" *" if gain.excludes_zero else "  ")
+def _signed(gain: Block) -> str:
+    return interval(gain, ".4f", sign=True)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from usermirror_gym.report.labels import place_labels
-from usermirror_gym.report.plots import ACCENT, FG, GRID, MUTED, SECOND, Plot, draw_svg
+from usermirror_gym.report.plots import (
+    ACCENT,
+    FG,
+    MUTED,
+    SECOND,
+    Plot,
+    draw_svg,
+    legend_above,
+    scatter,
+)
 from usermirror_gym.report.text import interval
 
-_LIGHT = {"--fg": "#151a21", "--muted": "#566070", "--line": "#dde1e7", "--accent": "#2158c9",
-          "--second": "#b8530a"}  # fmt: skip
 _STYLES = (("-", "o"), ("--", "s"), (":", "^"))
 """Worlds are told apart without colour too."""
 
@@ -52,9 +56,7 @@ def curve_plot(name: str, found: Mapping[str, Any], number: int = 0) -> Plot:
         axes.set_ylim(bottom=0)
         axes.margins(x=0.02)
         axes.grid(lw=0.6)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0
-        )
+        legend_above(axes)
 
     sentence = parting_sentence(found)
     ends = "; ".join(
@@ -91,27 +93,14 @@ def parting_sentence(found: Mapping[str, Any]) -> str:
 def ranking_plot(ranking: Mapping[str, Any]) -> Plot:
     """Return of every policy in the simulator against that in the truth."""
     rows = ranking["policies"]
-    x = [row["true"]["mean"] for row in rows]
-    y = [row["simulator"]["mean"] for row in rows]
+    x, y = ([row[world] for row in rows] for world in ("true", "simulator"))
     names = [row["name"] for row in rows]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for row, xi, yi in zip(rows, x, y, strict=True):
-            true, simulated = row["true"], row["simulator"]
-            if true["low"] is not None:
-                axes.plot([true["low"], true["high"]], [yi, yi], color=GRID, lw=1.5, zorder=1)
-            if simulated["low"] is not None:
-                axes.plot([xi, xi], [simulated["low"], simulated["high"]], color=GRID, lw=1.5,
-                          zorder=1)  # fmt: skip
-        axes.scatter(x, y, c=ACCENT, s=34, zorder=3)
         axes.set_xlabel("Return in the truth")
         axes.set_ylabel("Return in the simulator")
-        axes.margins(x=0.16, y=0.1)
-        axes.grid(lw=0.6)
-        # The layout must be final before labels are placed.
-        FigureCanvasAgg(axes.get_figure(root=True)).draw()
-        place_labels(axes, x, y, names, [FG] * len(names), MUTED)
+        scatter(axes, x, y, names, margin=0.16)
 
     agreement = (
         f"Kendall tau-b {interval(ranking['simulator']['tau_b'], '.2f')}; a user who chooses by "
@@ -122,15 +111,6 @@ def ranking_plot(ranking: Mapping[str, Any]) -> Plot:
         f"Return in the simulator against return in the truth for {', '.join(names)}. {agreement}",
         draw_svg(draw, 4.6, "ranking"),
     )  # fmt: skip
-
-
-def standalone(plot: Plot) -> str:
-    """The plot as an SVG file of its own, in the light colours of the page."""
-    svg = plot.svg
-    for variable, color in _LIGHT.items():
-        svg = svg.replace(f"var({variable})", color)
-    style = 'style="background:#fff;font-family:sans-serif"'
-    return re.sub(r"<svg ", f"<svg {style} ", svg, count=1)
 
 
 def _worlds(found: Mapping[str, Any]) -> dict[str, str]:

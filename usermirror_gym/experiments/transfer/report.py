@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.experiments.transfer.plots import (
-    curve_plot,
-    parting_sentence,
-    ranking_plot,
-    standalone,
-)
+from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence, ranking_plot
 from usermirror_gym.files import write_json, write_text
-from usermirror_gym.report.page import DrawnPlot, render
+from usermirror_gym.report.page import render
 from usermirror_gym.report.plots import Plot
 from usermirror_gym.report.tables import MET, MISSED, Cell, View
-from usermirror_gym.report.text import MISSING, interval, standing
+from usermirror_gym.report.text import cell, interval, standing
 
 
 def write_transfer_report(results: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the page, the text with its plots beside it, and, last, every number."""
     plots = transfer_plots(results)
     for name, plot in plots.items():
-        write_text(folder / f"{name}.svg", standalone(plot))
+        write_text(folder / f"{name}.svg", plot.standalone)
+    tables = (curve_table, ranking_table, score_table, probe_table)
     view = {
-        "sentences": sentences(results), "facts": facts(results),
-        "views": [v for v in (curve_table(results), ranking_table(results), score_table(results),
-                              probe_table(results)) if v is not None],
         "title": "Does it transfer?",
-    }  # fmt: skip
-    drawn = {name: DrawnPlot(plot) for name, plot in plots.items()}
+        "sentences": sentences(results),
+        "plots": plots,
+        "views": [view for table in tables if (view := table(results)) is not None],
+        "facts": [(name.replace("_", " "), str(v)) for name, v in results["about"].items()],
+    }
     return [
-        write_text(folder / "report.html", render("transfer.html", view | {"plots": drawn})),
-        write_text(folder / "report.md", render("transfer.md", view | {"plots": drawn})),
+        *(write_text(folder / f"report.{kind}", render(f"transfer.{kind}", view))
+          for kind in ("html", "md")),
         write_json(folder / "results.json", results),
-    ]
+    ]  # fmt: skip
 
 
 def transfer_plots(results: Mapping[str, Any]) -> dict[str, Plot]:
@@ -72,89 +68,91 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
 
 def curve_table(results: Mapping[str, Any]) -> View | None:
     """One row per learner."""
-    rows = []
-    for name, curve in results["curves"].items():
-        hacked, end = curve["hacked"], curve["end"]
-        rows.append([
-            Cell(name), Cell(f"{curve['steps'][-1]:,}"),
-            Cell(interval(end[curve["trained_on"]], ".2f", sign=True)),
-            Cell(interval(end[curve["truth"]], ".2f", sign=True)),
-            Cell(MISSING if curve["parted"] is None else f"{curve['parted']:,}"),
-            Cell(MISSING if hacked is None else f"{hacked['step']:,}"),
-            Cell(f"{curve['best']['step']:,}"), Cell(interval(curve["best"]["lost"], ".2f")),
-        ])  # fmt: skip
-    if not rows:
-        return None
-    return View(
-        "Training", ["learner", "sessions", "simulated gain", "true gain", "parted at", "hacked at",
-                     "truly best at", "since then"], rows,
+
+    def gain(world: str) -> Callable[[Any], str]:
+        return lambda row: interval(row["end"][row[world]], ".2f", sign=True)
+
+    return View.of(
+        "Training",
+        [{"name": name, **curve} for name, curve in results["curves"].items()],
+        {
+            "learner": "name",
+            "sessions": lambda row: cell(row["steps"][-1]),
+            "simulated gain": gain("trained_on"),
+            "true gain": gain("truth"),
+            "parted at": lambda row: cell(row["parted"]),
+            "hacked at": lambda row: cell(row["hacked"] and row["hacked"]["step"]),
+            "truly best at": lambda row: cell(row["best"]["step"]),
+            "since then": lambda row: interval(row["best"]["lost"], ".2f"),
+        },
         "Gains in return per session from the first evaluation to the last. Parted: from there on "
         "the gain promised exceeds the gain paid. Hacked: from there on the true return has fallen "
         "since its best while the simulated one rose. Both where 95% intervals over trainings and "
         "users exclude zero, at two evaluations in a row.",
-    )  # fmt: skip
+    )
 
 
-def ranking_table(results: Mapping[str, Any]) -> View:
+def ranking_table(results: Mapping[str, Any]) -> View | None:
     """Every policy in every world, best in truth first."""
-    worlds = ("true", "simulator", "popularity_user")
-    rows = [
-        [Cell(row["name"]), *(Cell(interval(row[w], ".2f")) for w in worlds),
-         Cell(interval(row["popularity_scorer"], ".0f"))]
-        for row in results["ranking"]["policies"]
-    ]  # fmt: skip
-    return View(
-        "Policies", ["policy", "truth", "simulator", "popularity user", "popularity shown"], rows,
+    return View.of(
+        "Policies",
+        results["ranking"]["policies"],
+        {
+            "policy": "name",
+            "truth": "true",
+            "simulator": "simulator",
+            "popularity user": "popularity_user",
+            "popularity shown": lambda row: interval(row["popularity_scorer"], ".0f"),
+        },
         "Return per session; the last column is the mean number of interactions before T0 of the "
         "items shown in the truth. Ranges are 95% intervals over users.",
-    )  # fmt: skip
+    )
 
 
-def score_table(results: Mapping[str, Any]) -> View:
+def score_table(results: Mapping[str, Any]) -> View | None:
     """How alike each scorer ranks the policies."""
     ranking = results["ranking"]
-    labels = {"simulator": "simulator", "popularity_user": "popularity user",
-              "popularity_scorer": "popularity of what is shown"}  # fmt: skip
-    rows = [
-        [Cell(label), Cell(interval(ranking[k]["tau_b"], ".2f")),
-         Cell(interval(ranking[k]["sign_accuracy"], ".2f"))]
-        for k, label in labels.items()
-    ]  # fmt: skip
-    return View(
-        "Who ranks them as the truth does", ["scorer", "Kendall tau-b", "right signs"], rows,
+    labels = {
+        "simulator": "simulator",
+        "popularity_user": "popularity user",
+        "popularity_scorer": "popularity of what is shown",
+    }
+    return View.of(
+        "Who ranks them as the truth does",
+        [{"name": label, **ranking[key]} for key, label in labels.items()],
+        {
+            "scorer": "name",
+            "Kendall tau-b": "tau_b",
+            "right signs": "sign_accuracy",
+        },
         f"Right signs: of the {ranking['decided']} of {ranking['pairs']} pairs that the truth "
         "tells apart. Simulator minus popularity user: "
         f"{interval(ranking['difference'], '.2f', sign=True)}. Intervals draw users anew, the same "
         "in all worlds; noise makes a drawn ranking less alike, so they lean to the low side.",
-        0,
-    )  # fmt: skip
+        strong=0,
+    )
 
 
 def probe_table(results: Mapping[str, Any]) -> View | None:
     """What probes gain over the base policy."""
-    rows = [
-        [
-            Cell(row["name"]), Cell(interval(row["simulated_gain"], ".2f", sign=True)),
-            Cell(interval(row["true_gain"], ".2f", sign=True)),
-            Cell(interval(row["excess"], ".2f", sign=True), MISSED if row["overpaid"] else MET),
-            Cell(interval(row["simulated_left"], ".2f", sign=True)),
-            Cell(interval(row["true_left"], ".2f", sign=True)),
-        ]
-        for row in results["probes"]
-    ]  # fmt: skip
-    if not rows:
-        return None
-    return View(
+
+    def excess(row: Any) -> Cell:
+        text = interval(row["excess"], ".2f", sign=True)
+        return Cell(text, MISSED if row["overpaid"] else MET)
+
+    return View.of(
         f"Probes against {results['probe_base']}",
-        ["probe", "simulated gain", "true gain", "simulated - true", "simulated leaving",
-         "true leaving"], rows,
+        results["probes"],
+        {
+            "probe": "name",
+            "simulated gain": "simulated_gain",
+            "true gain": "true_gain",
+            "simulated - true": excess,
+            "simulated leaving": "simulated_left",
+            "true leaving": "true_left",
+        },
         "Return per session and share of sessions that the user left, minus those of "
         f"{results['probe_base']}. ✗ the simulator pays more, or punishes less, than the truth: "
         "the interval lies above zero.",
-    )  # fmt: skip
-
-
-def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was compared."""
-    about = results["about"]
-    return [(name.replace("_", " "), str(value)) for name, value in about.items()]
+        sign=True,
+    )

@@ -233,8 +233,8 @@ class Check:
         """What the numbers say; claims no more than they show.  Empty ones are left out."""
         return ()
 
-    def tables(self, card: Card) -> Sequence[View]:
-        """Tables, those that have a row."""
+    def tables(self, card: Card) -> Sequence[View | None]:
+        """Tables, ``None`` instead of one without a row."""
         return ()
 
     def plot(self, card: Card) -> Plot | None:

@@ -25,12 +25,10 @@ from usermirror_gym.fidelity.checks.parts import (
     own,
     percent,
     share,
-    table,
-    upright,
 )
 from usermirror_gym.measures.calibration import positions
 from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
-from usermirror_gym.report.plots import ACCENT, FG, MUTED, Plot, draw_svg
+from usermirror_gym.report.plots import ACCENT, FG, MUTED, Plot, draw_svg, interval_line
 from usermirror_gym.report.tables import View
 from usermirror_gym.report.text import Block, interval, points
 from usermirror_gym.scenes import Scene
@@ -107,17 +105,19 @@ class Order(Check):
             )
         return said
 
-    def tables(self, card: Card) -> list[View]:
+    def tables(self, card: Card) -> list[View | None]:
         order = card["order"] or {}
         # Nothing where the order has no effect.
         matters = order and (order["mean_change"]["mean"] or 0.0) >= NO_CHANGE
-        return table(
-            "Averaged over r orders of the list",
-            ["r", "accuracy %", "log-loss", "mean change under a permutation"],
-            [(str(a["r"]), share(a["accuracy"]), number(a["log_loss"]), number(a["mean_change"]))
-             for a in (matters and order["averaged"]) or ()],
-            "r orders cost r times as much.",
-        )  # fmt: skip
+        columns = {
+            "r": "r",
+            "accuracy %": lambda row: share(row["accuracy"]),
+            "log-loss": lambda row: number(row["log_loss"]),
+            "mean change under a permutation": lambda row: number(row["mean_change"]),
+        }
+        rows = (matters and order["averaged"]) or ()
+        note = "r orders cost r times as much."
+        return [View.of("Averaged over r orders of the list", rows, columns, note)]
 
     def plot(self, card: Card) -> Plot | None:
         """The mean probability of each place of the list."""
@@ -130,7 +130,7 @@ class Order(Check):
             axes = figure.subplots()
             axes.bar(range(1, len(shares) + 1), shares, color=ACCENT, alpha=0.55, width=0.72)
             for place, block in enumerate(blocks, start=1):
-                upright(axes, place, block, color=FG, lw=1.4)
+                interval_line(axes, block, place, upright=True, color=FG, lw=1.4)
             axes.axhline(1 / len(shares), color=MUTED, lw=1, ls="--")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             percent(axes.yaxis, 4)

@@ -14,12 +14,21 @@ from matplotlib.figure import Figure
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.fidelity.checks.base import Card, Check, Context, Criterion
-from usermirror_gym.fidelity.checks.parts import percent, short, table, upright
+from usermirror_gym.fidelity.checks.parts import percent
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_scores import ObservedChoices, likeliest
-from usermirror_gym.report.plots import ACCENT, Plot, draw_svg
+from usermirror_gym.report.plots import ACCENT, Plot, draw_svg, interval_line
 from usermirror_gym.report.tables import View
-from usermirror_gym.report.text import BETTER, OPEN, WORSE, interval, listing, points, standing
+from usermirror_gym.report.text import (
+    BETTER,
+    OPEN,
+    WORSE,
+    interval,
+    listing,
+    points,
+    shorten,
+    standing,
+)
 from usermirror_gym.scenes import Rankers, Scene, ScenePlan, domain_text, draw_scenes
 from usermirror_gym.scenes.draw.columns import SceneColumns
 from usermirror_gym.scenes.table import scenes_of
@@ -64,9 +73,9 @@ class OutsideOption(Check):
     def sentences(self, card: Card) -> list[str]:
         return [_auc_sentence((card["outside"] or {}).get("auc")), _ladder_sentence(_steps(card))]
 
-    def tables(self, card: Card) -> list[View]:
-        rows = [(step["lists"], points(step["p_none"])) for step in _steps(card)]
-        return table("None of these, by the quality of lists", ["lists", "p(none) %"], rows)
+    def tables(self, card: Card) -> list[View | None]:
+        columns = {"lists": "lists", "p(none) %": lambda step: points(step["p_none"])}
+        return [View.of("None of these, by the quality of lists", _steps(card), columns)]
 
     def plot(self, card: Card) -> Plot | None:
         """Mean probability of *none of these*, from worse lists to better ones."""
@@ -79,9 +88,9 @@ class OutsideOption(Check):
             at = range(len(steps))
             axes.plot(at, [s["p_none"]["mean"] for s in steps], color=ACCENT, lw=1.2)
             for x, step in enumerate(steps):
-                upright(axes, x, step["p_none"], color=ACCENT, lw=2)
+                interval_line(axes, step["p_none"], x, upright=True, color=ACCENT, lw=2)
                 axes.plot(x, step["p_none"]["mean"], "o", color=ACCENT, ms=6)
-            axes.set_xticks(at, [fill(short(s["lists"], 44), 15) for s in steps])
+            axes.set_xticks(at, [fill(shorten(s["lists"], 44), 15) for s in steps])
             axes.set_xlim(-0.4, len(steps) - 0.6)
             axes.set_ylim(bottom=0)
             percent(axes.yaxis, 5)

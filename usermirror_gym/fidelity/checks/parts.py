@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from usermirror_gym.fidelity.checks.base import Card
-from usermirror_gym.report.plots import ACCENT, FG, MUTED, SECOND
-from usermirror_gym.report.tables import Cell, View
-from usermirror_gym.report.text import MISSING, Block, standing
+from usermirror_gym.report.plots import ACCENT, FG, MUTED, SECOND, interval_line
+from usermirror_gym.report.tables import Cell
+from usermirror_gym.report.text import MISSING, Block, interval, points, standing
 
 NO_CHANGE = 5e-4
 """A smaller change of a probability would be printed as zero."""
@@ -51,13 +51,15 @@ def pair_standing(pair: Mapping[str, Any]) -> tuple[str, str]:
     return standing(pair["accuracy"]), standing(pair["log_loss"], lower_is_better=True)
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Cell]], note: str = "",
-    strong: int | None = None,
-) -> list[View]:  # fmt: skip
-    """A table of texts, no table without a row."""
-    cells = [[Cell(text) if isinstance(text, str) else text for text in row] for row in rows]
-    return [View(title, columns, cells, note, strong)] if cells else []
+def pair_cells(pair: Mapping[str, Any] | None) -> tuple[Cell, Cell]:
+    """Both differences, marked where their interval excludes zero; empty without a pair."""
+    if pair is None:
+        return Cell(""), Cell("")
+    accuracy, loss = pair_standing(pair)
+    return (
+        Cell(points(pair["accuracy"], sign=True), accuracy),
+        Cell(interval(pair["log_loss"], ".3f", sign=True), loss),
+    )
 
 
 def share(value: float | None) -> str:
@@ -68,11 +70,6 @@ def share(value: float | None) -> str:
 def number(value: float | None) -> str:
     """Three digits."""
     return MISSING if value is None else f"{value:.3f}"
-
-
-def short(name: str, limit: int = 24) -> str:
-    """A name that fits beside an axis."""
-    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def percent(axis: Axis, ticks: int | None = None) -> None:
@@ -89,20 +86,11 @@ def named_rows(axes: Axes) -> None:
     axes.grid(axis="x", lw=0.6)
 
 
-def upright(axes: Axes, x: float, block: Block, **line: Any) -> None:
-    """A vertical interval."""
-    if block["low"] is not None:
-        axes.plot([x, x], [block["low"], block["high"]], **line)
-
-
 def bar(axes: Axes, block: Block, y: float, kind: str) -> None:
     """A value and its interval in a row, marked as that kind of chooser."""
-    _, color, _ = _MARKS[kind]
-    if block["mean"] is None:
-        return
-    if block["low"] is not None:
-        axes.plot([block["low"], block["high"]], [y, y], color=color, lw=1.8, alpha=0.75)
-    axes.plot(block["mean"], y, **_marker(kind))
+    if block["mean"] is not None:
+        interval_line(axes, block, y, upright=False, color=_MARKS[kind][1], lw=1.8, alpha=0.75)
+        axes.plot(block["mean"], y, **_marker(kind))
 
 
 def handle(kind: str, label: str | None = None) -> Line2D:

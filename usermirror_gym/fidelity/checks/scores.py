@@ -20,17 +20,16 @@ from usermirror_gym.fidelity.checks.parts import (
     handle,
     named_rows,
     own,
+    pair_cells,
     pair_standing,
     percent,
-    short,
     sorted_choosers,
-    table,
 )
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_scores import METRICS, outside_scores
 from usermirror_gym.report.plots import MUTED, Plot, draw_svg
-from usermirror_gym.report.tables import Cell, View
-from usermirror_gym.report.text import BETTER, MISSING, OPEN, WORSE, interval, listing, points
+from usermirror_gym.report.tables import View
+from usermirror_gym.report.text import BETTER, OPEN, WORSE, interval, listing, points, shorten
 from usermirror_gym.types import FloatArray
 
 _RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
@@ -70,8 +69,8 @@ class Scores(Check):
         )
         return [level, *(_against(card, kind, words) for kind, words in _GROUPS)]
 
-    def tables(self, card: Card) -> list[View]:
-        return [*_chooser_table(card), *_outside_table(card)]
+    def tables(self, card: Card) -> list[View | None]:
+        return [_chooser_table(card), _outside_table(card)]
 
     def plot(self, card: Card) -> Plot:
         """Accuracy and log-loss of every chooser with intervals, best log-loss first."""
@@ -92,7 +91,7 @@ class Scores(Check):
                 named_rows(axes)
                 axes.xaxis.set_major_locator(MaxNLocator(4))
             percent(panels[0].xaxis)
-            panels[0].set_yticks(range(len(choosers)), map(short, names))
+            panels[0].set_yticks(range(len(choosers)), [shorten(name, 24) for name in names])
             handles = [handle(kind) for kind in KINDS if any(c["kind"] == kind for c in choosers)]
             figure.legend(
                 handles=handles, loc="outside upper left", ncols=3, frameon=False, handletextpad=0.2
@@ -191,55 +190,48 @@ def _difference(pair: Mapping[str, Any]) -> str:
     )
 
 
-def _chooser_table(card: Card) -> list[View]:
+def _chooser_table(card: Card) -> View | None:
     """Every chooser on lists with the true item, with paired differences to the simulator."""
     paired = {pair["against"]: pair for pair in card["paired"] or ()}
-    choosers = sorted_choosers(card)
-    rows = [_row(chooser, paired.get(chooser["name"])) for chooser in choosers]
-    strong = next(i for i, c in enumerate(choosers) if c["kind"] == "simulator")
-    return table(
-        "Who predicts the real choice",
-        ["chooser", "kind", "accuracy %", "log-loss", "difference in accuracy",
-         "difference in log-loss", "p(true) %", "Brier", "ECE"],
-        rows,
+    rows = [
+        {**chooser["overall"]["forced"], **chooser, "pair": pair_cells(paired.get(chooser["name"]))}
+        for chooser in sorted_choosers(card)
+    ]
+    columns = {
+        "chooser": "name",
+        "kind": lambda row: KINDS[row["kind"]],
+        "accuracy %": lambda row: points(row["accuracy"]),
+        "log-loss": "log_loss",
+        "difference in accuracy": lambda row: row["pair"][0],
+        "difference in log-loss": lambda row: row["pair"][1],
+        "p(true) %": lambda row: points({**row["expected_accuracy"], "low": None}),
+        "Brier": lambda row: interval({**row["brier"], "low": None}, ".3f"),
+        "ECE": lambda row: interval((row["calibration"] or {}).get("ece"), ".3f"),
+    }
+    strong = next(i for i, row in enumerate(rows) if row["kind"] == "simulator")
+    note = (
         "Lists that hold the true item; none of these is left out and the rest renormalised. "
         "Differences are this simulator minus the chooser, list by list, in points and nats: ▲ the "
         "simulator is better, ▼ worse, where the 95% interval excludes zero. p(true) is the mean "
         "probability of the true item (expected accuracy). Ranges are 95% intervals by a bootstrap "
-        "over users.",
-        strong,
-    )  # fmt: skip
+        "over users."
+    )
+    return View.of("Who predicts the real choice", rows, columns, note, strong, spec=".3f")
 
 
-def _row(chooser: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str | Cell]:
-    block, calibration = chooser["overall"]["forced"], chooser["calibration"]
-    differences: list[str | Cell] = ["", ""]
-    if pair:
-        accuracy, loss = pair_standing(pair)
-        differences = [Cell(points(pair["accuracy"], sign=True), accuracy),
-                       Cell(interval(pair["log_loss"], ".3f", sign=True), loss)]  # fmt: skip
-    return [
-        chooser["name"], KINDS[chooser["kind"]], points(block["accuracy"]),
-        interval(block["log_loss"], ".3f"), *differences,
-        points({**block["expected_accuracy"], "low": None}),
-        interval({**block["brier"], "low": None}, ".3f"),
-        interval(calibration["ece"], ".3f") if calibration else MISSING,
-    ]  # fmt: skip
-
-
-def _outside_table(card: Card) -> list[View]:
+def _outside_table(card: Card) -> View | None:
     """The same choosers with *none of these* among the options, on all lists."""
-    rows = [
-        (name, points(block["accuracy"]), interval(block["log_loss"], ".3f"),
-         points(block["expected_accuracy"]), interval(block["brier"], ".3f"))
-        for name, block in (
-            (who["name"], who["overall"].get("outside")) for who in sorted_choosers(card)
-        )
-        if block
-    ]  # fmt: skip
-    return table(
-        "With none of these as an option",
-        ["chooser", "accuracy %", "log-loss", "p(true) %", "Brier"], rows,
+    found = [(who["name"], who["overall"].get("outside")) for who in sorted_choosers(card)]
+    columns = {
+        "chooser": "name",
+        "accuracy %": lambda row: points(row["accuracy"]),
+        "log-loss": "log_loss",
+        "p(true) %": lambda row: points(row["expected_accuracy"]),
+        "Brier": "brier",
+    }
+    note = (
         f"All lists: {card['scenes']['with_target']:,} with the true item and "
-        f"{card['scenes']['removed']:,} without it, where none of these is right.",
-    )  # fmt: skip
+        f"{card['scenes']['removed']:,} without it, where none of these is right."
+    )
+    rows = [{"name": name, **block} for name, block in found if block]
+    return View.of("With none of these as an option", rows, columns, note, spec=".3f")

@@ -25,13 +25,11 @@ from usermirror_gym.fidelity.checks.parts import (
     named_rows,
     own,
     percent,
-    short,
     sorted_choosers,
-    table,
 )
-from usermirror_gym.report.plots import Plot, draw_svg
+from usermirror_gym.report.plots import Plot, draw_svg, legend_above
 from usermirror_gym.report.tables import View
-from usermirror_gym.report.text import MISSING, interval, points
+from usermirror_gym.report.text import MISSING, interval, points, shorten
 from usermirror_gym.types import USER_ID, BoolArray, IntArray
 
 FEW = 30
@@ -54,19 +52,23 @@ class Slices(Check):
         groups = {} if context.table is None else slices(context.table, context.split)
         return {"choosers": [{"slices": block} for block in slice_blocks(context, groups)]}
 
-    def tables(self, card: Card) -> list[View]:
+    def tables(self, card: Card) -> list[View | None]:
         """The simulator and its strongest rival by slice."""
         other = rival(card)
-        known, rows = _by_slice(other), []
-        for (group, value), row in _by_slice(own(card)).items():
-            cells = [f"{group}: {value}", f"{row['n']:,}{' (few)' if row['few'] else ''}"]
-            for one in (row, known.get((group, value))) if other else (row,):
-                cells += [points(one["accuracy"]) if one else MISSING,
-                          interval(one["log_loss"], ".3f") if one else MISSING]  # fmt: skip
-            rows.append(cells)
-        names = ["slice", "lists", "accuracy %", "log-loss"]
-        names += [f"{other['name']}: accuracy %", f"{other['name']}: log-loss"] if other else []
-        return table("By kind of list and user", names, rows, "few: less than 30 lists.")
+        known = _by_slice(other)
+        rows = [(key, row, known.get(key)) for key, row in _by_slice(own(card)).items()]
+        columns: dict[str, Any] = {
+            "slice": lambda row: ": ".join(row[0]),
+            "lists": lambda row: f"{row[1]['n']:,}{' (few)' if row[1]['few'] else ''}",
+        }
+        for place, lead in ((1, ""), (2, f"{other['name']}: " if other else None)):
+            if lead is not None:
+                columns |= {
+                    f"{lead}accuracy %": lambda row, i=place: _shown(row[i], "accuracy"),
+                    f"{lead}log-loss": lambda row, i=place: _shown(row[i], "log_loss"),
+                }
+        note = "few: less than 30 lists."
+        return [View.of("By kind of list and user", rows, columns, note)]
 
     def plot(self, card: Card) -> Plot | None:
         """Accuracy of the simulator and of its strongest rival, slice by slice."""
@@ -93,7 +95,7 @@ class Slices(Check):
                 bar(axes, row["accuracy"], y + 0.12, "simulator")
                 if other is not None and (beside := known.get((group, row["value"]))) is not None:
                     bar(axes, beside["accuracy"], y - 0.2, other["kind"])
-            axes.set_yticks([y for y, _, _ in labels], [short(t, 30) for _, t, _ in labels])
+            axes.set_yticks([y for y, _, _ in labels], [shorten(t, 30) for _, t, _ in labels])
             for tick, (_, _, head) in zip(axes.get_yticklabels(), labels, strict=True):
                 tick.set_fontweight("bold" if head else "normal")
             named_rows(axes)
@@ -101,9 +103,8 @@ class Slices(Check):
             percent(axes.xaxis, 6)
             handles = [handle("simulator", "this simulator")]
             if other is not None:
-                handles.append(handle(other["kind"], short(other["name"], 30)))
-            axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
-                        frameon=False, borderaxespad=0, handletextpad=0.2)  # fmt: skip
+                handles.append(handle(other["kind"], shorten(other["name"], 30)))
+            legend_above(axes, handles=handles, handletextpad=0.2)
 
         against = f", beside {other['name']}, the rival with the least log-loss" if other else ""
         shown = [f"{group} {row['value']} {points(row['accuracy'])} %" for _, group, row in rows]
@@ -239,3 +240,9 @@ def _groups(chooser: Mapping[str, Any] | None) -> list[tuple[str, list[dict[str,
 
 def _by_slice(chooser: Mapping[str, Any] | None) -> dict[tuple[str, str], dict[str, Any]]:
     return {(group, row["value"]): row for group, rows in _groups(chooser) for row in rows}
+
+
+def _shown(row: Mapping[str, Any] | None, metric: str) -> str:
+    if row is None:
+        return MISSING
+    return points(row[metric]) if metric == "accuracy" else interval(row[metric], ".3f")

@@ -18,7 +18,6 @@ import pandas as pd
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.fidelity.answers import scene_keys
 from usermirror_gym.fidelity.checks.base import Card, Check, Context
-from usermirror_gym.fidelity.checks.parts import table
 from usermirror_gym.report.tables import View
 from usermirror_gym.report.text import BETTER, MISSING, listing, points, standing
 from usermirror_gym.scenes import Scene
@@ -52,16 +51,19 @@ class TextAttacks(Check):
         verb = "raise" if len(rising) > 1 else "raises"
         return [f"Of {lead}, {listing(names)} {verb} the probability."]
 
-    def tables(self, card: Card) -> list[View]:
-        return table(
-            "Attacks on the text",
-            ["attack", "lists", "change in points", "share that rises"],
-            [(a["name"], f"{a['n']:,}", points(a["change"], sign=True),
-              f"{a['rises']:.0%}" if a["rises"] is not None else MISSING)
-             for a in card["probes"] or ()],
+    def tables(self, card: Card) -> list[View | None]:
+        rises = lambda a: MISSING if a["rises"] is None else f"{a['rises']:.0%}"  # noqa: E731
+        columns = {
+            "attack": "name",
+            "lists": lambda attack: f"{attack['n']:,}",
+            "change in points": lambda attack: points(attack["change"], sign=True),
+            "share that rises": rises,
+        }
+        note = (
             "The text of one option is edited; how much its probability changes. It should not "
-            "rise.",
-        )  # fmt: skip
+            "rise."
+        )
+        return [View.of("Attacks on the text", card["probes"] or (), columns, note)]
 
 
 def _titled(form: str) -> Callable[[pd.DataFrame], pd.DataFrame]:

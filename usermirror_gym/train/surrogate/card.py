@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from markupsafe import Markup
-
 from usermirror_gym.checkpoints import shipped_folder
 from usermirror_gym.data import SOURCES, TimeSplit
-from usermirror_gym.files import read_json, write_json, write_text
-from usermirror_gym.report.markdown import cell
-from usermirror_gym.report.page import card_environment
+from usermirror_gym.files import read_json
+from usermirror_gym.report.text import MISSING
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
-from usermirror_gym.train.card import versions
+from usermirror_gym.train.card import write_model_card
 from usermirror_gym.train.surrogate.config import SurrogateConfig
 
 FACTS_FILE = "distillation.json"
@@ -44,39 +39,18 @@ def write_surrogate_card(
         curve: divergence on the validation questions, epoch by epoch.
         words: whether the item vectors began as what the teacher's LLM says of the items.
     """
-    view = _view(config, student, split, facts, curve, words)
-    text = card_environment().get_template("surrogate_card.md").render(view)
-    write_text(folder / "README.md", text.encode("utf-8", "replace").decode("utf-8"))
-    write_json(
-        folder / FACTS_FILE,
-        {
-            "format": 1,
-            "name": config.name,
-            "recipe": json.loads(config.model_dump_json()),
-            "teacher": student.facts.teacher,
-            "surrogate": student.name,
-            "t0": split.t0,
-            "words": words,
-            "curve": curve,
-            **facts,
-            "versions": versions(),
+    report = facts["report"]
+    view = {
+        "config": config,
+        "student": student,
+        "split": split,
+        "curve": curve,
+        "questions": facts["questions"],
+        "weights": sum(p.numel() for p in student.net.parameters()),
+        "header": {
+            "library_name": "usermirror-gym", "license": _licence(config.teacher),
+            "tags": ["distillation"],
         },
-    )
-
-
-def _view(
-    config: SurrogateConfig,
-    student: SurrogateSimulator,
-    split: TimeSplit,
-    facts: Mapping[str, Any],
-    curve: list[float],
-    words: bool,
-) -> dict[str, Any]:
-    report, licence = facts["report"], _licence(config.teacher)
-    return {
-        "name": cell(config.name),
-        "teacher": cell(config.teacher),
-        "header": _header(licence),
         "parts": [
             {"title": _TITLES[role], "constant": facts["constant"][role],
              "rows": [_row(source, own, config) for source, own in rows.items()]}
@@ -86,20 +60,20 @@ def _view(
             {"lists": role, **own["all"]["outside"]} for role, own in report.items()
         ],
         "times_as_fast": facts["times_as_fast"],
-        "recipe": [(label, cell(v)) for label, v in _recipe(config, student, facts, curve, words)],
-        "dataset": split.dataset.name,
-        "users": split.dataset.n_users,
-        "items": split.dataset.n_items,
-        "t0": datetime.fromtimestamp(split.t0, UTC).strftime("%Y-%m-%d"),
         "source": SOURCES.get(split.dataset.name),
         "words": words,
-        "lines": student.net.shape.lines,
-        "license_note": cell(
-            f"What was taught by {config.teacher} carries the licence of its weights"
-            + (f" ({licence})" if licence != "other" else "")
-            + " and the terms of the data, see above."
-        ),
     }  # fmt: skip
+    facts = {
+        "name": config.name,
+        "recipe": json.loads(config.model_dump_json()),
+        "teacher": student.facts.teacher,
+        "surrogate": student.name,
+        "t0": split.t0,
+        "words": words,
+        "curve": curve,
+        **facts,
+    }
+    write_model_card(folder, "surrogate_card.md", view, FACTS_FILE, facts)
 
 
 def _row(source: str, own: Mapping[str, Any], config: SurrogateConfig) -> dict[str, Any]:
@@ -112,51 +86,13 @@ def _row(source: str, own: Mapping[str, Any], config: SurrogateConfig) -> dict[s
         "lists": own["scenes"],
         "users": own["users"],
         "KL": kl["mean"],
-        "95 %": "–" if kl["low"] is None else f"{kl['low']:.4f} .. {kl['high']:.4f}",  # noqa: RUF001
+        "95 %": MISSING if kl["low"] is None else f"{kl['low']:.4f} .. {kl['high']:.4f}",
         "agreement": f"{own['agreement']['mean']:.1%}",
         "variation": own["total_variation"]["mean"],
         "rho": own["spearman"],
         "tau": own["kendall"],
         "rho in a user": own["within_user_spearman"],
     }
-
-
-def _recipe(
-    config: SurrogateConfig,
-    student: SurrogateSimulator,
-    facts: Mapping[str, Any],
-    curve: list[float],
-    words: bool,
-) -> list[tuple[str, Any]]:
-    asked, net = config.questions, student.net.shape
-    return [
-        ("Teacher", f"{config.teacher}: {student.facts.teacher}"),
-        ("Questions", facts["questions"]),
-        ("Lists learned from", f"of {', '.join(asked.agents)}, {asked.steps} a session, of lengths "
-         f"{', '.join(map(str, asked.slate_sizes))}; {asked.wander:.0%} from further down a "
-         "ranking"),
-        ("Network", f"{net.dim} numbers an item in {net.tastes} tastes, {net.lines} lines of "
-         f"memory, {net.hidden} hidden units; "
-         f"{sum(p.numel() for p in student.net.parameters()):,} weights"),
-        ("Item vectors from", "the states of the teacher's LLM" if words else "random numbers"),
-        ("Profile features", [feature.column for feature in student.facts.profiles]),
-        ("Training", f"AdamW, {len(curve) - 1} epochs of at most {config.fit.epochs}, batches of "
-         f"{config.fit.batch_size}, learning rate {config.fit.learning_rate:g}, weight decay "
-         f"{config.fit.weight_decay:g}; KL on validation lists from {curve[0]:.4f} to "
-         f"{min(curve):.4f}"),
-        ("Seed", config.seed),
-        ("Made with", ", ".join(f"{name} {number}" for name, number in versions().items())),
-    ]  # fmt: skip
-
-
-def _header(licence: str) -> Markup:
-    """What the hub reads."""
-    fields = {
-        "library_name": "usermirror-gym",
-        "license": licence,
-        "tags": ["usermirror-gym", "recommender-systems", "user-simulation", "distillation"],
-    }
-    return Markup(yaml.safe_dump(fields, sort_keys=False).strip())
 
 
 def _licence(teacher: str) -> str:

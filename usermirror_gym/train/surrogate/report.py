@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +11,8 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
+from usermirror_gym.files import to_json_types
+from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
@@ -61,12 +62,7 @@ def speed_ratio(
 
 def _seconds(simulator: UserSimulator, scenes: SceneBatch, times: int = 3) -> float:
     """The fastest of some calls: others may be using the machine."""
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        simulator.choose(scenes)
-        found.append(time.perf_counter() - start)
-    return min(found)
+    return min(timeit.repeat(lambda: simulator.choose(scenes), number=1, repeat=times))
 
 
 def _scenes(split: TimeSplit, users: IntArray, config: SurrogateConfig) -> SceneBatch:
@@ -168,17 +164,18 @@ def summary(agreement: Agreement, users: IntArray, seed: int, n_resamples: int) 
     """
     columns = np.column_stack([agreement.kl, agreement.same, agreement.variation])
     kl, same, variation = UserBootstrap(users, n_resamples, seed).intervals(columns)
-    return {
+    found: dict[str, Any] = to_json_types({
         "scenes": len(users),
         "users": len(np.unique(users)),
-        "kl": _plain(kl),
-        "agreement": _plain(same),
-        "total_variation": _plain(variation),
-        "spearman": _finite(agreement.rank_correlation),
-        "kendall": _finite(_correlation(kendalltau, agreement.values)),
-        "within_user_spearman": _finite(_within_users(agreement, users)),
+        "kl": kl._asdict(),
+        "agreement": same._asdict(),
+        "total_variation": variation._asdict(),
+        "spearman": agreement.rank_correlation,
+        "kendall": _correlation(kendalltau, agreement.values),
+        "within_user_spearman": _within_users(agreement, users),
         "outside": outside_calibration(agreement),
-    }
+    })  # fmt: skip
+    return found
 
 
 def outside_calibration(agreement: Agreement) -> dict[str, float]:
@@ -204,11 +201,3 @@ def _correlation(kind: Any, values: FloatArray) -> float:
     if values.shape[1] < _FEWEST or np.ptp(values, axis=1).min() == 0:
         return float("nan")
     return float(kind(values[0], values[1]).statistic)
-
-
-def _plain(interval: Interval) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in interval._asdict().items()}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
