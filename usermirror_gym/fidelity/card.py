@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def fidelity_card(
     simulator: UserSimulator,
     data: CardScenes,
     *,
+    name: str | None = None,
     base: UserSimulator | None = None,
+    base_name: str | None = None,
     baselines: Mapping[str, UserSimulator] | None = None,
     remake: Remake | None = None,
     options: Mapping[str, Any] | None = None,
@@ -60,7 +63,9 @@ def fidelity_card(
     Args:
         simulator: whom the card is about.
         data: evaluation scenes, the data behind them, and scenes before T0 to fit controls on.
+        name: how the card calls the simulator, instead of its own name, which becomes the model's.
         base: the same simulator before it was trained.
+        base_name: how the card calls the base.
         baselines: classic baselines by name (:func:`.baselines.classic_baselines`).
         remake: makes the simulator for another data set, for attacks, which edit titles; e.g.
             ``lambda split: make_simulator(name, split, **options)``.
@@ -87,11 +92,16 @@ def fidelity_card(
         )
     asker = Asker(store, options, display)
     answered = _answers(simulator, scenes, data, base, baselines or {}, seed, asker)
+    for place, (kind, own) in enumerate((("simulator", name), (BASE, base_name))):
+        if own is not None and answered[place].kind == kind:
+            answered[place] = replace(answered[place], name=own)
     context = Context(
         choices, answered, simulator, data.split, data.evaluation, asker, remake,
         sizes or CardSizes(), seed,
     )  # fmt: skip
-    model = getattr(getattr(simulator, "engine", None), "model_id", None)
+    model = simulator.name
+    if name is None:
+        model = getattr(getattr(simulator, "engine", None), "model_id", None)
     card = {
         "format": FORMAT,
         "simulator": {"name": answered[0].name, "model": model, "options": options or {}},

@@ -307,7 +307,8 @@ def _card(
     if data.split is not None:
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
     card = fidelity_card(
-        simulator, data, base=question.base, baselines=_baselines(config, data, display),
+        simulator, data, name=config.label, base=question.base,
+        base_name=f"{question.base_name} (base)", baselines=_baselines(config, data, display),
         remake=remake, options=question.settings, sizes=config.sizes, seed=config.seed, store=store,
         display=display,
     )  # fmt: skip
@@ -318,7 +319,7 @@ def _card(
         folder / SCORES, [scene_digest(scene) for scene in scenes], choices.users.tolist(),
         forced_scores(probs, choices)[:, SHOWN_COLUMNS],
     )  # fmt: skip
-    return _relabelled(card, simulator.name, config.label, question.base_name)
+    return card
 
 
 def _baselines(
@@ -339,21 +340,6 @@ def _baselines(
             f"the classic choosers cannot be fitted: {error}. Or leave them out (--no-classic)."
         ) from error
     return dict(fitted)
-
-
-def _relabelled(card: dict[str, Any], name: str, label: str, base: str | None) -> dict[str, Any]:
-    """The card with the names that the user gave, which are shorter than those of the models."""
-    names = {name: label}
-    if card["base"] is not None:
-        names[card["base"]] = f"{base} (base)"
-        card["base"] = names[card["base"]]
-    card["simulator"] |= {"name": label, "model": name}
-    for chooser in card["choosers"]:
-        chooser["name"] = names.get(chooser["name"], chooser["name"])
-    for pair in card["paired"]:
-        for side in ("chooser", "against"):
-            pair[side] = names.get(pair[side], pair[side])
-    return card
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:

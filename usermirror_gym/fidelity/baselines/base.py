@@ -21,7 +21,7 @@ from usermirror_gym.measures.nested_logit import NestedLogit, fit_nested_logit, 
 from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.types import PAD, TIMESTAMP, BoolArray, FloatArray, IntArray
+from usermirror_gym.types import PAD, TIMESTAMP, BoolArray, FloatArray
 
 FEWEST = 50
 """Scenes that a fit needs at least."""
@@ -86,11 +86,6 @@ class Past:
     split: TimeSplit
     choices: ObservedChoices
     seed: int
-
-    @cached_property
-    def popularity(self) -> IntArray:
-        """Interactions before the cut by item id."""
-        return self.split.popularity
 
     @cached_property
     def printed(self) -> PrintedFeatures:
@@ -173,12 +168,14 @@ class Trial:
             loss: forced log-loss on the calibration scenes.
             utilities: ``(S, K)`` of the calibration scenes, see
     :meth:`ScoredBaseline.utilities`.
+        seconds: that were spent on the choice of the settings.
     """
 
     settings: Settings
     logit: NestedLogit
     loss: float
     utilities: FloatArray
+    seconds: float = 0.0
 
 
 def judge(

@@ -122,7 +122,7 @@ def best_reading(
     One or two weights are fitted, too few to need scenes of their own for the comparison.
     """
     names = list(TRANSFORMS)
-    values = catalogue_columns(scorer, names, past.popularity)(choices.batch)
+    values = catalogue_columns(scorer, names, past.split.popularity)(choices.batch)
     return best(
         judge({**settings, "transform": name, "popularity": popularity}, values[:, :, used],
               choices)
@@ -133,7 +133,7 @@ def best_reading(
 
 def reading(scorer: CatalogueScorer, past: Past, settings: Settings) -> Columns:
     """The features that a :func:`best_reading` with these settings weighs."""
-    columns = catalogue_columns(scorer, [settings["transform"]], past.popularity)
+    columns = catalogue_columns(scorer, [settings["transform"]], past.split.popularity)
     if settings["popularity"]:
         return columns
     return lambda batch: columns(batch)[:, :, :1]

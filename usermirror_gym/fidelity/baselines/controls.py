@@ -15,10 +15,10 @@ from scipy.special import softmax
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.measures.choice_models import fit_logit
 from usermirror_gym.measures.choice_scores import ObservedChoices
-from usermirror_gym.scenes import Scene
+from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import UniformChooser
-from usermirror_gym.types import PAD, FloatArray, IntArray
+from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
 
 LIST_ONLY = "list only"
 Features = Callable[[IntArray], FloatArray]
@@ -49,30 +49,7 @@ def hide_history(scene: Scene) -> Scene:
 
 
 class ListLogit:
-    """A conditional logit on features of the options; see :func:`fit_list_logit`."""
-
-    def __init__(
-        self, name: str, features: Features, score: Callable[..., FloatArray], *, leaves: bool
-    ) -> None:
-        self.name = name
-        self._features, self._score, self._leaves = features, score, leaves
-
-    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
-        """See :class:`~usermirror_gym.simulators.UserSimulator`."""
-        slates = _slates(scenes)
-        offered = np.column_stack([slates != PAD, np.full(len(slates), self._leaves)])
-        scores = self._score(_with_outside(self._features(slates)), offered)
-        return ChoiceBatch(softmax(scores, axis=1))
-
-
-def fit_list_logit(
-    name: str,
-    features: Features,
-    scenes: Sequence[Scene],
-    *,
-    fitted_on: Features | None = None,
-) -> ListLogit:
-    """Fit on scenes whose choice is known.
+    """A conditional logit on features of the options, fitted on scenes whose choice is known.
 
     Args:
         name: of the control.
@@ -80,12 +57,29 @@ def fit_list_logit(
         scenes: if *none of these* is never right among them, the control never takes it.
         fitted_on: features of these very scenes, where they must differ.
     """
-    choices, slates = ObservedChoices.of(scenes), _slates(scenes)
-    leaves = bool((~choices.contains_choice).any())
-    offered = np.column_stack([choices.shown, np.full(len(slates), leaves)])
-    values = _with_outside((fitted_on or features)(slates))
-    score = fit_logit(values, offered, choices.targets)
-    return ListLogit(name, features, score, leaves=leaves)
+
+    def __init__(
+        self,
+        name: str,
+        features: Features,
+        scenes: Sequence[Scene],
+        *,
+        fitted_on: Features | None = None,
+    ) -> None:
+        choices, slates = ObservedChoices.of(scenes), SceneBatch.of(scenes).slates
+        self.name, self._features = name, features
+        self._leaves = bool((~choices.contains_choice).any())
+        values = _with_outside((fitted_on or features)(slates))
+        self._score = fit_logit(values, self._offered(slates), choices.targets)
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        """See :class:`~usermirror_gym.simulators.UserSimulator`."""
+        slates = SceneBatch.of(scenes).slates
+        scores = self._score(_with_outside(self._features(slates)), self._offered(slates))
+        return ChoiceBatch(softmax(scores, axis=1))
+
+    def _offered(self, slates: IntArray) -> BoolArray:
+        return np.column_stack([slates != PAD, np.full(len(slates), self._leaves)])
 
 
 def position_only(scenes: Sequence[Scene]) -> ListLogit:
@@ -99,7 +93,7 @@ def position_only(scenes: Sequence[Scene]) -> ListLogit:
         each = [place == p for p in range(places)]
         return np.stack([*each, last], axis=2).astype(np.float64)
 
-    return fit_list_logit("position only", features, scenes)
+    return ListLogit("position only", features, scenes)
 
 
 def popularity_only(split: TimeSplit, scenes: Sequence[Scene]) -> ListLogit:
@@ -119,7 +113,7 @@ def popularity_only(split: TimeSplit, scenes: Sequence[Scene]) -> ListLogit:
     def without_choice(slates: IntArray) -> FloatArray:
         return np.log1p(np.maximum(counts[slates] - own[:, :-1], 0))[:, :, None]
 
-    return fit_list_logit("popularity only", features, scenes, fitted_on=without_choice)
+    return ListLogit("popularity only", features, scenes, fitted_on=without_choice)
 
 
 def list_controls(
@@ -146,11 +140,3 @@ def _with_outside(features: FloatArray) -> FloatArray:
     padded = np.pad(features, ((0, 0), (0, 1), (0, 1)))
     padded[:, -1, -1] = 1
     return padded
-
-
-def _slates(scenes: Sequence[Scene]) -> IntArray:
-    width = max((len(scene.slate) for scene in scenes), default=0)
-    slates = np.zeros((len(scenes), width), np.int64)
-    for row, scene in zip(slates, scenes, strict=True):
-        row[: len(scene.slate)] = scene.slate
-    return slates

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -79,7 +79,9 @@ def classic_baselines(
         if name not in BASELINES:
             raise UnknownNameError("classic chooser", name, BASELINES)
     members = [name for name in names if name != STACK] or list(RECIPES)
-    fitting = _Fitting(split, train, validation, seed, store, display or Display(quiet=True))
+    stages = Stages.of(split, train, validation, seed=seed)
+    folder = None if store is None else store / _key(split, train, validation, seed)
+    fitting = _Fitting(stages, folder, display or Display(quiet=True))
     with fitting.alone():
         found = {name: fitting.baseline(name) for name in members}
     if STACK in names:
@@ -88,31 +90,13 @@ def classic_baselines(
 
 
 @dataclass
-class _Settled:
-    """What calibration settled, and how long that took."""
-
-    trial: Trial
-    seconds: float
-
-
 class _Fitting:
     """One set of data and scenes, whose baselines are fitted one by one."""
 
-    def __init__(
-        self,
-        split: TimeSplit,
-        train: pa.Table,
-        validation: pa.Table,
-        seed: int,
-        store: Path | None,
-        display: Display,
-    ) -> None:
-        self.stages = Stages.of(split, train, validation, seed=seed)
-        self.display = display
-        self.settled: dict[str, _Settled] = {}
-        self.folder = None
-        if store is not None:
-            self.folder = store / _key(split, train, validation, seed)
+    stages: Stages
+    folder: Path | None
+    display: Display
+    settled: dict[str, Trial] = field(default_factory=dict)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -135,11 +119,10 @@ class _Fitting:
 
     def baseline(self, name: str) -> ScoredBaseline:
         """One that is no stack."""
-        settled = self._settle(name)
+        trial = self.settled[name] = self._read(name) or self._settle(name)
         started = time.perf_counter()
-        trial = settled.trial
         columns = RECIPES[name].build(self.stages.outer, trial.settings, self.folder)
-        seconds = settled.seconds + time.perf_counter() - started
+        seconds = trial.seconds + time.perf_counter() - started
         self.display.say(
             f"{name}: log-loss {trial.loss:.3f} on {len(self.stages.calibration):,} scenes before "
             f"T0, {seconds:.1f} s, {json.dumps(trial.settings)}"
@@ -149,9 +132,8 @@ class _Fitting:
     def stack(self, members: dict[str, ScoredBaseline]) -> ScoredBaseline:
         """A choice model over the utilities of the others."""
         started = time.perf_counter()
-        choices = self.stages.calibration
-        values = np.stack([self.settled[name].trial.utilities for name in members], axis=2)
-        trial = judge({"members": list(members)}, values, choices)
+        values = np.stack([self.settled[name].utilities for name in members], axis=2)
+        trial = judge({"members": list(members)}, values, self.stages.calibration)
         others = list(members.values())
 
         def columns(batch: SceneBatch) -> FloatArray:
@@ -161,18 +143,20 @@ class _Fitting:
         seconds += time.perf_counter() - started
         return ScoredBaseline(STACK, columns, trial.logit, _about(trial, seconds))
 
-    def _settle(self, name: str) -> _Settled:
-        found = self._read(name)
-        if found is None:
-            self.display.say(f"{name}: choosing settings")
-            started = time.perf_counter()
-            trial = RECIPES[name].settle(self.stages)
-            found = _Settled(trial, time.perf_counter() - started)
-            self._write(name, found)
-        self.settled[name] = found
-        return found
+    def _settle(self, name: str) -> Trial:
+        self.display.say(f"{name}: choosing settings")
+        started = time.perf_counter()
+        trial = RECIPES[name].settle(self.stages)
+        trial = replace(trial, seconds=time.perf_counter() - started)
+        if self.folder is not None:
+            with replacing(self.folder / f"{name}.npz") as file:
+                np.savez(file, utilities=trial.utilities)
+            # Last, because it says that the baseline is settled.
+            recipe = {"logit": trial.logit.to_json(), "recipe": RECIPES[name].describe()}
+            write_json(self.folder / f"{name}.json", _about(trial, trial.seconds) | recipe)
+        return trial
 
-    def _read(self, name: str) -> _Settled | None:
+    def _read(self, name: str) -> Trial | None:
         """What is kept, unless another recipe made it or it cannot be read."""
         if self.folder is None or not (self.folder / f"{name}.json").is_file():
             return None
@@ -185,24 +169,10 @@ class _Fitting:
             if utilities.shape != self.stages.calibration.shown.shape:
                 return None
             logit = NestedLogit.from_json(facts["logit"])
-            trial = Trial(facts["settings"], logit, facts["loss"], utilities)
-            return _Settled(trial, facts["seconds"])
+            return Trial(facts["settings"], logit, facts["loss"], utilities, facts["seconds"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, RunError):
             self.display.say(f"{name}: what was kept cannot be read; it is fitted anew")
             return None
-
-    def _write(self, name: str, settled: _Settled) -> None:
-        if self.folder is None:
-            return
-        trial = settled.trial
-        with replacing(self.folder / f"{name}.npz") as file:
-            np.savez(file, utilities=trial.utilities)
-        # Last, because it says that the baseline is settled.
-        facts = {
-            **_about(trial, settled.seconds), "logit": trial.logit.to_json(),
-            "recipe": RECIPES[name].describe(),
-        }  # fmt: skip
-        write_json(self.folder / f"{name}.json", facts)
 
 
 def _about(trial: Trial, seconds: float) -> dict[str, Any]:

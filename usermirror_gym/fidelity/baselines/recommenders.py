@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,29 +85,6 @@ def serve(agent: RecBoleAgent, split: TimeSplit, serving: Serving) -> CatalogueS
     return NeighbourScorer(agent, decay) if how == NEIGHBOURS else AgentScorer(agent, split)
 
 
-class EarlyStop:
-    """Ends a training that has not come nearer to the truth for a while.
-
-    Args:
-        look: judges the agent as it stands after so many epochs.
-        patience: epochs without a new best before the end.
-    """
-
-    def __init__(self, look: Callable[[RecBoleAgent, int], Trial], patience: int) -> None:
-        self._look, self._patience = look, patience
-        self._trials: list[Trial] = []
-
-    def __call__(self, agent: RecBoleAgent) -> bool:
-        """Whether it is time to end."""
-        self._trials.append(self._look(agent, len(self._trials) + 1))
-        return len(self._trials) - self._trials.index(self.best) > self._patience
-
-    @property
-    def best(self) -> Trial:
-        """The trial with the lowest loss so far."""
-        return best(self._trials)
-
-
 class Recommender(Baseline):
     """A RecBole model, trained until the calibration scenes are foretold no better.
 
@@ -140,20 +117,23 @@ class Recommender(Baseline):
     def _attempt(self, stages: Stages, config: Settings) -> Trial:
         inner = stages.inner
 
-        def look(agent: RecBoleAgent, epochs: int) -> Trial:
-            trained = {"config": {**config, "epochs": epochs}}
-            return best(
+        trials: list[Trial] = []
+
+        def after_epoch(agent: RecBoleAgent) -> bool:
+            settings = {"config": {**config, "epochs": len(trials) + 1}}
+            trials.append(best(
                 best_reading(
                     serve(agent, inner.split, serving), inner, stages.calibration,
-                    {**trained, "serving": list(serving)},
+                    {**settings, "serving": list(serving)},
                 )
                 for serving in self.servings
-            )  # fmt: skip
+            ))  # fmt: skip
+            # It is time to end when the training has not come nearer for a while.
+            return len(trials) - trials.index(best(trials)) > self.patience
 
-        watch = EarlyStop(look, self.patience)
         agent = self._agent({**config, "epochs": self.max_epochs}, inner)
-        agent.fit(inner.split, after_epoch=watch)
-        return watch.best
+        agent.fit(inner.split, after_epoch=after_epoch)
+        return best(trials)
 
     def build(self, past: Past, settings: Settings, store: Path | None) -> Columns:
         folder = None if store is None else store / f"{self.model}-agent"

@@ -28,7 +28,7 @@ class Pop(Baseline):
         return judge({}, values, stages.calibration)
 
     def build(self, past: Past, settings: Settings, store: Path | None) -> Columns:
-        weights = np.log1p(past.popularity.astype(np.float64))
+        weights = np.log1p(past.split.popularity.astype(np.float64))
         return lambda batch: weights[batch.slates][:, :, None]
 
 

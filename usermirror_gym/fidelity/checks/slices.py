@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 
@@ -42,7 +43,6 @@ NAMES = {
     "sampler": "Company drawn by", "domain": "Domain", "k": "Options in the list", "user": "User",
     "activity": "Activity of the user", "popularity": "Popularity of the true item",
 }  # fmt: skip
-_THIRDS = ("low", "middle", "high")
 
 
 class Slices(Check):
@@ -169,32 +169,18 @@ def exposure(scenes: pa.Table, split: TimeSplit | None) -> dict[str, Any]:
         ``most_popular``: how often the true item is the most popular of its list, ties shared; an
         even share says that popularity gives nothing away.  ``None`` without a split.
     """
-    sizes = np.array([len(slate) for slate in scenes["slate"].to_pylist()], np.int64)
-    targets = scenes["target"].to_numpy()
-    row, place = np.repeat(np.arange(len(sizes)), sizes), _places(sizes)
-    other = place != targets[row]
-    names, counts = np.unique(_flat(scenes, "samplers")[other], return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    shares = {str(names[i]): float(counts[i] / counts.sum()) for i in order}
-    found: dict[str, Any] = {"company": shares, "most_popular": None}
-    kept = targets < sizes
-    if split is None or not kept.any():
+    lists = scenes.select(["slate", "samplers", "target"]).to_pandas()
+    options = lists.explode(["slate", "samplers"])
+    chosen = options.groupby(level=0).cumcount() == options["target"]
+    shares = options.loc[~chosen, "samplers"].value_counts(normalize=True).sort_index()
+    shares = shares.sort_values(ascending=False, kind="stable")
+    found: dict[str, Any] = {"company": shares.to_dict(), "most_popular": None}
+    if split is None or not chosen.any():
         return found
-    popular = np.full((len(sizes), int(sizes.max())), -1)
-    popular[row, place] = split.popularity[_flat(scenes, "slate")]
-    top = popular[kept] == popular[kept].max(axis=1, keepdims=True)
-    hits = top[np.arange(len(top)), targets[kept]] / top.sum(axis=1)
-    return found | {"most_popular": float(hits.mean())}
-
-
-def _flat(scenes: pa.Table, column: str) -> np.ndarray:
-    """All values of a column of lists, one after the other."""
-    return scenes[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-
-
-def _places(sizes: IntArray) -> IntArray:
-    """``0 .. n - 1`` for every n of the sizes, one after the other."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    count = pd.Series(split.popularity[options["slate"].to_numpy(np.int64)], options.index)
+    top = count == count.groupby(level=0).transform("max")
+    hits = (top / top.groupby(level=0).transform("sum"))[chosen]
+    return found | {"most_popular": float(hits.to_numpy().mean())}
 
 
 def _by_name(names: np.ndarray, kept: BoolArray) -> dict[str, BoolArray]:
@@ -217,13 +203,12 @@ def _thirds(values: IntArray, kept: BoolArray) -> dict[str, BoolArray]:
         return {}
     edges = np.quantile(values[kept], [1 / 3, 2 / 3])
     third = np.searchsorted(edges, values, side="left")
-    members = {name: kept & (third == number) for number, name in enumerate(_THIRDS)}
-    return {f"{name} ({_range(values[m])})": m for name, m in members.items() if m.any()}
-
-
-def _range(values: IntArray) -> str:
-    low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    found = {}
+    for place, name in enumerate(("low", "middle", "high")):
+        if (member := kept & (third == place)).any():
+            ends = dict.fromkeys((int(values[member].min()), int(values[member].max())))
+            found[f"{name} ({' to '.join(f'{end:,}' for end in ends)})"] = member
+    return found
 
 
 def rival(card: Card) -> dict[str, Any] | None:
