@@ -248,7 +248,7 @@ def test_two_processes_take_turns_and_the_second_says_that_it_waits(
 def test_every_recipe_says_what_it_tries():
     described = [RECIPES[name].describe() for name in RECIPES]
     assert len({json.dumps(d) for d in described}) == len(RECIPES)
-    bpr = Recommender("BPR", RECIPES["BPR"].configs, max_epochs=60)
+    bpr = Recommender(model="BPR", configs=RECIPES["BPR"].configs, max_epochs=60)
     assert bpr.describe() != RECIPES["BPR"].describe()  # other servings
 
 
@@ -280,9 +280,10 @@ def test_recommenders_trees_and_their_stack(
     split, train, none_yet, evaluation, tmp_path: Path, monkeypatch
 ):
     recipes = {
-        "BPR": Recommender("BPR", [{"learning_rate": 0.02}], servings=RECIPES["BPR"].servings,
-                           max_epochs=30),
-        "SASRec": Recommender("SASRec", [RECIPES["SASRec"].configs[0]], max_epochs=25),
+        "BPR": Recommender(model="BPR", configs=[{"learning_rate": 0.02}], max_epochs=30,
+                           servings=RECIPES["BPR"].servings),
+        "SASRec": Recommender(model="SASRec", configs=RECIPES["SASRec"].configs[:1],
+                              max_epochs=25),
     }  # fmt: skip
     for name, recipe in recipes.items():
         monkeypatch.setitem(RECIPES, name, recipe)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,11 @@ class Reader:
         return ChoiceBatch(probs / probs.sum(axis=1, keepdims=True))
 
 
+@dataclass(frozen=True)
 class Listening(Asker):
     """Remembers what was asked."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: dict[str, list[Scene]] = {}
+    asked: dict[str, list[Scene]] = field(default_factory=dict)
 
     def __call__(
         self, simulator: UserSimulator, scenes: Sequence[Scene], what: str, **_: Any

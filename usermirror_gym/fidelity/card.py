@@ -90,7 +90,7 @@ def fidelity_card(
             f"none of the {len(scenes)} evaluation scenes holds the item that was chosen; "
             "build scenes with removed below 1"
         )
-    asker = Asker(store, options, display)
+    asker = Asker(store, options or {}, display or Display(quiet=True))
     answered = _answers(simulator, scenes, data, base, baselines or {}, seed, asker)
     for place, (kind, own) in enumerate((("simulator", name), (BASE, base_name))):
         if own is not None and answered[place].kind == kind:
@@ -99,7 +99,7 @@ def fidelity_card(
         choices, answered, simulator, data.split, data.evaluation, asker, remake,
         sizes or CardSizes(), seed,
     )  # fmt: skip
-    model = simulator.name
+    model: str | None = simulator.name
     if name is None:
         model = getattr(getattr(simulator, "engine", None), "model_id", None)
     card = {
@@ -126,26 +126,21 @@ def _answers(
     asker: Asker,
 ) -> list[Answered]:
     """Everybody's answers; the simulator's first."""
-    rows: list[Answered] = []
-
-    def add(
-        name: str, kind: str, who: UserSimulator, *,
-        where: Sequence[Scene] = scenes, part: str = "", keep: bool = True,
-    ) -> None:  # fmt: skip
-        taken = {row.name for row in rows}
-        name = f"{name} ({kind})" if name in taken else name
-        rows.append(Answered(name, kind, *asker(who, where, name, part=part, keep=keep)))
-
-    add(simulator.name, "simulator", simulator)
-    if base is not None:
-        add(f"base: {base.name}", BASE, base, part=BASE)
-    add(SWAPPED, "swapped", simulator, where=swap_histories(scenes, seed))
-    add(LIST_ONLY, "control", HistoryHidden(simulator))
+    asked: list[tuple[str, str, UserSimulator, Sequence[Scene], str, bool]] = [
+        (simulator.name, "simulator", simulator, scenes, "", True),
+        *([] if base is None else [(f"base: {base.name}", BASE, base, scenes, BASE, True)]),
+        (SWAPPED, "swapped", simulator, swap_histories(scenes, seed), "", True),
+        (LIST_ONLY, "control", HistoryHidden(simulator), scenes, "", True),
+    ]
     for name, control in list_controls(data.split, scenes_of(data.train)).items():
-        add(name, "control", control, keep=False)
+        asked.append((name, "control", control, scenes, "", False))
     for name, baseline in baselines.items():
-        add(name, KINDS.get(name, "classic"), baseline, keep=False)
-    return rows
+        asked.append((name, KINDS.get(name, "classic"), baseline, scenes, "", False))
+    rows: dict[str, Answered] = {}
+    for name, kind, who, where, part, keep in asked:
+        name = f"{name} ({kind})" if name in rows else name
+        rows[name] = Answered(name, kind, *asker(who, where, name, part=part, keep=keep))
+    return list(rows.values())
 
 
 def _scene_facts(data: CardScenes, choices: ObservedChoices, seed: int) -> dict[str, Any]:

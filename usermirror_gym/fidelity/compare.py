@@ -128,7 +128,7 @@ def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:
 
 def card_table(comparison: Mapping[str, Any]) -> View | None:
     """One row per card, best log-loss first."""
-    columns = {
+    columns: dict[str, Any] = {
         "simulator": "name",
         "scenes": lambda row: f"{row['scenes']:,} {row['source']}",
         "accuracy %": lambda row: points(row["accuracy"]),
@@ -152,7 +152,7 @@ def card_table(comparison: Mapping[str, Any]) -> View | None:
 
 def paired_table(comparison: Mapping[str, Any]) -> View | None:
     """Every two simulators on the scenes that both answered."""
-    columns = {
+    columns: dict[str, Any] = {
         "pair": lambda pair: f"{pair['chooser']} against {pair['against']}",
         "scenes": lambda pair: f"{pair['scenes']:,}",
         "difference in accuracy": lambda pair: pair_cells(pair)[0],

@@ -139,16 +139,16 @@ def count(card: Card) -> str:
 def criteria_table(card: Card) -> View | None:
     """What must hold, what was measured, and whether it holds."""
     marks = {True: MET, False: MISSED, None: ""}
-    columns = {
-        "": lambda one: one.name,
-        "holds": lambda one: Cell(one.answer, marks[one.met]),
-        "measured": lambda one: one.measured or MISSING,
+    columns: dict[str, Any] = {
+        "": "name",
+        "holds": lambda one: Cell(Criterion(**one).answer, marks[one["met"]]),
+        "measured": lambda one: one["measured"] or MISSING,
     }
     note = (
         "Beats: the paired 95% intervals of both differences exclude zero. Not certain: the 95% "
         "interval reaches over the bar, or there is none."
     )
-    return View.of(f"What must hold: {count(card)} do", _read_criteria(card), columns, note)
+    return View.of(f"What must hold: {count(card)} do", card["bars"], columns, note)
 
 
 def card_plots(card: Card) -> list[Plot]:
@@ -159,22 +159,23 @@ def card_plots(card: Card) -> list[Plot]:
 def figures(card: Card) -> list[tuple[str, str]]:
     """The line of large numbers at the top."""
     me, scenes = own(card), card["scenes"]
-    forced = me["overall"]["forced"]
-    found: list[tuple[str, str]] = [
+    forced, gap = me["overall"]["forced"], card["history"] and card["history"]["accuracy"]["mean"]
+    found = [
         ("real choices", f"{scenes['with_target']:,}"),
         ("accuracy", f"{share(forced['accuracy']['mean'])} %"),
         ("log-loss", number(forced["log_loss"]["mean"])),
         ("of what must hold", count(card)),
     ]
-    if me["calibration"]:
-        found.append(("calibration error", number(me["calibration"]["ece"]["mean"])))
-    if card["history"]:
-        gap = card["history"]["accuracy"]["mean"]
-        found.append(("own minus swapped history", f"{100 * gap:+.1f} points"))
-    if card["outside"] and card["outside"]["auc"]:
-        found.append(("AUC of none of these", number(card["outside"]["auc"]["mean"])))
-    if card["order"]:
-        found.append(("change under a permutation", number(card["order"]["mean_change"]["mean"])))
+    further = (
+        ("calibration error", me["calibration"], "ece"),
+        ("own minus swapped history", card["history"], "accuracy"),
+        ("AUC of none of these", card["outside"], "auc"),
+        ("change under a permutation", card["order"], "mean_change"),
+    )
+    for label, part, key in further:
+        if part and part[key]:
+            text = f"{100 * gap:+.1f} points" if key == "accuracy" else number(part[key]["mean"])
+            found.append((label, text))
     return found
 
 

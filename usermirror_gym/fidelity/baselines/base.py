@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -31,27 +31,21 @@ Settings = dict[str, Any]
 """What was chosen, in plain types."""
 
 
+@dataclass(eq=False)
 class ScoredBaseline:
     """A user whose utilities are weighted features of the options.
 
-    Args:
+    Attributes:
         name: how reports call it.
         columns: the features.
         logit: their weights, and when nothing is taken.
         about: how it was fitted: ``settings`` and ``seconds``.
     """
 
-    def __init__(
-        self,
-        name: str,
-        columns: Columns,
-        logit: NestedLogit,
-        about: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.name = name
-        self.columns = columns
-        self.logit = logit
-        self.about = dict(about or {})
+    name: str
+    columns: Columns
+    logit: NestedLogit
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         """See :class:`~usermirror_gym.simulators.UserSimulator`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,11 @@ def serve(agent: RecBoleAgent, split: TimeSplit, serving: Serving) -> CatalogueS
     return NeighbourScorer(agent, decay) if how == NEIGHBOURS else AgentScorer(agent, split)
 
 
+@dataclass(kw_only=True)
 class Recommender(Baseline):
     """A RecBole model, trained until the calibration scenes are foretold no better.
 
-    Args:
+    Attributes:
         model: RecBole's name of it.
         configs: RecBole's settings to try.
         servings: ways to serve a stranger, the best of which is taken after every epoch.
@@ -96,17 +98,11 @@ class Recommender(Baseline):
         patience: epochs without a new best before the end.
     """
 
-    def __init__(
-        self,
-        model: str,
-        configs: Sequence[Settings],
-        *,
-        servings: Sequence[Serving] = ((HISTORY, 1.0),),
-        max_epochs: int,
-        patience: int = 4,
-    ) -> None:
-        self.model, self.configs, self.servings = model, configs, servings
-        self.max_epochs, self.patience = max_epochs, patience
+    model: str
+    configs: Sequence[Settings]
+    servings: Sequence[Serving] = ((HISTORY, 1.0),)
+    max_epochs: int
+    patience: int = 4
 
     def _agent(self, config: Settings, past: Past) -> RecBoleAgent:
         return RecBoleAgent(self.model, config=config, seed=past.seed, progress=False)

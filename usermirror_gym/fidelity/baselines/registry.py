@@ -1,7 +1,9 @@
-"""The classic baselines by name."""
+"""The classic baselines by name: recommenders, and models over what a scene prints."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,16 @@ from usermirror_gym.fidelity.baselines.base import (
     Settings,
     Stages,
     Trial,
+    best,
     judge,
 )
 from usermirror_gym.fidelity.baselines.item_item import EASE, ItemKNN
-from usermirror_gym.fidelity.baselines.learned import Printed, learn_logit, learn_trees
 from usermirror_gym.fidelity.baselines.recommenders import HISTORY, NEIGHBOURS, Recommender
+from usermirror_gym.measures.choice_models import Chooser, fit_logit, fit_trees
+from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
+
+Learn = Callable[[Past, Settings], Chooser]
+"""Learns from the scenes of a past whose list contains the choice."""
 
 
 class Pop(Baseline):
@@ -32,12 +39,60 @@ class Pop(Baseline):
         return lambda batch: weights[batch.slates][:, :, None]
 
 
+def learn_logit(past: Past, settings: Settings) -> Chooser:
+    """Settings: ``ridge``, see :func:`~usermirror_gym.measures.choice_models.fit_logit`."""
+    return fit_logit(*_known(past), **settings)
+
+
+def learn_trees(past: Past, settings: Settings) -> Chooser:
+    """Settings: those of scikit-learn's HistGradientBoostingClassifier."""
+    return fit_trees(*_known(past), past.seed, **settings)
+
+
+@dataclass
+class Printed(Baseline):
+    """A model over printed features.
+
+    Attributes:
+        learn: fits it.
+        options: settings to try.
+    """
+
+    learn: Learn
+    options: Sequence[Settings]
+
+    def settle(self, stages: Stages) -> Trial:
+        choices = stages.calibration
+        values = stages.inner.printed.columns(choices.batch)
+
+        def attempt(settings: Settings) -> Trial:
+            score = self.learn(stages.inner, settings)
+            return judge(settings, _feature(values, choices.shown, score), choices)
+
+        return best(attempt(settings) for settings in self.options)
+
+    def build(self, past: Past, settings: Settings, store: Path | None) -> Columns:
+        score = self.learn(past, settings)
+        return lambda batch: _feature(past.printed.columns(batch), batch.slates != PAD, score)
+
+
+def _known(past: Past) -> tuple[FloatArray, BoolArray, IntArray]:
+    """Features, lists and choices of the scenes whose list contains the choice."""
+    kept = past.choices.contains_choice
+    return past.printed_values[kept], past.choices.shown[kept], past.choices.targets[kept]
+
+
+def _feature(values: FloatArray, mask: BoolArray, score: Chooser) -> FloatArray:
+    """``(S, K, 1)`` scores of features ``(S, K, F)``; 0 where there is no option."""
+    return np.where(mask, score(values, mask), 0.0)[:, :, None]
+
+
 RECIPES: dict[str, Baseline] = {
     "Pop": Pop(),
     "ItemKNN": ItemKNN(),
     "BPR": Recommender(
-        "BPR",
-        [
+        model="BPR",
+        configs=[
             {"learning_rate": 0.005, "embedding_size": size, "weight_decay": decay}
             for size, decay in ((64, 0.0), (32, 1e-5))
         ],
@@ -46,8 +101,8 @@ RECIPES: dict[str, Baseline] = {
     ),
     "EASE": EASE(),
     "SASRec": Recommender(
-        "SASRec",
-        [
+        model="SASRec",
+        configs=[
             {
                 "learning_rate": 0.002, "n_layers": 1, "inner_size": 128,
                 "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3, "MAX_ITEM_LIST_LENGTH": 10,

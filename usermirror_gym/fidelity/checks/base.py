@@ -58,17 +58,13 @@ class CardSizes:
                 raise ConfigError(f"{name} must be at least {least}, got {value!r}")
 
 
+@dataclass(frozen=True)
 class Asker:
-    """Asks simulators with progress, and keeps what they say."""
+    """Asks simulators with progress, and keeps what they say in a store."""
 
-    def __init__(
-        self,
-        store: Path | None = None,
-        settings: Mapping[str, Any] | None = None,
-        display: Display | None = None,
-    ) -> None:
-        self.store, self.settings = store, dict(settings or {})
-        self.display = display or Display(quiet=True)
+    store: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    display: Display = field(default_factory=lambda: Display(quiet=True))
 
     def __call__(
         self,

@@ -109,7 +109,7 @@ class Order(Check):
         order = card["order"] or {}
         # Nothing where the order has no effect.
         matters = order and (order["mean_change"]["mean"] or 0.0) >= NO_CHANGE
-        columns = {
+        columns: dict[str, Any] = {
             "r": "r",
             "accuracy %": lambda row: share(row["accuracy"]),
             "log-loss": lambda row: number(row["log_loss"]),

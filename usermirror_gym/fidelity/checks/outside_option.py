@@ -8,6 +8,7 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 
@@ -74,7 +75,10 @@ class OutsideOption(Check):
         return [_auc_sentence((card["outside"] or {}).get("auc")), _ladder_sentence(_steps(card))]
 
     def tables(self, card: Card) -> list[View | None]:
-        columns = {"lists": "lists", "p(none) %": lambda step: points(step["p_none"])}
+        columns: dict[str, Any] = {
+            "lists": "lists",
+            "p(none) %": lambda step: points(step["p_none"]),
+        }
         return [View.of("None of these, by the quality of lists", _steps(card), columns)]
 
     def plot(self, card: Card) -> Plot | None:
@@ -220,14 +224,11 @@ def ladder_scenes(
 
 def _common(columns: Sequence[SceneColumns]) -> list[IntArray]:
     """Rows of each that are about the same events, in one order."""
-    events = [
-        list(zip(c.user_ids.tolist(), c.items.tolist(), c.timestamps.tolist(), strict=True))
-        for c in columns
-    ]
-    shared = set(events[0]).intersection(*events[1:])
-    order = [event for event in events[0] if event in shared]
-    places = [{event: row for row, event in enumerate(own)} for own in events]
-    return [np.array([place[event] for event in order], np.int64) for place in places]
+    events = [pd.MultiIndex.from_arrays([c.user_ids, c.items, c.timestamps]) for c in columns]
+    shared = events[0]
+    for own in events[1:]:
+        shared = shared[shared.isin(own)]
+    return [own.get_indexer(shared) for own in events]
 
 
 def _steps(card: Card) -> Sequence[Step]:

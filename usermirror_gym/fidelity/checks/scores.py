@@ -197,7 +197,7 @@ def _chooser_table(card: Card) -> View | None:
         {**chooser["overall"]["forced"], **chooser, "pair": pair_cells(paired.get(chooser["name"]))}
         for chooser in sorted_choosers(card)
     ]
-    columns = {
+    columns: dict[str, Any] = {
         "chooser": "name",
         "kind": lambda row: KINDS[row["kind"]],
         "accuracy %": lambda row: points(row["accuracy"]),
@@ -222,7 +222,7 @@ def _chooser_table(card: Card) -> View | None:
 def _outside_table(card: Card) -> View | None:
     """The same choosers with *none of these* among the options, on all lists."""
     found = [(who["name"], who["overall"].get("outside")) for who in sorted_choosers(card)]
-    columns = {
+    columns: dict[str, Any] = {
         "chooser": "name",
         "accuracy %": lambda row: points(row["accuracy"]),
         "log-loss": "log_loss",

@@ -56,16 +56,19 @@ class Slices(Check):
         """The simulator and its strongest rival by slice."""
         other = rival(card)
         known = _by_slice(other)
-        rows = [(key, row, known.get(key)) for key, row in _by_slice(own(card)).items()]
+        rows = [
+            {"slice": ": ".join(key), "own": row, "other": known.get(key)}
+            for key, row in _by_slice(own(card)).items()
+        ]
         columns: dict[str, Any] = {
-            "slice": lambda row: ": ".join(row[0]),
-            "lists": lambda row: f"{row[1]['n']:,}{' (few)' if row[1]['few'] else ''}",
+            "slice": "slice",
+            "lists": lambda row: f"{row['own']['n']:,}{' (few)' if row['own']['few'] else ''}",
         }
-        for place, lead in ((1, ""), (2, f"{other['name']}: " if other else None)):
+        for whose, lead in (("own", ""), ("other", f"{other['name']}: " if other else None)):
             if lead is not None:
                 columns |= {
-                    f"{lead}accuracy %": lambda row, i=place: _shown(row[i], "accuracy"),
-                    f"{lead}log-loss": lambda row, i=place: _shown(row[i], "log_loss"),
+                    f"{lead}accuracy %": lambda row, w=whose: _shown(row[w], "accuracy"),
+                    f"{lead}log-loss": lambda row, w=whose: _shown(row[w], "log_loss"),
                 }
         note = "few: less than 30 lists."
         return [View.of("By kind of list and user", rows, columns, note)]

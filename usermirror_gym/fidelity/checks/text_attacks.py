@@ -53,7 +53,7 @@ class TextAttacks(Check):
 
     def tables(self, card: Card) -> list[View | None]:
         rises = lambda a: MISSING if a["rises"] is None else f"{a['rises']:.0%}"  # noqa: E731
-        columns = {
+        columns: dict[str, Any] = {
             "attack": "name",
             "lists": lambda attack: f"{attack['n']:,}",
             "change in points": lambda attack: points(attack["change"], sign=True),
