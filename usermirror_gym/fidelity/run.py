@@ -58,8 +58,8 @@ class EvaluateConfig:
     source: str | None = None
     """Which data set of a build that has several."""
     balance: str | None = None
-    """In lists drawn for a data set, whether company is as popular as what is chosen
-    (``"popularity"``) or as it comes (``"none"``); by default as the data set's preset says."""
+    """In lists drawn for a data set, whether distractors are as popular as what is chosen
+    (``"popularity"``) or as they come (``"none"``); by default as the data set's preset says."""
     count: int = 2000
     """Most evaluation scenes with the true item."""
     base: str | None = None
@@ -68,7 +68,7 @@ class EvaluateConfig:
     checks: int = 150
     """Scenes of each further check: order, ladder of lists (twice as many), edited texts."""
     classic: bool = True
-    """Whether the classic choosers are fitted and asked too."""
+    """Whether the classic baselines are fitted and asked too."""
     released_train: str = RELEASED_TRAIN
     """Where the layout of the released prompts is read."""
     seed: int = 0
@@ -325,7 +325,7 @@ def _card(
 def _baselines(
     config: EvaluateConfig, data: CardScenes, display: Display
 ) -> Mapping[str, UserSimulator]:
-    """The classic choosers, fitted on scenes before T0; none where there are no such scenes."""
+    """The classic baselines, fitted on scenes before T0; none where there are no such scenes."""
     if not config.classic or data.split is None or not len(data.train) or not len(data.validation):
         return {}
     from usermirror_gym.fidelity.baselines import classic_baselines

@@ -46,7 +46,7 @@ class CardScenes:
     Attributes:
         source: the data set, or what else they come from.
         split: the data behind them, cut at T0; ``None`` where there are only texts.
-        train, validation: before T0, for choosers that are fitted; may be empty.
+        train, validation: before T0, for baselines that are fitted; may be empty.
         evaluation: at or after T0, in random order; a shorter card's are the first of a longer's.
     """
 

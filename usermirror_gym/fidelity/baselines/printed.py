@@ -62,14 +62,11 @@ class PrintedFeatures:
             found |= _distances(batch, name, values)
         found |= self._profile(batch, own)
         mask = batch.slates != PAD
-        for name in self._compared(found):
+        # These are also set against the rest of the list.
+        marks = ("log count", "mean rating", "overlap", "distance", "lift")
+        for name in [name for name in found if any(mark in name for mark in marks)]:
             found |= within_list(name, found[name], mask)
         return {name: np.where(mask, values, 0.0) for name, values in found.items()}
-
-    def _compared(self, found: Columns) -> list[str]:
-        """Which features are also set against the rest of the list."""
-        marks = ("log count", "mean rating", "overlap", "distance", "lift")
-        return [name for name in found if any(mark in name for mark in marks)]
 
     def _own(self, batch: SceneBatch) -> BoolArray:
         """``(S, K)`` whether the user touched the option before the cut."""
@@ -294,12 +291,17 @@ def history_matrix(batch: SceneBatch, width: int, decay: float = 1.0) -> sparse.
     shown = (since >= 0) & (batch.history != PAD)
     weights = np.where(shown, decay ** np.maximum(since, 0).astype(np.float64), 0.0)
     weights /= np.sqrt(np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
-    rows = np.broadcast_to(np.arange(len(weights))[:, None], shown.shape)
-    matrix = sparse.csr_matrix(
-        (weights[shown], (rows[shown], batch.history[shown])), (len(weights), width)
-    )
+    matrix = _by_item(batch, weights, shown, width)
     matrix.sum_duplicates()
     return matrix
+
+
+def _by_item(
+    batch: SceneBatch, values: FloatArray, lines: BoolArray, width: int
+) -> sparse.csr_matrix:
+    """``(S, width)`` values ``(S, H)`` of some lines of the histories, by their items."""
+    entries = (values[lines], (np.nonzero(lines)[0], batch.history[lines]))
+    return sparse.csr_matrix(entries, (len(values), width))
 
 
 def _inner(past: sparse.csr_matrix, unit: sparse.csr_matrix, slates: IntArray) -> FloatArray:
@@ -324,9 +326,7 @@ def _ratings_of_history(batch: SceneBatch, width: int) -> sparse.csr_matrix:
     shown = _lines(batch) & np.isfinite(ratings)
     liking = np.where(shown, ratings - _mean_of_history(batch, ratings)[:, None], 0.0)
     liking /= np.maximum(shown.sum(axis=1, keepdims=True), 1)
-    rows = np.broadcast_to(np.arange(len(liking))[:, None], shown.shape)
-    entries = (liking[shown], (rows[shown], batch.history[shown]))
-    return sparse.csr_matrix(entries, (len(liking), width))
+    return _by_item(batch, liking, shown, width)
 
 
 def _distances(batch: SceneBatch, name: str, values: FloatArray) -> Columns:
