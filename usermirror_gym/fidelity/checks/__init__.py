@@ -15,10 +15,10 @@ from usermirror_gym.fidelity.checks.scores import Scores
 from usermirror_gym.fidelity.checks.slices import Slices
 from usermirror_gym.fidelity.checks.text_attacks import TextAttacks
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: list[Check] = [
     Scores(), History(), Calibration(), Slices(), OutsideOption(), Order(), TextAttacks(),
-)  # fmt: skip
-"""In the order in which they are run and shown."""
+]  # fmt: skip
+"""In the order in which they are run and shown; one's own are appended."""
 
 
 def run_checks(context: Context, checks: Sequence[Check] = CHECKS) -> dict[str, Any]:
