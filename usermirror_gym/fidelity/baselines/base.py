@@ -172,11 +172,9 @@ class Trial:
     seconds: float = 0.0
 
 
-def judge(
-    settings: Settings, values: FloatArray, choices: ObservedChoices, *, ridge: float = 1.0
-) -> Trial:
+def judge(settings: Settings, values: FloatArray, choices: ObservedChoices) -> Trial:
     """A trial of features ``(S, K, F)`` of the calibration scenes."""
-    logit = fit_nested_logit(values, choices.shown, choices.targets, ridge=ridge)
+    logit = fit_nested_logit(values, choices.shown, choices.targets)
     utilities = centred(logit.utilities(values), choices.shown)
     loss = forced_log_loss(utilities, choices.shown, choices.targets)
     return Trial(settings, logit, loss, utilities)

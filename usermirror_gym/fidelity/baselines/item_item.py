@@ -106,14 +106,12 @@ def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemSco
 
 def _nearest(similar: sparse.csc_matrix, k: int) -> sparse.csc_matrix:
     """The k largest entries of each column; of equal ones those of the smaller ids."""
-    keep = np.zeros(len(similar.data), bool)
-    for start, end in zip(similar.indptr[:-1], similar.indptr[1:], strict=True):
-        order = np.lexsort((similar.indices[start:end], -similar.data[start:end]))
-        keep[start + order[:k]] = True
-    counts = np.add.reduceat(np.r_[keep, False].astype(np.int64), similar.indptr[:-1])
-    counts[np.diff(similar.indptr) == 0] = 0
-    indptr = np.r_[0, np.cumsum(counts)]
-    return sparse.csc_matrix((similar.data[keep], similar.indices[keep], indptr), similar.shape)
+    entries, sizes = similar.tocoo(), np.diff(similar.indptr)
+    order = np.lexsort((entries.row, -entries.data, entries.col))
+    rank = np.arange(len(order)) - np.repeat(similar.indptr[:-1], sizes)
+    kept = np.sort(order[rank < k])
+    where = (entries.row[kept], entries.col[kept])
+    return sparse.csc_matrix((entries.data[kept], where), similar.shape)
 
 
 class ItemKNN(Searched):

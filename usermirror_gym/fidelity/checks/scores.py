@@ -150,7 +150,11 @@ def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> 
     accuracy, loss = standings
     named = _with_numbers(pairs)
     if accuracy == loss == BETTER:
-        return f"beats {_named(pairs)} in accuracy and log-loss{_nearest(pairs)}"
+        nearest = _difference(max(pairs, key=lambda pair: pair["log_loss"]["mean"]))
+        if len(pairs) == 1:
+            return f"beats {nearest} in accuracy and log-loss"
+        names = listing([pair["against"] for pair in pairs])
+        return f"beats {names} in accuracy and log-loss; nearest comes {nearest}"
     if accuracy == loss == WORSE:
         return f"loses to {named} in accuracy and log-loss"
     if accuracy == loss:
@@ -169,17 +173,6 @@ def _with_numbers(pairs: Sequence[Mapping[str, Any]]) -> str:
         return listing([_difference(pair) for pair in pairs])
     far = max(pairs, key=lambda pair: abs(pair["log_loss"]["mean"]))
     return f"{listing([pair['against'] for pair in pairs])} (farthest: {_difference(far)})"
-
-
-def _named(pairs: Sequence[Mapping[str, Any]]) -> str:
-    return listing([pair["against"] if len(pairs) > 1 else _difference(pair) for pair in pairs])
-
-
-def _nearest(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """Of several that are beaten, the one that is beaten by least in log-loss."""
-    if len(pairs) == 1:
-        return ""
-    return f"; nearest comes {_difference(max(pairs, key=lambda p: p['log_loss']['mean']))}"
 
 
 def _difference(pair: Mapping[str, Any]) -> str:
