@@ -82,7 +82,7 @@ def test_scores_are_those_of_the_lists_with_their_intervals(rows, bootstrap) -> 
 
 
 def test_who_never_leaves_is_not_judged_by_leaving(rows) -> None:
-    assert [row.leaves for row in rows] == [True, True, False]
+    assert [row.offers_outside for row in rows] == [True, True, False]
     assert blocks(rows)[2]["overall"]["outside"] is None
 
 

@@ -68,7 +68,7 @@ class ListLogit:
     ) -> None:
         choices, slates = ObservedChoices.of(scenes), SceneBatch.of(scenes).slates
         self.name, self._features = name, features
-        self._leaves = bool((~choices.contains_choice).any())
+        self._offers_outside = bool((~choices.contains_choice).any())
         values = _with_outside((fitted_on or features)(slates))
         self._score = fit_logit(values, self._offered(slates), choices.targets)
 
@@ -79,7 +79,7 @@ class ListLogit:
         return ChoiceBatch(softmax(scores, axis=1))
 
     def _offered(self, slates: IntArray) -> BoolArray:
-        return np.column_stack([slates != PAD, np.full(len(slates), self._leaves)])
+        return np.column_stack([slates != PAD, np.full(len(slates), self._offers_outside)])
 
 
 def position_only(scenes: Sequence[Scene]) -> ListLogit:

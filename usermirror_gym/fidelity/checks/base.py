@@ -19,23 +19,19 @@ from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forc
 from usermirror_gym.progress import Display
 from usermirror_gym.report.plots import Plot
 from usermirror_gym.report.tables import View
-from usermirror_gym.report.text import Block
+from usermirror_gym.report.text import Block, shorten
 from usermirror_gym.scenes import Scene
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.types import FloatArray, IntArray
 
 Card = Mapping[str, Any]
 """The content of ``card.json``."""
-Ask = Callable[[Sequence[Scene], str], FloatArray]
-"""Scenes and what they are asked for -> probabilities ``(S, K + 1)``."""
 Remake = Callable[[TimeSplit], UserSimulator]
 """The simulator, made for another data set."""
 BASE, SWAPPED = "base", "swapped history"
 SHOWN = ("accuracy", "log_loss")
 """What slices and paired differences are given of."""
 SHOWN_COLUMNS = [METRICS.index(name) for name in SHOWN]
-_PHASE = 28
-"""Longest name of a progress bar."""
 _ROUNDING = 1e-9
 
 
@@ -78,8 +74,7 @@ class Asker:
     ) -> Answer:
         """Answers to ``what`` is asked; ``part`` is a store of its own for other questions."""
         store = self.store / part if self.store is not None and keep else None
-        shown = what if len(what) <= _PHASE else f"{what[: _PHASE - 1]}…"
-        with self.display.phase(shown, len(scenes), "choices") as progress:
+        with self.display.phase(shorten(what, 28), len(scenes), "choices") as progress:
             # The settings are those of the simulator that is judged, not of its base.
             settings = None if part == BASE else self.settings
             return answer(
@@ -97,7 +92,7 @@ class Answered:
     seconds: float = 0.0
 
     @property
-    def leaves(self) -> bool:
+    def offers_outside(self) -> bool:
         """Whether the chooser ever gives *none of these* a probability."""
         return bool((self.probs[:, -1] > 0).any())
 

@@ -52,7 +52,7 @@ class OutsideOption(Check):
 
     def run(self, context: Context) -> dict[str, Any]:
         own = context.answered[0]
-        if not own.leaves:
+        if not own.offers_outside:
             return {"outside": None}
         found = detection(own.probs, context.choices, context.bootstrap)
         return {"outside": found | {"ladder": ladder(context)}}

@@ -48,7 +48,7 @@ class Scores(Check):
         return {
             "choosers": [
                 # Who never leaves has no probability to be judged by.
-                {"overall": {"forced": forced, "outside": beside if row.leaves else None}}
+                {"overall": {"forced": forced, "outside": beside if row.offers_outside else None}}
                 for row, forced, beside in zip(
                     context.answered, _blocks(context.scores, context.bootstrap),
                     _blocks(outside, context.bootstrap), strict=True,
