@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.types import PAD, FloatArray, IntArray, Observation
 
 
+@dataclass(eq=False)
 class OracleAgent:
     """Shows the k of a candidate set that the simulator finds most probable.
 
@@ -34,27 +36,18 @@ class OracleAgent:
             (McFadden 1974); where *none of these* has no probability, by the probability itself.
     """
 
-    def __init__(
-        self,
-        simulator: UserSimulator,
-        candidates: int = 50,
-        source: Agent | None = None,
-        *,
-        list_size: int | None = None,
-    ) -> None:
-        if candidates < 1:
-            raise ConfigError(f"candidates must be at least 1, got {candidates}")
-        if list_size is not None and list_size < 1:
-            raise ConfigError(f"list_size must be at least 1 or None, got {list_size}")
-        self.simulator = simulator
-        self.candidates = candidates
-        self.source: Agent = PopAgent() if source is None else source
-        self.list_size = list_size
-        self._n_items: int | None = None
+    simulator: UserSimulator
+    candidates: int = 50
+    source: Agent = field(default_factory=PopAgent)
+    list_size: int | None = field(default=None, kw_only=True)
+    _n_items: int | None = field(default=None, init=False)
+    name = "Oracle"
 
-    @property
-    def name(self) -> str:
-        return "Oracle"
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ConfigError(f"candidates must be at least 1, got {self.candidates}")
+        if self.list_size is not None and self.list_size < 1:
+            raise ConfigError(f"list_size must be at least 1 or None, got {self.list_size}")
 
     def fit(self, data: TimeSplit) -> Self:
         """Fit the source of candidates."""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import AgentError
+from usermirror_gym.scenes.randomness import mix, uniforms
 from usermirror_gym.types import ITEM_ID, PAD, USER_ID, BoolArray, FloatArray, IntArray, Observation
 
+_ITEMS = -1  # the stream whose numbers belong to items by their ids
 
+
+@dataclass(eq=False)
 class SeenItems:
     """The items each user had before T0, in compressed rows, joined with an observed history.
 
     Users that were not there before T0 (any other id) simply have no row.
     """
 
-    def __init__(self, indptr: IntArray, items: IntArray, n_items: int) -> None:
-        self.indptr = indptr  # (n_users + 2,)
-        self.items = items  # oldest first within a user
-        self.n_items = n_items
+    indptr: IntArray  # (n_users + 2,)
+    items: IntArray  # oldest first within a user
+    n_items: int
 
     @classmethod
     def of(cls, split: TimeSplit) -> Self:
@@ -100,33 +104,23 @@ def hashed_words(observations: Observation, *seeds: int) -> np.ndarray:
     first, *further = seeds
     rows = np.full(len(observations["user_id"]), first % 2**64, np.uint64)
     for seed in further:
-        rows = _mix(rows) ^ np.uint64(seed % 2**64)
+        rows = mix(rows) ^ np.uint64(seed % 2**64)
     for key in ("user_id", "turns", "history_length"):
-        rows = _mix(rows ^ np.asarray(observations[key]).reshape(-1).astype(np.uint64))
+        rows = mix(rows ^ np.asarray(observations[key]).reshape(-1).astype(np.uint64))
     return rows
 
 
 def hashed_uniforms(words: np.ndarray, n_items: int) -> FloatArray:
     """``(N, n_items + 1)`` in [0, 1): one number per row and item."""
-    items = _mix(np.arange(n_items + 1, dtype=np.uint64))
-    # The upper 53 bits become an exact float64.
-    return (_mix(words[:, None] ^ items) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return uniforms(words, _ITEMS, n_items + 1)
 
 
 def hashed_gumbel(words: np.ndarray, n_items: int) -> FloatArray:
     """``(N, n_items + 1)`` Gumbel noise: the k best of scores with it are a draw by their softmax
     without replacement."""
-    uniforms = np.clip(hashed_uniforms(words, n_items), 1e-12, 1 - 1e-12)
-    noise: FloatArray = -np.log(-np.log(uniforms))
+    numbers = np.clip(hashed_uniforms(words, n_items), 1e-12, 1 - 1e-12)
+    noise: FloatArray = -np.log(-np.log(numbers))
     return noise
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64 finaliser (Steele, Lea & Flood, OOPSLA 2014): a bijection of 64-bit words."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def check_k(name: str, k: int, available: int, why: str = "items exist") -> None:

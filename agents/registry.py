@@ -90,8 +90,9 @@ def _is_folder(spec: str) -> bool:
 
 
 def _saved(folder: Path, config: dict[str, Any]) -> Agent:
-    from usermirror_gym.agents.learners.store import HEADER, is_learning_agent, load_agent
+    from usermirror_gym.agents.learners.store import is_learning_agent, load_agent
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
+    from usermirror_gym.agents.saved import HEADER
 
     if config:
         raise ConfigError(f"{folder} is trained and takes no options, got {sorted(config)}")

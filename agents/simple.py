@@ -22,12 +22,8 @@ from usermirror_gym.types import IntArray, Observation
 class _SimpleAgent:
     """Shared by agents that keep only who has seen what."""
 
-    _name: str
+    name: str
     _seen: SeenItems | None = None
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def observe(self, transition: Transition) -> None:
         """Does nothing: the agent learns from :meth:`fit` alone."""
@@ -46,7 +42,7 @@ class RandomAgent(_SimpleAgent):
     the batch, and a user gets another slate at every step.
     """
 
-    _name = "Random"
+    name = "Random"
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -59,15 +55,14 @@ class RandomAgent(_SimpleAgent):
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`usermirror_gym.agents.Agent`."""
         seen = self._checked(k)
-        words = hashed_words(observations, self.seed)
-        scores = hashed_uniforms(words, seen.n_items)
+        scores = hashed_uniforms(hashed_words(observations, self.seed), seen.n_items)
         return top_k(scores, seen.mask(observations), k)
 
 
 class PopAgent(_SimpleAgent):
     """The most often consumed items before T0 that the user has not had."""
 
-    _name = "Pop"
+    name = "Pop"
 
     def fit(self, data: TimeSplit) -> Self:
         """Count interactions before T0."""

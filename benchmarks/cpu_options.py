@@ -34,8 +34,8 @@ from throughput.patterns import build_patterns
 
 from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.engines.local.encoding import PromptEncoder
+from usermirror_gym.engines.local.head import pack
 from usermirror_gym.engines.local.model_loading import load_model, load_tokenizer
-from usermirror_gym.engines.local.tree.packed_linear import pack
 
 State = Callable[[list[int]], torch.Tensor]
 """Tokens to the hidden state of the last one, float32 ``(hidden,)``."""

@@ -23,10 +23,10 @@ from rich.table import Table
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.scenes.draw.build import ScenePlan, draw_scenes, eligible
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.strata import Strata
+from usermirror_gym.scenes.draw.samplers import Strata
 from usermirror_gym.scenes.randomness import keys, uniforms
 from usermirror_gym.scenes.words.render import scene_table
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 
 SAMPLERS = ("uniform", "popularity", "collaborative")
 PLAN: dict[str, Any] = {

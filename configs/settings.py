@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Settings cannot be changed, and those that do not exist are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _folder_name(name: str) -> str:
+    if not name or Path(name).name != name:
+        raise ValueError(f"must be usable as a folder, got {name!r}")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def read_settings(
@@ -32,7 +51,22 @@ def read_settings(
     return content
 
 
-def validated(model: type[Any], values: dict[str, Any], where: str) -> Any:
+def read_as(
+    model: type[Model],
+    kind: str,
+    name_or_path: str | Path,
+    overrides: dict[str, Any] | None = None,
+) -> Model:
+    """The checked settings of a preset or a YAML file; see :func:`read_settings` for the arguments.
+
+    Raises:
+        UnknownNameError: no such preset or setting; suggests the nearest.
+        ConfigError: not YAML, or a value that cannot be used; names the setting.
+    """
+    return validated(model, read_settings(kind, name_or_path, overrides), str(name_or_path))
+
+
+def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
     """An instance of a pydantic model.
 
     Args:
@@ -120,12 +154,13 @@ def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[
     prefix = place[:-1]
     for part in prefix:
         if isinstance(part, str) and part in model.model_fields:
-            model = _inner_model(model.model_fields[part].annotation) or model
+            model = inner_model(model.model_fields[part].annotation) or model
     return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
 
 
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
+def inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a type holds, if it holds one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]
+    found = [inner_model(part) for part in getattr(annotation, "__args__", ())]
     return next((model for model in found if model), None)

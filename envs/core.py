@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from usermirror_gym.envs.rewards import Outcome, Reward
-from usermirror_gym.envs.session import Progress, SessionModel
+from usermirror_gym.envs.rewards import Outcome, Reward, RewardSpec
+from usermirror_gym.envs.session import Progress, SessionModel, session_model
 from usermirror_gym.envs.world import World
 from usermirror_gym.errors import UserMirrorError
 from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
-_BLOCK = 32  # events (steps, starts of sessions) for which a row draws its luck in advance
+_BLOCK = 32  # events (steps, starts of sessions) for which a row draws its numbers in advance
 _CHOICE, _RATING, _LEAVE = range(3)
 _USER = 0  # a start of a session needs one number only
 
@@ -44,13 +44,18 @@ class SessionCore:
     """
 
     def __init__(
-        self, world: World, num_envs: int, slate_size: int, session: SessionModel, reward: Reward
+        self,
+        world: World,
+        num_envs: int,
+        slate_size: int,
+        session: SessionModel | str | int,
+        reward: RewardSpec,
     ) -> None:
         self.world = world
         self.num_envs = num_envs
         self.slate_size = slate_size
-        self.session = session
-        self.reward = reward
+        self.session = session_model(session)
+        self.reward = Reward(reward)
         n, h, k = num_envs, world.history_size, slate_size
         self.generators: list[np.random.Generator | None] = [None] * n
         self.user_ids = np.zeros(n, np.int64)
@@ -65,24 +70,24 @@ class SessionCore:
         self.misses = np.zeros(n, np.int64)
         self.last_slates = np.zeros((n, k), np.int64)
         self.last_choices = np.full(n, k, np.int64)
-        self._luck = np.zeros((n, _BLOCK, 3))
-        self._used = np.zeros(n, np.int64)  # how much of its block of luck a row has used up
-        self._spare = _BLOCK  # for so many draws no row can run out
+        self._uniforms = np.zeros((n, _BLOCK, 3))
+        self._cursor = np.zeros(n, np.int64)  # the next number of its block that a row takes
+        self._draws_left = _BLOCK  # for so many draws no row can run out
         self._all = np.arange(n)
 
     def seed_row(self, row: int, generator: np.random.Generator) -> None:
         """Let ``row`` draw from ``generator`` from now on."""
         self.generators[row] = generator
-        generator.random(out=self._luck[row])
-        self._used[row] = 0
+        generator.random(out=self._uniforms[row])
+        self._cursor[row] = 0
 
     def reset_rows(self, rows: IntArray, user_ids: IntArray | None = None) -> None:
         """Start new sessions in ``rows``, of the given users or of users drawn by the rows."""
         users, memory = self.world.users, self.world.memory
-        # Used up even when the user is given, so that the luck that follows is the same.
-        drawn = self._luck[rows, self._used[rows], _USER]
-        self._used[rows] += 1
-        self._restock()
+        # Used up even when the user is given, so that the numbers that follow are the same.
+        drawn = self._uniforms[rows, self._cursor[rows], _USER]
+        self._cursor[rows] += 1
+        self._refill()
         ids = users[(drawn * len(users)).astype(np.int64)] if user_ids is None else user_ids
         self.user_ids[rows] = ids
         self.items[rows] = memory.items.take(ids, axis=0)
@@ -100,24 +105,24 @@ class SessionCore:
         rows = live.nonzero()[0]
         batch = self.world.simulator.choose(self._scenes(slates, rows))
         probs = self._spread(np.asarray(batch.probs), rows)
-        luck = self._luck[self._all, self._used]
-        choices = inverse_transform(self._cumulative(probs), luck[:, _CHOICE])
+        uniforms = self._uniforms[self._all, self._cursor]
+        choices = inverse_transform(self._cumulative(probs), uniforms[:, _CHOICE])
         options = np.zeros(probs.shape, np.int64)  # last column: no item
         options[:, :-1] = slates
         items = options[self._all, choices]
         clicked = items.nonzero()[0]
         ratings = np.full(self.num_envs, np.nan)
         ratings[clicked] = self.world.ratings.sample(
-            self.user_ids[clicked], items[clicked], luck[clicked, _RATING]
+            self.user_ids[clicked], items[clicked], uniforms[clicked, _RATING]
         )
         outcome = Outcome(slates, probs, choices, ratings)
         rewards, components = self.reward(outcome)
         self._remember(outcome, items, clicked, live)
         leaves = self.session.leaves(
-            Progress(self.turns, self.misses, probs[:, -1], luck[:, _LEAVE])
+            Progress(self.turns, self.misses, probs[:, -1], uniforms[:, _LEAVE])
         )
-        self._used += live
-        self._restock()
+        self._cursor += live
+        self._refill()
         if len(rows) < self.num_envs:
             rewards = np.where(live, rewards, 0.0)
         return StepResult(live, rows, outcome, items, rewards, components, leaves & live, batch)
@@ -203,13 +208,13 @@ class SessionCore:
         self.ratings[rows, end] = np.where(np.isnan(ratings), 0.0, ratings)
         self.lengths[rows] = end + 1
 
-    def _restock(self) -> None:
-        """Whose block of luck is used up draws the next; looked at only when that can be."""
-        self._spare -= 1
-        if self._spare == 0:
-            for row in (self._used == _BLOCK).nonzero()[0]:
+    def _refill(self) -> None:
+        """Whose block is used up draws the next; looked at only when that can be."""
+        self._draws_left -= 1
+        if self._draws_left == 0:
+            for row in (self._cursor == _BLOCK).nonzero()[0]:
                 self.seed_row(row, self.generators[row])
-            self._spare = _BLOCK - int(self._used.max())
+            self._draws_left = _BLOCK - int(self._cursor.max())
 
     def _double_room(self) -> None:
         more = self.turn_chosen.shape[1]

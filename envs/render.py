@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -92,11 +91,9 @@ def step_view(core: SessionCore, row: int, result: StepResult | None, total: flo
     )
     session = tuple(text.title(int(item)) for item in earlier if item)
     view = StepView(user, text.profile(user), history, session, turn, text.past)
-    return view if result is None else _with_step(view, core, result, total)
-
-
-def _with_step(view: StepView, core: SessionCore, result: StepResult, total: float) -> StepView:
-    text, outcome = core.world.text, result.outcome
+    if result is None:
+        return view
+    outcome = result.outcome
     probs, choice = outcome.probs[0], int(outcome.choices[0])
     options = [
         Option(text.title(item), text.option(item), float(probs[position]), position == choice)
@@ -165,48 +162,11 @@ def _last(lines: tuple[str, ...]) -> str:
     return f"({more} more) … {shown}" if more > 0 else shown
 
 
-_STYLE = """
-.um-step{font:14px/1.45 system-ui,sans-serif;max-width:46em;border:1px solid #8885;
-border-radius:10px;padding:12px 16px;margin:8px 0}
-.um-step h4{margin:0 0 4px;font-size:15px}.um-step h4 span{font-weight:400;margin-left:.5em}
-.um-step p{margin:4px 0}.um-step .um-list{margin:10px 0 2px;font-weight:600}
-.um-step .um-dim{opacity:.75;font-size:13px}
-.um-step .um-row{display:grid;grid-template-columns:minmax(0,1fr) 130px 56px;gap:10px;
-align-items:center;padding:3px 8px;margin:0 -8px;border-radius:6px}
-.um-step .um-row>span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.um-step .um-chosen{background:#2e9e5b2e;font-weight:600}
-.um-step .um-bar{height:9px;border-radius:5px;background:#8883;overflow:hidden}
-.um-step .um-bar i{display:block;height:100%;background:#2e7dd1}
-.um-step .um-chosen .um-bar i{background:#2e9e5b}
-.um-step .um-num{text-align:right;font-variant-numeric:tabular-nums}
-"""
-
-
 def render_html(view: StepView) -> str:
     """The step as a self-contained HTML fragment; all foreign text is escaped."""
-    esc = html.escape
-    parts = [f"<style>{_STYLE}</style><div class='um-step'>"]
-    parts.append(f"<h4>User {view.user_id}<span>{esc(view.profile)}</span></h4>")
-    for label, text in view.memory():
-        parts.append(f"<p class='um-dim'><b>{label}:</b> {esc(text)}</p>")
-    if view.options:
-        parts.append(f"<p class='um-list'>List {view.turn}</p>")
-    parts += [_html_row(option) for option in view.options]
-    parts.append(f"<p><b>{esc(view.verdict())}</b> {view.gains()}</p>")
-    if view.rationale:
-        parts.append(f"<p class='um-dim'><i>{esc(view.rationale)}</i></p>")
-    return "".join(parts) + "</div>"
+    from usermirror_gym.report.page import render
 
-
-def _html_row(option: Option) -> str:
-    share = f"{option.probability:.1%}"
-    mark = " um-chosen" if option.chosen else ""
-    text = html.escape(option.text)
-    return (
-        f"<div class='um-row{mark}'><span title='{text}'>{text}</span>"
-        f"<span class='um-bar'><i style='width:{share}'></i></span>"
-        f"<span class='um-num'>{share}</span></div>"
-    )
+    return render("step.html", {"step": view})
 
 
 RENDERERS: dict[str, Callable[[StepView], str]] = {"ansi": render_ansi, "html": render_html}

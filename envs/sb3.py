@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import DictInfoToList
 
 from usermirror_gym.errors import ConfigError, MissingDependencyError
 
@@ -40,7 +41,7 @@ class SB3VecEnv(VecEnv):
                 "SB3VecEnv resets rows itself: make the environment with "
                 f'autoreset_mode="Disabled", got {mode}'
             )
-        self.env = env
+        self.env = DictInfoToList(env)
         self._actions: np.ndarray | None = None
         self._start = getattr(env.single_action_space, "start", 0)
         super().__init__(
@@ -50,8 +51,10 @@ class SB3VecEnv(VecEnv):
     def reset(self) -> Any:
         """Start all rows with the seeds and options given before; both are used once."""
         seeds = None if all(s is None for s in self._seeds) else list(self._seeds)
-        observations, info = self.env.reset(seed=seeds, options=self._reset_options_of_all())  # type: ignore[arg-type]
-        self.reset_infos = rows_of(info, self.num_envs)
+        observations, self.reset_infos = self.env.reset(
+            seed=seeds,  # type: ignore[arg-type]
+            options=self._reset_options_of_all(),
+        )
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -62,18 +65,16 @@ class SB3VecEnv(VecEnv):
 
     def step_wait(self) -> Any:
         """Step all rows; those that ended begin anew."""
-        observations, rewards, terminated, truncated, info = self.env.step(self._actions)
+        observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         dones = terminated | truncated
-        infos = rows_of(info, self.num_envs)
         for row, row_info in enumerate(infos):
             row_info["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
         if dones.any():
             for row in dones.nonzero()[0]:
                 infos[row]["terminal_observation"] = _row(observations, row)
-            observations, info = self.env.reset(options={"reset_mask": dones})
-            for row, row_info in enumerate(rows_of(info, self.num_envs)):
-                if dones[row]:
-                    self.reset_infos[row] = row_info
+            observations, begun = self.env.reset(options={"reset_mask": dones})
+            for row in dones.nonzero()[0]:
+                self.reset_infos[row] = begun[row]
         return observations, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
@@ -113,18 +114,6 @@ class SB3VecEnv(VecEnv):
             return {name: [o[name] for o in self._options] for name in sorted(names)} or None
         except KeyError as error:
             raise ConfigError(f"option {error} must be set for all rows or for none") from error
-
-
-def rows_of(info: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """One info dict per row, of the keys whose mask ``_key`` includes it."""
-    rows: list[dict[str, Any]] = [{} for _ in range(num_envs)]
-    for name, values in info.items():
-        if name.startswith("_"):
-            continue
-        parts = rows_of(values, num_envs) if isinstance(values, dict) else values
-        for row in np.flatnonzero(info.get(f"_{name}", np.ones(num_envs, np.bool_))):
-            rows[row][name] = parts[row]
-    return rows
 
 
 def _from_zero(space: spaces.Space) -> spaces.Space:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from gymnasium import spaces
 
-from usermirror_gym.envs.world import World
 from usermirror_gym.errors import AgentError, ConfigError
 from usermirror_gym.types import Float32Array, IntArray, Observation
 
@@ -27,6 +27,13 @@ class Retriever(Protocol):
         ...
 
 
+def relative_popularity(counts: IntArray) -> Float32Array:
+    """``(n_items + 1,)`` log(1 + counts), relative to that of the most popular item."""
+    logs = np.log1p(counts)
+    return (logs / max(logs.max(), 1.0)).astype(np.float32)
+
+
+@dataclass(eq=False)
 class Shortlist:
     """Candidates for N observations, and what a policy may know of them.
 
@@ -40,46 +47,21 @@ class Shortlist:
         history_size: H.
     """
 
-    def __init__(
-        self,
-        source: Retriever,
-        size: int,
-        slate_size: int,
-        *,
-        popularity: IntArray,
-        history_size: int,
-        features_only: bool,
-    ) -> None:
-        n_items = len(popularity) - 1
-        if not slate_size <= size <= n_items:
-            raise ConfigError(
-                f"a shortlist needs at least the slate size ({slate_size}) and at most the "
-                f"catalogue ({n_items}), got size {size}"
-            )
-        self.source = source
-        self.size = size
-        self.features_only = features_only
-        self.n_items = n_items
-        self.slate_size = slate_size
-        self.history_size = history_size
-        log_counts = np.log1p(popularity)
-        self.popularity = (log_counts / max(log_counts.max(), 1.0)).astype(np.float32)
+    source: Retriever
+    size: int
+    slate_size: int
+    popularity: IntArray
+    history_size: int
+    features_only: bool
 
-    @classmethod
-    def of(
-        cls,
-        world: World,
-        source: Retriever,
-        size: int,
-        slate_size: int,
-        *,
-        features_only: bool,
-    ) -> Self:
-        """The shortlist in an environment of this world."""
-        return cls(
-            source, size, slate_size, popularity=world.split.popularity,
-            history_size=world.history_size, features_only=features_only,
-        )  # fmt: skip
+    def __post_init__(self) -> None:
+        self.n_items = len(self.popularity) - 1
+        if not self.slate_size <= self.size <= self.n_items:
+            raise ConfigError(
+                f"a shortlist needs at least the slate size ({self.slate_size}) and at most the "
+                f"catalogue ({self.n_items}), got size {self.size}"
+            )
+        self._relative = relative_popularity(self.popularity)
 
     def action_space(self) -> spaces.MultiDiscrete:
         """A slate as positions in the shortlist, from 0."""
@@ -119,7 +101,7 @@ class Shortlist:
         """What the policy sees: N rows of :meth:`observation_space`."""
         shown = (candidates[:, :, None] == observations["last_slate"][:, None, :]).any(axis=2)
         features = {
-            "candidate_popularity": self.popularity[candidates],
+            "candidate_popularity": self._relative[candidates],
             "candidate_shown": shown.astype(np.float32),
         }
         if not self.features_only:

@@ -9,8 +9,8 @@ import numpy as np
 
 from usermirror_gym.envs.core import SessionCore, StepResult
 from usermirror_gym.envs.render import RENDERERS, StepView, step_view
-from usermirror_gym.envs.rewards import Reward, RewardSpec
-from usermirror_gym.envs.session import SessionModel, session_model
+from usermirror_gym.envs.rewards import RewardSpec
+from usermirror_gym.envs.session import SessionModel
 from usermirror_gym.envs.spaces import Duplicates, check_options, check_setup, prepare, spaces_of
 from usermirror_gym.envs.world import World, check_users, make_world
 from usermirror_gym.errors import ConfigError
@@ -61,7 +61,7 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
         self.duplicates: Duplicates = duplicates
         self.text = text
         self.render_mode = render_mode
-        self.core = SessionCore(self.world, 1, slate_size, session_model(session), Reward(reward))
+        self.core = SessionCore(self.world, 1, slate_size, session, reward)
         observation_space, self.action_space = spaces_of(self.world, slate_size)
         self.observation_space = observation_space  # type: ignore[assignment]
         self._rows = np.zeros(1, np.int64)

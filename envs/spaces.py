@@ -11,23 +11,13 @@ from usermirror_gym.envs.world import World
 from usermirror_gym.errors import ActionError, ConfigError, UnknownNameError
 from usermirror_gym.types import PAD, RATING, IntArray
 
-MAX_TURNS = 2**31 - 1
+_MAX_TURNS = 2**31 - 1
 
 
-def action_space(n_items: int, slate_size: int) -> spaces.MultiDiscrete:
-    """A slate: ``slate_size`` item ids, each in 1..n_items."""
-    nvec = np.full(slate_size, n_items, dtype=np.int64)
-    return spaces.MultiDiscrete(nvec, dtype=np.int64, start=np.ones(slate_size, dtype=np.int64))
+def spaces_of(world: World, slate_size: int) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
+    """Single observation and action space of a world.
 
-
-def observation_space(
-    n_users: int,
-    n_items: int,
-    slate_size: int,
-    history_size: int,
-    rating_range: tuple[float, float] = (0.0, 5.0),
-) -> spaces.Dict:
-    """One user's situation.
+    The action is a slate: K item ids, each in 1..n_items.  The observation is one user's situation:
 
     - ``user_id``: 1..n_users.
     - ``history_items`` (H,): item ids, oldest first, padded with 0 on the right; what was chosen
@@ -38,18 +28,22 @@ def observation_space(
     - ``last_choice``: position chosen from it; K is *none of these*, also at the start.
     - ``turns``: lists seen in this session.
     """
-    low, high = rating_range
-    return spaces.Dict(
+    data, h = world.split.dataset, world.history_size
+    ratings = np.nan_to_num(data.interactions[RATING].to_numpy())
+    low, high = min(0.0, float(ratings.min())), float(ratings.max())
+    observation = spaces.Dict(
         {
-            "user_id": spaces.Discrete(n_users + 1),
-            "history_items": spaces.Box(0, n_items, (history_size,), np.int64),
-            "history_ratings": spaces.Box(low, high, (history_size,), np.float32),
-            "history_length": spaces.Discrete(history_size + 1),
-            "last_slate": spaces.Box(0, n_items, (slate_size,), np.int64),
+            "user_id": spaces.Discrete(data.n_users + 1),
+            "history_items": spaces.Box(0, data.n_items, (h,), np.int64),
+            "history_ratings": spaces.Box(low, high, (h,), np.float32),
+            "history_length": spaces.Discrete(h + 1),
+            "last_slate": spaces.Box(0, data.n_items, (slate_size,), np.int64),
             "last_choice": spaces.Discrete(slate_size + 1),
-            "turns": spaces.Box(0, MAX_TURNS, (1,), np.int64),
+            "turns": spaces.Box(0, _MAX_TURNS, (1,), np.int64),
         }
     )
+    start, sizes = np.ones(slate_size, np.int64), np.full(slate_size, data.n_items, np.int64)
+    return observation, spaces.MultiDiscrete(sizes, dtype=np.int64, start=start)
 
 
 def check_slates(
@@ -93,15 +87,10 @@ def check_slates(
     if np.count_nonzero(bad):
         row, column = np.argwhere(bad)[0]
         raise ActionError(
-            f"{place(row, shape)}position {column}: {what} {slates[row, column]} is not in "
+            f"{_row_name(row, shape)}position {column}: {what} {slates[row, column]} is not in "
             f"{first}..{first + n_items - 1}{hint}"
         )
     return slates
-
-
-def place(row: int, shape: tuple[int, ...]) -> str:
-    """How an error message names a row; empty where there is only one."""
-    return f"row {row}, " if len(shape) > 1 else ""
 
 
 def drop_duplicates(slates: IntArray) -> tuple[IntArray, IntArray]:
@@ -138,20 +127,6 @@ def check_setup(
         raise ConfigError(f"render_mode must be one of {modes}, got {render_mode!r}")
 
 
-def spaces_of(world: World, slate_size: int) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
-    """Single observation and action space of a world."""
-    data = world.split.dataset
-    ratings = np.nan_to_num(data.interactions[RATING].to_numpy())
-    observation = observation_space(
-        data.n_users,
-        data.n_items,
-        slate_size,
-        world.history_size,
-        (min(0.0, float(ratings.min())), float(ratings.max())),
-    )
-    return observation, action_space(data.n_items, slate_size)
-
-
 def prepare(
     actions: object,
     shape: tuple[int, ...],
@@ -172,12 +147,16 @@ def prepare(
         row = int(dropped.nonzero()[0][0])
         slate = np.asarray(actions).reshape(-1, shape[-1])[row].tolist()
         raise ActionError(
-            f"{place(row, shape)}slate {slate} shows an item twice "
+            f"{_row_name(row, shape)}slate {slate} shows an item twice "
             "(duplicates='drop' would show it once)"
         )
     if resting is not None:
         slates[resting] = PAD
     return slates, dropped
+
+
+def _row_name(row: int, shape: tuple[int, ...]) -> str:
+    return f"row {row}, " if len(shape) > 1 else ""
 
 
 def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:

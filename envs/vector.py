@@ -12,8 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from usermirror_gym.envs.core import SessionCore, StepResult
-from usermirror_gym.envs.rewards import Reward, RewardSpec
-from usermirror_gym.envs.session import SessionModel, session_model
+from usermirror_gym.envs.rewards import RewardSpec
+from usermirror_gym.envs.session import SessionModel
 from usermirror_gym.envs.spaces import Duplicates, check_options, check_setup, prepare, spaces_of
 from usermirror_gym.envs.world import World, check_users, make_world
 from usermirror_gym.errors import ConfigError, UnknownNameError
@@ -72,9 +72,7 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         self.slate_size = slate_size
         self.duplicates: Duplicates = duplicates
         self.render_mode = render_mode
-        self.core = SessionCore(
-            self.world, num_envs, slate_size, session_model(session), Reward(reward)
-        )
+        self.core = SessionCore(self.world, num_envs, slate_size, session, reward)
         self.single_observation_space, self.single_action_space = spaces_of(self.world, slate_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from usermirror_gym.data import Memory, RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.scenes.words.text import DomainText, domain_text
+from usermirror_gym.scenes.words.template import DomainText, domain_text
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
 from usermirror_gym.simulators.registry import DEFAULT_SIMULATOR, make_simulator

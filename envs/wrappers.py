@@ -36,12 +36,7 @@ class ShortlistWrapper(gymnasium.Wrapper, RecordConstructorArgs):
     """
 
     def __init__(
-        self,
-        env: gymnasium.Env,
-        source: Retriever,
-        size: int = 50,
-        *,
-        features_only: bool = False,
+        self, env: gymnasium.Env, source: Retriever, size: int = 50, *, features_only: bool = False
     ) -> None:
         RecordConstructorArgs.__init__(self, source=source, size=size, features_only=features_only)
         gymnasium.Wrapper.__init__(self, env)
@@ -88,12 +83,7 @@ class VectorShortlistWrapper(VectorWrapper):
     """
 
     def __init__(
-        self,
-        env: VectorEnv,
-        source: Retriever,
-        size: int = 50,
-        *,
-        features_only: bool = False,
+        self, env: VectorEnv, source: Retriever, size: int = 50, *, features_only: bool = False
     ) -> None:
         super().__init__(env)
         self.shortlist = _shortlist(env, source, size, features_only)
@@ -182,7 +172,10 @@ def _shortlist(env: Any, source: Retriever, size: int, features_only: bool) -> S
     base = env.unwrapped
     if not hasattr(base, "world") or not hasattr(base, "slate_size"):
         raise ConfigError(f"a shortlist needs a UserMirror/Slate environment, got {base!r}")
-    return Shortlist.of(base.world, source, size, base.slate_size, features_only=features_only)
+    return Shortlist(
+        source, size, base.slate_size, popularity=base.world.split.popularity,
+        history_size=base.world.history_size, features_only=features_only,
+    )  # fmt: skip
 
 
 def _chosen(

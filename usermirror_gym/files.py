@@ -1,4 +1,10 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent.
+
+Whatever is being written has a temporary name beside its own (:func:`temporary`) and is renamed
+when it is whole.  What a killed process left under such a name is deleted by
+:func:`remove_unfinished`, which only the one who holds the lock of a folder may call
+(:mod:`usermirror_gym.run_folder`): to others it may be a file that somebody is writing.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,7 @@ import json
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +25,21 @@ if TYPE_CHECKING:
 import numpy as np
 
 
+def temporary(path: Path) -> Path:
+    """The name that a file or folder of this process has beside ``path`` until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Delete what killed processes were writing, anywhere below a folder that nobody writes into.
+
+    Args:
+        name: only what was to become a file of this name.
+    """
+    for path in list(folder.rglob(f".{name}.*.tmp" if name else ".*.tmp")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which takes the place of ``path`` once the block has ended well.
@@ -27,15 +47,43 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     It has a temporary name until then: readers see the old file or the whole new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new = temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with new.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        new.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
+    new = temporary(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        old = _aside(folder) if folder.exists() else None
+        new.rename(folder)
+        if old is not None:
+            shutil.rmtree(old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder, which nobody finds half deleted."""
+    shutil.rmtree(_aside(folder))
+
+
+def _aside(folder: Path) -> Path:
+    """Where a folder is after it got a temporary name."""
+    aside = temporary(folder.with_name(f"{folder.name}-old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -50,6 +98,18 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
+_AGAIN = "Delete it to compute it again."
+
+
+@contextmanager
+def _reading(path: Path, cure: str = _AGAIN) -> Iterator[None]:
+    """Whatever goes wrong inside (a damaged file can fail in any way) is an error with a cure."""
+    try:
+        yield
+    except Exception as error:
+        raise RunError(f"cannot read {path}: {error}. {cure}") from error
+
+
 def write_parquet(path: Path, table: pa.Table) -> Path:
     """Write a whole file; the same table is always the same bytes."""
     import pyarrow.parquet as pq
@@ -59,15 +119,51 @@ def write_parquet(path: Path, table: pa.Table) -> Path:
     return path
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """Raise RunError if the file is not Parquet."""
-    import pyarrow as pa
+def read_parquet(path: Path, cure: str = _AGAIN) -> pa.Table:
+    """Raise RunError, which ends with the cure, if the file is not Parquet."""
     import pyarrow.parquet as pq
 
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(f"cannot read {path}: {error}. Delete it to compute it again.") from error
+    with _reading(path, cure):
+        table = pq.read_table(path)
+    return table
+
+
+def save_arrays(path: Path, **arrays: Any) -> Path:
+    """Write a whole ``.npz`` file; see :func:`replacing`."""
+    with replacing(path) as file:
+        np.savez(file, **arrays)
+    return path
+
+
+def load_arrays(path: Path, *names: str, cure: str = _AGAIN) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file, these among them.
+
+    Raises:
+        RunError: the file cannot be read, or lacks one of these; names it and the cure.
+    """
+    with _reading(path, cure):
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+        if missing := [name for name in names if name not in found]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    return found
+
+
+def kept_array(path: Path | None, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in a ``.npy`` file, made and written if it is not there; ``None`` keeps nothing.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    if path is None:
+        return make()
+    if not path.is_file():
+        array = make()
+        with replacing(path) as file:
+            np.save(file, array)
+    with _reading(path):
+        kept = np.load(path, allow_pickle=False)
+    return kept
 
 
 def sha256(path: Path) -> str:
@@ -76,23 +172,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed process was writing."""
-    for path in list(folder.rglob(".*.tmp")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content: Any) -> Path:
     """JSON without NaN, which no other reader understands."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose NaN, which JSON cannot hold, are ``None``."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in row.items()
-    }
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
@@ -102,10 +184,9 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 
 def read_json(path: Path) -> Any:
     """Raise RunError if the file is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}. Delete it to compute it again.") from error
+    with _reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -119,24 +200,6 @@ def read_jsonl(path: Path) -> list[Any]:
                 f"{path}, line {number}: {error}. Delete the file to redo it."
             ) from error
     return rows
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
-    try:
-        yield new
-        if folder.exists():
-            aside = new.with_name(f"{new.stem}-old.tmp")
-            os.replace(folder, aside)
-            os.replace(new, folder)
-            shutil.rmtree(aside)
-        else:
-            os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def to_json_types(value: Any) -> Any:

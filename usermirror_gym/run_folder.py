@@ -1,11 +1,23 @@
-"""The folder of a run: whose it is."""
+"""The folder of a run: whose it is, and who is at work in it.
+
+Every command that can go on where it was works inside :func:`run_folder`.  Beside the run's own
+files the folder has::
+
+    run.json or config.json    the settings; a folder with other settings is refused
+    .lock                      locked by the process at work; however that ends, the system unlocks
+    .holder.json               which process that is, for the message that another one gets
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Iterator, Mapping
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,37 +29,130 @@ from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
 from usermirror_gym.files import read_json, remove_unfinished, write_json
 
-SETTINGS_FILE = "run.json"
+RUN_FILE, CONFIG_FILE = "run.json", "config.json"
+_LOCK, _HOLDER = ".lock", ".holder.json"
 
 
-def changed_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder's run has in place of these settings, where that is something else."""
-    path = folder / SETTINGS_FILE
-    earlier = read_json(path) if path.exists() else {}
-    return {k: earlier.get(k) for k, v in settings.items() if earlier.get(k, ...) != v}
-
-
-def claim_folder(folder: Path, settings: Mapping[str, Any], what: str = "run") -> None:
-    """Make the folder this run's, or see that it already is.
+@contextmanager
+def run_folder(
+    folder: Path,
+    settings: Mapping[str, Any] | BaseModel,
+    what: str = "run",
+    *,
+    doing: str = "is at work",
+    may_change: Callable[[str], bool] = lambda name: False,
+) -> Iterator[None]:
+    """Inside the block the folder is this run's, and no other process works in it.
 
     Args:
-        settings: plain types, as JSON gives them back.
+        settings: of the run, in plain types, as JSON gives them back; those of a model are kept
+            in ``config.json``, others in ``run.json``.
         what: how messages call what the folder holds.
+        doing: what a process in the folder does, for the message to the second one.
+        may_change: whether a setting, by its dotted name, may be another one when a run goes on.
 
     Raises:
-        RunError: it holds something else, or a run with other settings (names them).
+        RunError: the folder holds a run with other settings (names them), or something else, or
+            another process is at work in it (names it); nothing is changed then.
     """
-    path = folder / SETTINGS_FILE
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no {what}; name another folder")
-        write_json(path, settings)
-    elif changed := changed_settings(folder, settings):
-        was = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    if isinstance(settings, BaseModel):
+        path, plain = folder / CONFIG_FILE, json.loads(settings.model_dump_json())
+    else:
+        path, plain = folder / RUN_FILE, settings
+    if not path.is_file() and is_occupied(folder):
+        raise RunError(f"{folder} is not empty and holds no {what}; use another folder")
+    with locked(folder, doing):
+        keep_same(path, plain, f"{folder} holds a {what} with other settings", may_change)
+        yield
+
+
+@contextmanager
+def locked(
+    folder: Path, doing: str = "is at work", *, wait: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Inside the block no other process that asks for it has the folder, which is made if absent.
+
+    What processes that were killed before were writing in it is deleted first.
+
+    Args:
+        doing: what the process that has it does, for the message to the others.
+        wait: is told that the folder is taken, and by whom, before this process waits its turn.
+
+    Raises:
+        RunError: the folder is taken and ``wait`` is not given, or its disk has no locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / _LOCK), folder / _HOLDER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        taken = f"another process {doing} in {folder}{_described(holder)}"
+        if wait is None:
+            raise RunError(f"{taken}: wait for it or stop it, or use another folder") from error
+        wait(f"{taken}: waiting for it")
+        lock.acquire()
+    except NotImplementedError as error:
+        raise RunError(f"the disk of {folder} has no locks: use a folder on another one") from error
+    try:
+        remove_unfinished(folder)
+        about = {
+            "pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv),
+            "since": datetime.now().astimezone().isoformat(" ", "seconds"),
+        }  # fmt: skip
+        write_json(holder, about)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _described(holder: Path) -> str:
+    """Who has a folder, if that can be read; it may be writing that, or be of an older version."""
+    try:
+        return " (process {pid} on {host}, since {since}: {command})".format(**read_json(holder))
+    except (RunError, LookupError, TypeError):
+        return ""
+
+
+def is_occupied(folder: Path) -> bool:
+    """Whether a folder holds more than hidden files: the lock and what a killed run left."""
+    return folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+
+
+def numbered_folder(base: Path, settings: Mapping[str, Any]) -> Path:
+    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run like this."""
+    number, folder = 1, base
+    while folder.exists() and _changed(folder / RUN_FILE, settings):
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def keep_same(
+    path: Path,
+    content: Mapping[str, Any],
+    what: str,
+    may_change: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Write a JSON file, or compare with what it already says.
+
+    Raises:
+        RunError: they differ; begins with ``what`` and names the differences.
+    """
+    if not path.is_file():
+        write_json(path, content)
+        return
+    if changed := [one for one in _changed(path, content) if not may_change(one[0])]:
+        form = "{0}={1!r}" if path.name == RUN_FILE else "{0}: {1!r} there, {2!r} here"
         raise RunError(
-            f"{folder} holds a {what} with other settings ({was}); delete it or name another folder"
+            f"{what} ({'; '.join(form.format(*one) for one in changed[:3])}). Use another folder, "
+            "or delete this one."
         )
-    remove_unfinished(folder)
+
+
+def _changed(path: Path, content: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted name, value there and value here of what a JSON file says otherwise."""
+    return differences(read_json(path) if path.is_file() else {}, dict(content))
 
 
 _PACKAGES = {
@@ -72,48 +177,3 @@ def package_versions(kind: str = "run") -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def own_folder(config: BaseModel, folder: Path) -> Iterator[None]:
-    """Inside the block the folder is this run's, and nobody else works in it.
-
-    Raises:
-        RunError: it holds a run with other settings (names them), or something else, or another
-            process is training in it.
-    """
-    begun = (folder / "config.json").is_file()
-    # Hidden: the lock and the temporary files of a run that was killed at its very beginning.
-    if not begun and folder.is_dir() and any(p.name[0] != "." for p in folder.iterdir()):
-        raise RunError(f"{folder} is not empty and holds no training run; use another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            remove_unfinished(folder)
-            keep_same(
-                folder / "config.json",
-                json.loads(config.model_dump_json()),
-                f"{folder} holds a run with other settings",
-            )
-            yield
-    except Timeout as error:
-        raise RunError(
-            f"another process is training in {folder}: wait for it, or use another folder"
-        ) from error
-
-
-def keep_same(path: Path, content: Any, what: str) -> None:
-    """Write a JSON file, or compare with what it already says.
-
-    Raises:
-        RunError: they differ; begins with ``what`` and names the differences.
-    """
-    if not path.is_file():
-        write_json(path, content)
-        return
-    different = [f"{n}: {old!r} there, {new!r} here"
-                 for n, old, new in differences(read_json(path), content)]  # fmt: skip
-    if different:
-        raise RunError(
-            f"{what} ({'; '.join(different[:3])}). Use another folder, or delete this one."
-        )

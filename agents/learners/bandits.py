@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import newest_items
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
-from usermirror_gym.agents.learners.settings import BanditSettings
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.ranking import hashed_words
+from usermirror_gym.agents.saved import Arrays
+from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Observation
+
+
+class BanditSettings(Settings):
+    """Of both bandits."""
+
+    d: Positive = 64
+    """Item factors."""
+    width: NonNegativeFloat = 0.3
+    """LinUCB: standard deviations of the bonus (alpha).  Thompson: of the draw (v)."""
+    ridge: PositiveFloat = 1.0
+    """Precision of the prior."""
+    half_life: PositiveFloat = 10.0
+    """After so many later items a line of the history counts half."""
+    history: Positive = 30
+    """Newest items of the history that count."""
 
 
 class _LinearBandit(LearningAgent):

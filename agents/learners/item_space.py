@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from usermirror_gym.agents.ranking import SeenItems, observed_items
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.envs.shortlist import relative_popularity
 from usermirror_gym.types import (
     ITEM_ID,
     PAD,
@@ -18,8 +19,6 @@ from usermirror_gym.types import (
     IntArray,
     Observation,
 )
-
-_ARRAYS = ("factors", "counts", "seen_indptr", "seen_items")
 
 
 class ItemSpace:
@@ -42,8 +41,7 @@ class ItemSpace:
         self.factors = factors
         self.counts = counts
         self.seen = seen
-        log_counts = np.log1p(counts)
-        self.popularity = (log_counts / max(log_counts.max(), 1.0)).astype(np.float32)
+        self.popularity = relative_popularity(counts)
 
     @classmethod
     def of(cls, split: TimeSplit, d: int) -> Self:
@@ -64,8 +62,12 @@ class ItemSpace:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """For a file; see :meth:`from_arrays`."""
-        values = (self.factors, self.counts, self.seen.indptr, self.seen.items)
-        return dict(zip(_ARRAYS, values, strict=True))
+        return {
+            "factors": self.factors,
+            "counts": self.counts,
+            "seen_indptr": self.seen.indptr,
+            "seen_items": self.seen.items,
+        }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
@@ -74,8 +76,8 @@ class ItemSpace:
         Raises:
             KeyError: one is missing.
         """
-        factors, counts, indptr, items = (arrays[name] for name in _ARRAYS)
-        return cls(factors, counts, SeenItems(indptr, items, len(counts) - 1))
+        seen = SeenItems(arrays["seen_indptr"], arrays["seen_items"], len(arrays["counts"]) - 1)
+        return cls(arrays["factors"], arrays["counts"], seen)
 
 
 def newest_items(observations: Observation, count: int) -> IntArray:

@@ -13,6 +13,7 @@ from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import ItemSpace
 from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.agents.ranking import check_k, not_fitted, top_k
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.configs.settings import validated
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import AgentError
@@ -21,7 +22,6 @@ from usermirror_gym.types import IntArray, Observation
 if TYPE_CHECKING:
     from usermirror_gym.envs import SlateVectorEnv
 
-Arrays = dict[str, np.ndarray]
 _CHUNK = 256
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from usermirror_gym.agents.base import Agent, Transition
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
-from usermirror_gym.agents.learners.settings import PPOSettings
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.store import is_learning_agent, load_agent
 from usermirror_gym.agents.recbole.agent import RecBoleAgent
+from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.agents.simple import PopAgent
+from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs.shortlist import Shortlist
 from usermirror_gym.errors import ConfigError, MissingDependencyError
@@ -24,6 +27,26 @@ if TYPE_CHECKING:
     from usermirror_gym.envs import SlateVectorEnv
 
 _POLICY, _SOURCE = "policy.zip", "source"
+
+
+class PPOSettings(Settings):
+    """Of :class:`PPOAgent`; passed on to Stable-Baselines3."""
+
+    d: Positive = 32
+    """Unused item factors of what all learning agents keep; small."""
+    source: str = "ItemKNN"
+    """Whose shortlist is re-ranked: Pop, a RecBole model, or the folder of a trained agent."""
+    trust: NonNegativeFloat = 4.0
+    """Logit by which slot k prefers the source's k-th candidate at the beginning."""
+    shortlist: Positive = 50
+    """Candidates."""
+    learning_rate: PositiveFloat = 3e-4
+    batch_size: Positive = 500
+    epochs: Positive = 10
+    discount: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    entropy: NonNegativeFloat = 0.0
+    hidden: Positive = 64
+    """Units of each of two hidden layers."""
 
 
 class PPOAgent(LearningAgent):
@@ -101,16 +124,12 @@ class PPOAgent(LearningAgent):
 
     def _venv(self, env: SlateVectorEnv) -> Any:
         from usermirror_gym.envs import VectorShortlistWrapper
+        from usermirror_gym.envs.sb3 import SB3VecEnv  # explains what is missing
 
-        try:
-            from stable_baselines3.common.vec_env import VecMonitor
-
-            from usermirror_gym.envs.sb3 import SB3VecEnv
-        except ImportError as error:
-            raise MissingDependencyError("stable_baselines3", "rl") from error
+        vec_env: Any = import_module("stable_baselines3.common.vec_env")
         size = self.settings.shortlist
         shortlist = VectorShortlistWrapper(env, self.source, size, features_only=True)
-        return VecMonitor(SB3VecEnv(shortlist))
+        return vec_env.VecMonitor(SB3VecEnv(shortlist))
 
     def _new_model(self, venv: Any, horizon: int) -> PPO:
         import torch

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import newest_items
-from usermirror_gym.agents.learners.learning import Arrays
-from usermirror_gym.agents.learners.settings import ReinforceSettings
-from usermirror_gym.agents.learners.torch_agent import Experience, TorchAgent
+from usermirror_gym.agents.learners.torch_agent import Experience, TorchAgent, TorchSettings
 from usermirror_gym.agents.learners.two_tower import TwoTower
 from usermirror_gym.agents.ranking import hashed_gumbel, hashed_words
+from usermirror_gym.agents.saved import Arrays
+from usermirror_gym.configs.settings import Positive
+from usermirror_gym.threads import one_thread
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Observation
 
 _SCALE = 6.0
+
+
+class ReinforceSettings(TorchSettings):
+    """Of :class:`ReinforceAgent`."""
+
+    memory: Positive = 2
+    """Iterations whose experience is learned from; that of earlier ones is off-policy."""
+    cap: PositiveFloat = 5.0
+    """Largest importance weight."""
+    entropy: NonNegativeFloat = 0.0
+    """Weight of the policy's entropy in the objective."""
 
 
 class ReinforceAgent(TorchAgent):
@@ -44,13 +57,8 @@ class ReinforceAgent(TorchAgent):
 
     def _modules(self) -> dict[str, nn.Module]:
         self._sessions = _SessionNumbers()
-        return {"policy": TwoTower(self.space, self.settings.history, _SCALE)}
-
-    @property
-    def _policy(self) -> TwoTower:
-        policy = self.modules["policy"]
-        assert isinstance(policy, TwoTower)
-        return policy
+        self._policy = TwoTower(self.space, self.settings.history, _SCALE)
+        return {"policy": self._policy}
 
     @torch.no_grad()
     def _scores(self, observations: Observation, k: int) -> FloatArray:
@@ -88,7 +96,8 @@ class ReinforceAgent(TorchAgent):
             "advantage": np.zeros(len(transition.slates), np.float32),
         }
 
-    def _descended(self) -> dict[str, float]:
+    @one_thread()
+    def _learn(self) -> dict[str, float]:
         self._experience = self._forget(self._experience)
         columns = self._experience.arrays()
         if not columns:
@@ -102,7 +111,7 @@ class ReinforceAgent(TorchAgent):
         columns["advantage"] = (advantage / spread).astype(np.float32)
         self._sessions = _SessionNumbers()
         explained = 1.0 - float(advantage.var()) / spread**2
-        return super()._descended() | {"baseline_explains": explained}
+        return super()._learn() | {"baseline_explains": explained}
 
     def _forget(self, experience: Experience) -> Experience:
         if not len(experience):

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import ItemSpace, newest_items
-from usermirror_gym.agents.learners.learning import Arrays
-from usermirror_gym.agents.learners.settings import SlateQSettings
-from usermirror_gym.agents.learners.torch_agent import Experience, TorchAgent
+from usermirror_gym.agents.learners.torch_agent import Experience, TorchAgent, TorchSettings
 from usermirror_gym.agents.learners.two_tower import TwoTower
 from usermirror_gym.agents.ranking import hashed_gumbel, hashed_words
+from usermirror_gym.agents.saved import Arrays
+from usermirror_gym.configs.settings import Positive
 from usermirror_gym.types import PAD, Float32Array, Observation
 
 _SCALE = 3.0
 _ROUNDS = 4
+
+
+class SlateQSettings(TorchSettings):
+    """Of :class:`SlateQAgent`."""
+
+    replay: Positive = 20_000
+    """User-steps that are remembered; the newest."""
+    temperature: NonNegativeFloat = 0.5
+    """Of the noise on utilities by which slates are explored in training."""
+    target_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """By how much the target network follows after each gradient step."""
 
 
 class Values(NamedTuple):
@@ -74,27 +86,15 @@ class SlateQAgent(TorchAgent):
     settings: SlateQSettings
 
     def _modules(self) -> dict[str, nn.Module]:
-        net, target = (_SlateNet(self.space, self.settings.history) for _ in range(2))
+        self._net, self._target = (_SlateNet(self.space, self.settings.history) for _ in range(2))
         # A list that is taken is worth one click, before anything is known of what follows.
-        for each in (net, target):
+        for each in (self._net, self._target):
             nn.init.zeros_(each.situation.weight)
             each.situation.bias.data = torch.tensor([1.0, 0.0])
-        return {"net": net, "target": target}
+        return {"net": self._net, "target": self._target}
 
     def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self.modules["net"].named_parameters())
-
-    @property
-    def _net(self) -> _SlateNet:
-        net = self.modules["net"]
-        assert isinstance(net, _SlateNet)
-        return net
-
-    @property
-    def _target(self) -> _SlateNet:
-        target = self.modules["target"]
-        assert isinstance(target, _SlateNet)
-        return target
+        return list(self._net.named_parameters())
 
     @torch.no_grad()
     def _scores(self, observations: Observation, k: int) -> Float32Array:

@@ -8,20 +8,17 @@ policy.zip, source/   PPO only: what Stable-Baselines3 writes, and whose shortli
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
-from usermirror_gym.files import replacing_folder, write_json
+from usermirror_gym.agents.saved import HEADER, TENSORS, loading, read_arrays, save_files
+from usermirror_gym.errors import CheckpointError, UnknownNameError
+from usermirror_gym.files import write_json
 
 if TYPE_CHECKING:
-    from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
+    from usermirror_gym.agents.learners.learning import LearningAgent
 
-FORMAT = 1
-HEADER, TENSORS = "agent.json", "agent.safetensors"
 _TRAINING = "training.safetensors"
 
 KINDS = {
@@ -70,23 +67,20 @@ def save_agent(
     Raises:
         AgentError: not fitted, or ``folder`` holds something else.
     """
-    arrays = agent.arrays()
-    folder = folder.expanduser().absolute()
-    if folder.exists() and not (folder / HEADER).is_file() and any(folder.iterdir()):
-        raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
-    with replacing_folder(folder) as new:
-        _write_arrays(new / TENSORS, arrays)
-        if training:
-            _write_arrays(new / _TRAINING, agent.training_arrays())
+    arrays = {TENSORS: agent.arrays()}
+    if training:
+        arrays[_TRAINING] = agent.training_arrays()
+    header = {
+        "kind": agent.kind, "seed": agent.seed, "label": agent.label,
+        "iteration": agent.iteration, "settings": json.loads(agent.settings.model_dump_json()),
+    }  # fmt: skip
+
+    def write(new: Path) -> None:
         agent.write_files(new)
         for name, content in (more or {}).items():
             write_json(new / name, content)
-        header = {
-            "format": FORMAT, "kind": agent.kind, "seed": agent.seed, "label": agent.label,
-            "iteration": agent.iteration, "settings": json.loads(agent.settings.model_dump_json()),
-        }  # fmt: skip
-        (new / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-    return folder
+
+    return save_files(folder, header, arrays, write)
 
 
 def load_agent(
@@ -103,16 +97,15 @@ def load_agent(
             training needs.
     """
     folder = folder.expanduser()
-    with _explained(folder):
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+    with loading(folder) as header:
         _check_header(folder, header, kind)
         found = agent_class(header["kind"])
         agent = found(seed=header["seed"], **header["settings"])
         agent.read_files(folder)
-        agent.take_arrays(_read_arrays(folder / TENSORS))
+        agent.take_arrays(read_arrays(folder / TENSORS))
         agent.label, agent.iteration = header["label"], header["iteration"]
         if training:
-            agent.take_training(_read_arrays(folder / _TRAINING))
+            agent.take_training(read_arrays(folder / _TRAINING))
     agent.explore = training
     agent.trained = not training
     return agent
@@ -129,44 +122,7 @@ def is_learning_agent(folder: Path) -> bool:
 def _check_header(folder: Path, header: dict[str, Any], kind: type[LearningAgent] | None) -> None:
     if "kind" not in header:
         raise CheckpointError(f"{folder} holds a RecBole model: use RecBoleAgent.load")
-    if header["format"] != FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {header['format']}, this version reads {FORMAT}; train it again"
-        )
     if kind is not None and getattr(kind, "kind", header["kind"]) != header["kind"]:
         raise CheckpointError(
             f"{folder} holds {header['kind']}, not {kind.kind}: use make_agent({str(folder)!r})"
         )
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (CheckpointError, UnknownNameError):
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} holds no trained agent: {Path(error.filename).name} is missing"
-        ) from error
-    except Exception as error:
-        raise CheckpointError(
-            f"the agent in {folder} cannot be read ({type(error).__name__}: {error}); "
-            "train it again"
-        ) from error
-
-
-def _write_arrays(path: Path, arrays: Arrays) -> None:
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    save_file({name: np.array(values, order="C") for name, values in arrays.items()}, path)
-
-
-def _read_arrays(path: Path) -> Arrays:
-    from safetensors.numpy import load_file
-
-    if not path.is_file():
-        raise FileNotFoundError(2, "no such file", str(path))
-    arrays: Arrays = load_file(path)
-    return arrays

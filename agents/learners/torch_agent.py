@@ -5,30 +5,48 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.learners.learning import Arrays, LearningAgent
-from usermirror_gym.agents.learners.settings import TorchSettings
+from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.two_tower import ITEM_TABLES
+from usermirror_gym.agents.saved import Arrays
+from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, BoolArray, IntArray, Observation
 
 _MOMENTS, _EXPERIENCE = "optimizer.", "experience."
 
 
+class TorchSettings(Settings):
+    """Shared by the agents that are trained by gradients."""
+
+    d: Positive = 64
+    """Item factors."""
+    history: Positive = 20
+    """Newest items of the history that count."""
+    learning_rate: PositiveFloat = 2e-3
+    item_learning_rate: NonNegativeFloat = 1e-4
+    """Of the numbers that belong to single items: each is seen rarely, and was good before."""
+    batch_size: Positive = 256
+    epochs: Positive = 2
+    """Times that the experience of an iteration is gone through."""
+    discount: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Gamma, per list."""
+
+
 class TorchAgent(LearningAgent):
     """Adam (Kingma & Ba, ICLR 2015) on the loss of an agent, some epochs per iteration."""
 
     settings: TorchSettings
-    modules: dict[str, nn.Module]
 
     def _begin(self) -> None:
-        self.modules = self._modules()
+        self.modules = nn.ModuleDict(self._modules())
         rate, item_rate = self.settings.learning_rate, self.settings.item_learning_rate
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in self._trained_parameters():
@@ -39,20 +57,17 @@ class TorchAgent(LearningAgent):
         )
         self._experience = Experience()
 
+    @one_thread()
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`usermirror_gym.agents.Agent`; also a function of ``explore``."""
-        with one_thread():
-            return super().recommend(observations, k)
+        return super().recommend(observations, k)
 
+    @one_thread()
     def _observe(self, transition: Transition) -> None:
-        with one_thread():
-            self._experience.add(self._record(transition))
+        self._experience.add(self._record(transition))
 
+    @one_thread()
     def _learn(self) -> dict[str, float]:
-        with one_thread():
-            return self._descended()
-
-    def _descended(self) -> dict[str, float]:
         """Some epochs over what is remembered; means of the losses."""
         self._experience = self._forget(self._experience)
         if not len(self._experience):
@@ -90,24 +105,31 @@ class TorchAgent(LearningAgent):
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
     def _policy_arrays(self) -> Arrays:
-        parts = (module_arrays(m, f"{name}.") for name, m in self.modules.items())
-        return {k: v for part in parts for k, v in part.items()}
+        return {name: v.numpy().copy() for name, v in self.modules.state_dict().items()}
 
     def _take_policy(self, arrays: Arrays) -> None:
-        for name, module in self.modules.items():
-            load_module(module, arrays, f"{name}.")
+        self.modules.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in arrays.items()})
 
     def training_arrays(self) -> Arrays:
         """Moments of the optimizer, and experience."""
-        rows = {_EXPERIENCE + k: v for k, v in self._experience.arrays().items()}
-        return rows | optimizer_arrays(self._optimizer, _MOMENTS)
+        found = {_EXPERIENCE + k: v for k, v in self._experience.arrays().items()}
+        for number, moments in self._optimizer.state_dict()["state"].items():
+            for name, value in moments.items():
+                found[f"{_MOMENTS}{number}.{name}"] = torch.as_tensor(value).numpy().copy()
+        return found
 
     def take_training(self, arrays: Arrays) -> None:
         """What :meth:`training_arrays` gave."""
-        load_optimizer(self._optimizer, arrays, _MOMENTS)
-        self._experience = Experience({
-            k.removeprefix(_EXPERIENCE): v for k, v in arrays.items() if k.startswith(_EXPERIENCE)
-        })  # fmt: skip
+        rows: Arrays = {}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in arrays.items():
+            if key.startswith(_EXPERIENCE):
+                rows[key.removeprefix(_EXPERIENCE)] = value
+            else:
+                number, name = key.removeprefix(_MOMENTS).split(".")
+                state.setdefault(int(number), {})[name] = torch.from_numpy(np.array(value))
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": state})
+        self._experience = Experience(rows)
 
     @abstractmethod
     def _modules(self) -> dict[str, nn.Module]:
@@ -126,71 +148,28 @@ class TorchAgent(LearningAgent):
         """Terms by name; their sum is minimised."""
 
     def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [pair for module in self.modules.values() for pair in module.named_parameters()]
+        return list(self.modules.named_parameters())
 
     def _after_step(self) -> None:
         """After each gradient step."""
-
-
-def module_arrays(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
-    """Copies of parameters and buffers by name."""
-    return {prefix + k: v.detach().cpu().numpy().copy() for k, v in module.state_dict().items()}
-
-
-def load_module(module: nn.Module, arrays: dict[str, np.ndarray], prefix: str = "") -> None:
-    """Take what :func:`module_arrays` gave.
-
-    Raises:
-        RuntimeError: names or shapes differ.
-    """
-    own = {k.removeprefix(prefix): torch.from_numpy(np.array(v)) for k, v in arrays.items()
-           if k.startswith(prefix)}  # fmt: skip
-    module.load_state_dict(own)
-
-
-def optimizer_arrays(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, np.ndarray]:
-    """The moments of an optimizer; its settings are not among them."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{prefix}{number}.{name}": np.asarray(torch.as_tensor(value).numpy()).copy()
-        for number, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray], prefix: str
-) -> None:
-    """Take what :func:`optimizer_arrays` gave."""
-    content = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in arrays.items():
-        if key.startswith(prefix):
-            number, name = key.removeprefix(prefix).split(".")
-            state.setdefault(int(number), {})[name] = torch.from_numpy(np.array(value))
-    content["state"] = state
-    optimizer.load_state_dict(content)
-
-
-Columns = dict[str, np.ndarray]
 
 
 @dataclass
 class Experience:
     """Columns, oldest row first; ``iteration`` is the one in which a row was made."""
 
-    columns: Columns = field(default_factory=dict)
-    _new: list[Columns] = field(default_factory=list)
+    columns: Arrays = field(default_factory=dict)
+    _new: list[Arrays] = field(default_factory=list)
 
     def __len__(self) -> int:
         self._settle()
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
-    def add(self, columns: Columns) -> None:
+    def add(self, columns: Arrays) -> None:
         """Rows behind those that are there."""
         self._new.append({name: np.array(values) for name, values in columns.items()})
 
-    def arrays(self) -> Columns:
+    def arrays(self) -> Arrays:
         """All columns, each in one piece."""
         self._settle()
         return self.columns
@@ -203,7 +182,7 @@ class Experience:
         """Some rows."""
         return type(self)({name: values[mask] for name, values in self.arrays().items()})
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[Columns]:
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[Arrays]:
         """All rows once, in a random order."""
         order = rng.permutation(len(self))
         for start in range(0, len(order), size):

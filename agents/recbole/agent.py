@@ -100,20 +100,18 @@ class RecBoleAgent:
         Raises:
             AgentError: not fitted, or ``k`` exceeds the number of items the model can rank.
         """
-        if self._built is None:
-            raise not_fitted(self.name)
+        self._fitted()
         check_k(self.name, k, len(self._items) - 1, "items can be ranked by it")
         n = len(observations["user_id"])
         parts = [
-            self._recommend({key: v[i : i + _BATCH] for key, v in observations.items()}, k)
+            top_k(self.scores(part), self._seen.mask(part), k)
             for i in range(0, n, _BATCH)
+            for part in [{key: v[i : i + _BATCH] for key, v in observations.items()}]
         ]
         return np.concatenate(parts) if parts else np.zeros((0, k), np.int64)
 
     def scores(self, observations: Observation) -> np.ndarray:
         """``(N, n_items + 1)`` float32 scores by our item ids; ``-inf`` where there is none."""
-        if self._built is None:
-            raise not_fitted(self.name)
         asked, empty = self._ask(observations)
         out = np.full((len(empty), self._seen.n_items + 1), -np.inf, np.float32)
         out[np.ix_(empty, self._items)] = self._popularity
@@ -130,9 +128,7 @@ class RecBoleAgent:
         Raises:
             AgentError: not fitted, or the model has no vector per item.
         """
-        if self._built is None:
-            raise not_fitted(self.name)
-        table = getattr(self._built.model, "item_embedding", None)
+        table = getattr(self._fitted().model, "item_embedding", None)
         if table is None or not hasattr(table, "weight"):
             raise AgentError(f"{self.name} has no vector per item; use BPR, LightGCN or the like")
         vectors = table.weight.detach().cpu().numpy()[: len(self._items)]
@@ -144,9 +140,14 @@ class RecBoleAgent:
         """Write the fitted agent; see :func:`usermirror_gym.agents.recbole.store.save`."""
         from usermirror_gym.agents.recbole.store import save
 
-        if self._built is None:
-            raise not_fitted(self.name)
-        return save(self, self._built, self._tables, Path(folder))
+        return save(self, self._fitted(), self._tables, Path(folder))
+
+    def fit_once(self, split: TimeSplit, folder: Path) -> Self:
+        """As it was fitted and saved in a folder; if there is none, it is fitted and saved now."""
+        if folder.exists():
+            return self.load(folder, progress=self.progress)
+        self.fit(split).save(folder)
+        return self
 
     @classmethod
     def load(cls, folder: str | Path, *, progress: bool = True) -> Self:
@@ -174,21 +175,23 @@ class RecBoleAgent:
         self._popularity = np.bincount(items, minlength=len(self._items)).astype(np.float32)
         self._scorer: Scorer = scorer_for(built, trained)
 
-    def _recommend(self, observations: Observation, k: int) -> IntArray:
-        return top_k(self.scores(observations), self._seen.mask(observations), k)
+    def _fitted(self) -> Built:
+        if self._built is None:
+            raise not_fitted(self.name)
+        return self._built
 
     def _ask(self, observations: Observation) -> tuple[Asked, BoolArray]:
         """The rows that have a history, in RecBole's ids, and which rows have none."""
-        assert self._built is not None
+        built = self._fitted()
         users = np.asarray(observations["user_id"]).astype(np.int64)
-        known = self._built.user_ids.to_model(users)
+        known = built.user_ids.to_model(users)
         rows, before = self._seen.rows(users)
         bounds = np.searchsorted(rows, np.arange(len(users) + 1))
         histories, grown = [], np.zeros(len(users), bool)
         for row, observed in enumerate(observed_items(observations)):
             old = before[bounds[row] : bounds[row + 1]]
             history, grown[row] = _join(old, observed[observed != PAD])
-            mapped = self._built.item_ids.to_model(history)
+            mapped = built.item_ids.to_model(history)
             histories.append(mapped[mapped != PAD])
         grown |= known == 0
         empty = np.array([len(h) == 0 for h in histories], bool)

@@ -92,18 +92,6 @@ class IdMap:
 
 def build_dataset(config: Any, tables: Tables) -> Any:
     """A RecBole data set of the class that the model wants, filled from ``tables``."""
-    base = _dataset_class(config)
-
-    class Filled(base):  # type: ignore[misc, valid-type]
-        """Loads from memory where its base class reads files."""
-
-        def _load_data(self, token: str, dataset_path: str) -> None:
-            _fill(self, config, tables)
-
-    return Filled(config)
-
-
-def _dataset_class(config: Any) -> type:
     import recbole.data.dataset as datasets
     from recbole.utils import ModelType
 
@@ -112,7 +100,15 @@ def _dataset_class(config: Any) -> type:
         ModelType.KNOWLEDGE: datasets.KnowledgeBasedDataset,
     }
     default = by_type.get(config["MODEL_TYPE"], datasets.Dataset)
-    return getattr(datasets, f"{config['model']}Dataset", default)
+    base = getattr(datasets, f"{config['model']}Dataset", default)
+
+    class Filled(base):  # type: ignore[misc, valid-type]
+        """Loads from memory where its base class reads files."""
+
+        def _load_data(self, token: str, dataset_path: str) -> None:
+            _fill(self, config, tables)
+
+    return Filled(config)
 
 
 def _fill(dataset: Any, config: Any, tables: Tables) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from usermirror_gym.agents.recbole.data import IdMap, Tables, build_dataset
-from usermirror_gym.agents.recbole.models import COMMON, DEFAULTS, NO_TRAINING
+from usermirror_gym.agents.recbole.models import COMMON, DEFAULTS, NO_TRAINING, model_files
 
 _USER_BATCHES = (
     "CDAE", "DiffRec", "ENMF", "LDiffRec", "MacridVAE", "MultiDAE", "MultiVAE", "RaCT", "RecVAE",
@@ -55,14 +58,9 @@ def build(
     construct_transform(config)  # adds names of fields to the configuration that models look up
     built = config.model_class(config, dataset) if solve else _unsolved(config, dataset)
     built = built.to(config["device"])
-    n_users = int(tables.users.max())
-    return Built(
-        config,
-        dataset,
-        built,
-        IdMap(dataset.field2id_token[dataset.uid_field], n_users),
-        IdMap(dataset.field2id_token[dataset.iid_field], tables.n_items),
-    )
+    users = IdMap(dataset.field2id_token[dataset.uid_field], int(tables.users.max()))
+    items = IdMap(dataset.field2id_token[dataset.iid_field], tables.n_items)
+    return Built(config, dataset, built, users, items)
 
 
 def _unsolved(config: Any, dataset: Any) -> Any:
@@ -112,8 +110,6 @@ def train(built: Built, *, progress: bool, after_epoch: Callable[[], bool] | Non
 
 
 def _configure(model: str, settings: dict[str, Any], tables: Tables, seed: int, folder: str) -> Any:
-    import os
-
     from recbole.config import Config
 
     fixed = {
@@ -136,24 +132,16 @@ def _by_kind(model: str) -> dict[str, Any]:
     """What depends on the kind of model: negative sampling and repeated events."""
     from recbole.utils import ModelType, get_model
 
-    kind = get_model(model).type
-    negatives = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    negatives = {"distribution": "uniform", "sample_num": 1}
+    settings: dict[str, Any] = {"train_neg_sample_args": negatives, "rm_dup_inter": "last"}
     if model in _USER_BATCHES:
-        negatives = {"train_neg_sample_args": None}  # type: ignore[dict-item]
-    if kind == ModelType.SEQUENTIAL and _cross_entropy(model):
-        negatives = {"train_neg_sample_args": None}  # type: ignore[dict-item]
-    once = {} if kind == ModelType.SEQUENTIAL else {"rm_dup_inter": "last"}
-    return {**negatives, **once}
-
-
-def _cross_entropy(model: str) -> bool:
-    from pathlib import Path
-
-    import recbole
-    import yaml
-
-    path = Path(str(recbole.__file__)).parent / "properties" / "model" / f"{model}.yaml"
-    return (yaml.safe_load(path.read_text()) or {}).get("loss_type") == "CE"
+        settings["train_neg_sample_args"] = None
+    if get_model(model).type == ModelType.SEQUENTIAL:
+        del settings["rm_dup_inter"]
+        own = yaml.safe_load(model_files()[model].read_text()) or {}
+        if own.get("loss_type") == "CE":
+            settings["train_neg_sample_args"] = None
+    return settings
 
 
 def _loader(built: Built) -> Any:

@@ -23,37 +23,27 @@ COMMON: Final[dict[str, Any]] = {
 NO_TRAINING: Final = ("EASE", "ItemKNN", "SLIMElastic", "ADMMSLIM", "NCEPLRec")
 """Solved in closed form while the model is built."""
 
+_SHORT: Final = {"epochs": 3, "learning_rate": 0.003, "MAX_ITEM_LIST_LENGTH": 10}
+
 DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "BPR": {"epochs": 12, "learning_rate": 0.005},
     "DiffRec": {"epochs": 30, "learning_rate": 0.003, "train_batch_size": 128},
     "EASE": {"reg_weight": 250.0},
-    "GRU4Rec": {
-        "epochs": 3,
-        "learning_rate": 0.003,
-        "hidden_size": 64,
-        "MAX_ITEM_LIST_LENGTH": 10,
-    },
+    "GRU4Rec": {**_SHORT, "hidden_size": 64},
     "ItemKNN": {"k": 200, "shrink": 50.0},
     "LightGCN": {"epochs": 15, "learning_rate": 0.01, "train_batch_size": 4096},
     "MultiDAE": {"epochs": 30, "train_batch_size": 128},
     "MultiVAE": {"epochs": 30, "train_batch_size": 128},
-    "NARM": {
-        "epochs": 3,
-        "learning_rate": 0.003,
-        "hidden_size": 64,
-        "MAX_ITEM_LIST_LENGTH": 10,
-    },
+    "NARM": {**_SHORT, "hidden_size": 64},
     "NCL": {"num_clusters": 20, "warm_up_step": 5},
     "NeuMF": {"epochs": 4, "learning_rate": 0.003},
     "RaCT": {"pretrain_epochs": 30, "train_batch_size": 128},
     "SASRec": {
-        "epochs": 3,
-        "learning_rate": 0.003,
+        **_SHORT,
         "n_layers": 1,
         "inner_size": 64,
         "hidden_dropout_prob": 0.2,
         "attn_dropout_prob": 0.2,
-        "MAX_ITEM_LIST_LENGTH": 10,
     },
 }
 
@@ -79,19 +69,19 @@ def unusable_reason(name: str) -> str | None:
 
 
 @cache
-def all_models() -> tuple[str, ...]:
-    """Names of all models of the installed RecBole, alphabetical."""
+def model_files() -> dict[str, Path]:
+    """RecBole's own settings of all models that it has, by name."""
     # find_spec does not import RecBole, which would load torch.
     spec = importlib.util.find_spec("recbole")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError("recbole", "dev")
     folder = Path(spec.submodule_search_locations[0]) / "properties" / "model"
-    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+    return {path.stem: path for path in folder.glob("*.yaml")}
 
 
 def available_models() -> list[str]:
     """Names of the RecBole models that can be served, alphabetical."""
-    return [name for name in all_models() if name not in UNUSABLE]
+    return sorted(name for name in model_files() if name not in UNUSABLE)
 
 
 def canonical_model(name: str) -> str:

@@ -100,11 +100,11 @@ class SimilarityScorer:
         return dense - self.means @ self.weights + self.means
 
 
+@dataclass(frozen=True)
 class MatrixScorer:
     """Autoencoders: the network reads the row of the user, grown or not."""
 
-    def __init__(self, built: Built) -> None:
-        self.built = built
+    built: Built
 
     def scores(self, asked: Asked) -> np.ndarray:
         import torch
@@ -123,11 +123,11 @@ class MatrixScorer:
         return _in_chunks(len(asked), run)
 
 
+@dataclass(frozen=True)
 class SequenceScorer:
     """Sequential models: the last items of the grown history, exactly as in training."""
 
-    def __init__(self, built: Built) -> None:
-        self.built = built
+    built: Built
 
     def scores(self, asked: Asked) -> np.ndarray:
         fields = sequence_fields(self.built, asked)
@@ -228,21 +228,12 @@ class FoldInScorer:
         return self._blocks[block][user % _CHUNK]
 
     def _score_users(self, users: IntArray) -> Float32Array:
-        fields = {self.built.dataset.uid_field: users}
+        uid, iid = self.built.dataset.uid_field, self.built.dataset.iid_field
         if self.listwise:
-            return _full_sort(self.built, fields)
-        n_items = self.trained.shape[1]
-        rows = [
-            _predict(
-                self.built,
-                {
-                    self.built.dataset.uid_field: np.full(n_items, user),
-                    self.built.dataset.iid_field: np.arange(n_items),
-                },
-            )
-            for user in users
-        ]
-        return np.stack(rows)
+            return _full_sort(self.built, {uid: users})
+        items = np.arange(self.trained.shape[1])
+        pairs = ({uid: np.full(len(items), user), iid: items} for user in users)
+        return np.stack([_predict(self.built, own) for own in pairs])
 
     def _fold(self) -> Fold:
         """``(V, W, offset)`` of :func:`fit_fold_in` on a sample of the training users."""
@@ -286,21 +277,18 @@ def _interaction(built: Built, fields: dict[str, np.ndarray]) -> Any:
 
 
 def _full_sort(built: Built, fields: dict[str, np.ndarray]) -> np.ndarray:
-    import torch
-
-    batch = _interaction(built, fields).to(built.config["device"])
-    # A few models draw noise even when asked; the same draw for every batch.
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        scores = built.model.full_sort_predict(batch)
-    return scores.reshape(len(batch), -1).cpu().numpy().astype(np.float32)
+    return _scored(built.model.full_sort_predict, _interaction(built, fields), built, -1)
 
 
 def _predict(built: Built, fields: dict[str, np.ndarray]) -> np.ndarray:
+    return _scored(built.model.predict, built.dataset.join(_interaction(built, fields)), built)
+
+
+def _scored(ask: Any, batch: Any, built: Built, *width: int) -> np.ndarray:
     import torch
 
-    batch = built.dataset.join(_interaction(built, fields)).to(built.config["device"])
+    # A few models draw noise even when asked; the same draw for every batch.
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        scores = built.model.predict(batch)
-    return scores.reshape(-1).cpu().numpy().astype(np.float32)
+        scores = ask(batch.to(built.config["device"]))
+    return scores.reshape(len(batch), *width).cpu().numpy().astype(np.float32)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 
 def prepare() -> None:
@@ -31,7 +32,8 @@ def prepare() -> None:
             setattr(np, alias, getattr(np, scalar))
     if not hasattr(dok_matrix, "_update"):
         dok_matrix._update = _dok_update
-    install_kmeans()
+    if _absent("kmeans_pytorch"):
+        sys.modules["kmeans_pytorch"] = _module("kmeans_pytorch", kmeans=_kmeans)
 
 
 def _dok_update(matrix: Any, entries: dict) -> None:
@@ -63,27 +65,29 @@ def contained(seed: int) -> Iterator[str]:
 
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    writer, root = trainer.get_tensorboard, logging.getLogger()
-    command_line = Config._load_cmd_line
+    root = logging.getLogger()
     level = root.level
+    # faiss only meanwhile: other packages (datasets, for one) ask at their import whether there is
+    # one, and would take the stand-in for the whole of it.
+    if stands_in := _absent("faiss"):
+        sys.modules["faiss"] = _module("faiss", Kmeans=_Kmeans)
     try:
         with (
             torch.random.fork_rng(),
             warnings.catch_warnings(),
             redirect_stdout(io.StringIO()),
-            faiss(),
+            patch.object(trainer, "get_tensorboard", lambda logger: _NoWriter()),
+            # Otherwise any --name=value of the running program becomes a setting of the model.
+            patch.object(Config, "_load_cmd_line", lambda self: {}),
             tempfile.TemporaryDirectory(prefix="usermirror-") as folder,
         ):
             warnings.simplefilter("ignore")
             root.setLevel(logging.ERROR)
-            trainer.get_tensorboard = lambda logger: _NoWriter()
-            # Otherwise any --name=value of the running program becomes a setting of the model.
-            Config._load_cmd_line = lambda self: {}
             init_seed(seed, True)
             yield folder
     finally:
-        trainer.get_tensorboard = writer
-        Config._load_cmd_line = command_line
+        if stands_in:
+            del sys.modules["faiss"]
         root.setLevel(level)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
@@ -91,29 +95,6 @@ def contained(seed: int) -> Iterator[str]:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         else:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
-
-
-def install_kmeans() -> None:
-    """Register ``kmeans_pytorch``, if it is absent, for as long as the process lives."""
-    if _absent("kmeans_pytorch"):
-        sys.modules["kmeans_pytorch"] = _module("kmeans_pytorch", kmeans=_kmeans)
-
-
-@contextmanager
-def faiss() -> Iterator[None]:
-    """``faiss``, if it is absent, while NCL trains and no longer.
-
-    Other packages (datasets, for one) ask at their import whether there is a faiss, and would
-    take the stand-in for the whole of it.
-    """
-    if not _absent("faiss"):
-        yield
-        return
-    sys.modules["faiss"] = _module("faiss", Kmeans=_Kmeans)
-    try:
-        yield
-    finally:
-        del sys.modules["faiss"]
 
 
 def _absent(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,35 +12,15 @@ from usermirror_gym.agents.recbole.data import Tables
 from usermirror_gym.agents.recbole.fit import Built, build, settings_for
 from usermirror_gym.agents.recbole.models import NO_TRAINING
 from usermirror_gym.agents.recbole.shim import contained
-from usermirror_gym.errors import AgentError, CheckpointError
-from usermirror_gym.files import replacing_folder
+from usermirror_gym.agents.saved import TENSORS, loading, read_arrays, save_files
 
 if TYPE_CHECKING:
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
-FORMAT = 1
-_HEADER, _TENSORS = "agent.json", "agent.safetensors"
-
 
 def save(agent: RecBoleAgent, built: Built, tables: Tables, folder: Path) -> Path:
-    """Write ``agent.json`` and ``agent.safetensors`` into ``folder``; returns it.
-
-    The files are written to a temporary folder beside it, which is then renamed, so that a folder
-    of this name is always complete.  An agent saved there before is replaced.
-
-    Raises:
-        AgentError: ``folder`` exists and holds something other than a saved agent.
-    """
-    from safetensors.numpy import save_file
-
-    folder = folder.expanduser().absolute()
-    if folder.exists() and not (folder / _HEADER).is_file() and any(folder.iterdir()):
-        raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
-    with replacing_folder(folder) as new:
-        save_file(_tensors(built, tables), new / _TENSORS)
-        header = json.dumps(_header(agent, tables), indent=1)
-        (new / _HEADER).write_text(header, encoding="utf-8")
-    return folder
+    """Write a fitted agent; see :func:`usermirror_gym.agents.saved.save_files`."""
+    return save_files(folder, _header(agent, tables), {TENSORS: _tensors(built, tables)})
 
 
 def load(folder: Path) -> tuple[dict[str, Any], Built, Tables]:
@@ -50,34 +29,14 @@ def load(folder: Path) -> tuple[dict[str, Any], Built, Tables]:
     Raises:
         CheckpointError: a file is missing, damaged, or of another format.
     """
-    from safetensors.numpy import load_file
-
     folder = folder.expanduser()
-    try:
-        header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
-        tensors = load_file(folder / _TENSORS)
-        if header["format"] != FORMAT:
-            raise CheckpointError(
-                f"{folder} has format {header['format']}, this version reads {FORMAT}; "
-                "fit and save the agent again"
-            )
-        return header, *_rebuild(header, tensors)
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder} holds no saved agent: {Path(error.filename).name} is missing"
-        ) from error
-    except Exception as error:
-        raise CheckpointError(
-            f"the agent saved in {folder} cannot be read ({type(error).__name__}: {error}); "
-            "fit and save it again"
-        ) from error
+    with loading(folder) as header:
+        rebuilt = _rebuild(header, read_arrays(folder / TENSORS))
+    return header, *rebuilt
 
 
 def _header(agent: RecBoleAgent, tables: Tables) -> dict[str, Any]:
     return {
-        "format": FORMAT,
         "model": agent.model,
         "config": agent.config,
         # All of them, so that a later change of our defaults cannot change a saved model.
@@ -98,8 +57,7 @@ def _tensors(built: Built, tables: Tables) -> dict[str, np.ndarray]:
     for name, tensor in built.model.state_dict().items():
         if not tensor.is_sparse:  # adjacency matrices; rebuilt from the log
             found[f"state.{name}"] = tensor.detach().cpu().numpy()
-    # Views, matrices and non-contiguous arrays would be written wrongly.
-    return {name: np.array(value, order="C", copy=True) for name, value in found.items()}
+    return found
 
 
 def _flatten(name: str, value: Any) -> dict[str, np.ndarray]:

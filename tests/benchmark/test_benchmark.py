@@ -118,6 +118,39 @@ def test_kill_at_any_moment_then_resume(finished: Path, tmp_path: Path) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_a_second_process_is_refused_and_the_first_ends_well(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Two real processes: the second names the first, which ends like an undisturbed run."""
+    folder = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "usermirror_gym.cli", "benchmark", "--agents", "Random,Pop",
+        "--users", "6", "--steps", "4", "--simulator", "popularity", "--fidelity-scenes", "20",
+        "--batch-size", "1", "--out", str(folder),
+    ]  # fmt: skip
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folder / "run.json").exists():
+        assert first.poll() is None
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # in the middle of its work
+    unfinished = folder / ".offline.json.1.tmp"
+    unfinished.write_text("half")
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert unfinished.exists()
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode != 0
+    said = " ".join(second.stderr.replace("│", " ").split())
+    assert f"process {first.pid} on" in said
+    assert first.wait() == 0
+    pd.testing.assert_frame_equal(read_steps(folder), read_steps(finished))
+
+
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    tmp_path: Path, refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path / "run", lambda: run_benchmark(SMALL, tmp_path / "run"))
+
+
 def test_what_a_killed_process_was_writing_is_cleared_away(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

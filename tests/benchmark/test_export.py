@@ -187,6 +187,12 @@ def test_a_step_that_cannot_have_happened_is_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    run: Path, tmp_path: Path, refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path / "out", lambda: export_recbole(run, tmp_path / "out"))
+
+
 def test_other_agents_and_other_folders_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'Random'"):
         export_recbole(run, tmp_path / "out", agents=["Randon"])

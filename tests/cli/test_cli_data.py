@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from usermirror_gym.cli import app
 from usermirror_gym.data import SOURCES, load_dataset
 from usermirror_gym.data.sources.base import Download
-from usermirror_gym.data.sources.ml_1m import ML1M
+from usermirror_gym.data.sources.movielens import ML1M
 from usermirror_gym.errors import DataError
 
 RAW = {

@@ -18,7 +18,7 @@ from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import Prompt
 

@@ -25,7 +25,7 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.scenes.draw.embeddings import embed_texts
 from usermirror_gym.scenes.draw.rankers import fit_collaborative
 from usermirror_gym.scenes.table import SCHEMA, SPLITS
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.testing.data import tiny_split
 
 Row = dict[str, Any]

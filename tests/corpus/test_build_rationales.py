@@ -305,6 +305,16 @@ def test_two_processes_do_not_build_in_one_folder(config, engines, tmp_path: Pat
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    config, engines, tmp_path: Path, refused_while_busy
+) -> None:
+    folder = tmp_path / "out"
+    refused_while_busy(folder, lambda: build_data(config(), folder, display=QUIET))
+    refused_while_busy(
+        tmp_path / "new", lambda: estimate_build(config(), tmp_path / "new", display=QUIET)
+    )
+
+
 def test_a_kill_at_the_very_beginning_does_not_lock_the_folder(
     config, engines, tmp_path: Path
 ) -> None:

@@ -19,8 +19,8 @@ from usermirror_gym.corpus.card.card import CardFacts, attention, card_facts, wr
 from usermirror_gym.corpus.card.facts import position_test
 from usermirror_gym.corpus.selection.assessment import assess
 from usermirror_gym.corpus.selection.select import select
-from usermirror_gym.corpus.selection.uncertainty import Predictions
 from usermirror_gym.errors import DataError
+from usermirror_gym.measures.uncertainty import Predictions
 from usermirror_gym.report.histogram import Histogram, round_edges
 from usermirror_gym.report.tables import escape, markdown_table
 from usermirror_gym.report.text import cell, flatten

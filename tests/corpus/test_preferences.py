@@ -13,8 +13,8 @@ import pytest
 from usermirror_gym.corpus.preferences import direct_rows, preference_rows, sft_rows, write_rows
 from usermirror_gym.corpus.selection.assessment import assess
 from usermirror_gym.corpus.selection.select import select
-from usermirror_gym.corpus.selection.uncertainty import Predictions
 from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.measures.uncertainty import Predictions
 from usermirror_gym.types import Message, Prompt
 
 IDS = ["films-1", "films-2", "films-3"]

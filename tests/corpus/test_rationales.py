@@ -20,8 +20,8 @@ from usermirror_gym.corpus.rationales.predictions import (
     read_predictions,
 )
 from usermirror_gym.corpus.rationales.write import read_rationales, write_rationales
-from usermirror_gym.corpus.selection.uncertainty import Predictions
 from usermirror_gym.errors import ConfigError, EngineError, RunError, SceneError
+from usermirror_gym.measures.uncertainty import Predictions
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.words.rationale_prompt import rationale_prompt, reading_prompt
 

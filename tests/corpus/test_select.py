@@ -26,8 +26,8 @@ from usermirror_gym.corpus.selection.select import (
     allocate,
     select,
 )
-from usermirror_gym.corpus.selection.uncertainty import Predictions
 from usermirror_gym.errors import ConfigError, DataError, UnknownNameError
+from usermirror_gym.measures.uncertainty import Predictions
 
 HIT, SURE_HIT = [0.7, 0.3], [1.0, 0.0]
 MISS, SURE_MISS = [0.3, 0.7], [0.0, 1.0]

@@ -99,7 +99,7 @@ def test_a_killed_fetch_goes_on(server: FileServer, tmp_path: Path) -> None:
     server.pause = 0.05
     code = (
         "import sys; from pathlib import Path; from usermirror_gym.progress import Display; "
-        "from usermirror_gym.data.raw.download import download; "
+        "from usermirror_gym.data.raw.fetch import download; "
         "download(sys.argv[1], Path(sys.argv[2]), display=Display(quiet=True))"
     )
     process = subprocess.Popen(
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_up_keeps_what_arrived(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("usermirror_gym.data.raw.download._receive", full)
+        patch.setattr("usermirror_gym.data.raw.fetch._receive", full)
         with pytest.raises(DataError, match="is full; what arrived is kept"):
             fetch(single(server), tmp_path, waits=NO_WAIT)
     fetch(single(server), tmp_path)

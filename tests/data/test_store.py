@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usermirror_gym.data import RecDataset, load_dataset, read_dataset, save_dataset
-from usermirror_gym.data.columns import from_arrow, to_arrow
+from usermirror_gym.data.store import from_arrow, to_arrow
 from usermirror_gym.errors import DataError, RunError
 
 Build = Callable[..., RecDataset]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog
 from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, joined, number, text
 
 

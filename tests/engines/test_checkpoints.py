@@ -238,7 +238,7 @@ def test_offline_and_not_in_the_hub_cache_says_what_to_run(tmp_path):
 
 
 ONE_FILE = """
-from usermirror_gym.engines.hub import hub_file, fetch_from_hub
+from usermirror_gym.engines.checkpoints import hub_file, fetch_from_hub
 from usermirror_gym.errors import CheckpointError
 print(hub_file("someone/tiny", "config.json", offline={offline}))
 print(hub_file("someone/tiny", "simulator.yaml", offline={offline}))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from usermirror_gym.engines.local.tree.packed_linear import PackedLinear, can_pack, pack
+from usermirror_gym.engines.local.head import PackedLinear, can_pack, pack
 
 
 @pytest.fixture

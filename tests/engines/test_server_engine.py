@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from tests.engines.stand_in import LETTERS, Reply, Server, completion
+from usermirror_gym.engines.base import Generations, Sampling, generate_detailed
 from usermirror_gym.engines.choosing import load_engine
-from usermirror_gym.engines.local.detailed import Generations, Sampling, generate_detailed
 from usermirror_gym.engines.server.chat_api import chat_body
 from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError, MissingDependencyError
@@ -443,7 +443,7 @@ def test_rationales_through_a_server_end_to_end(
     from usermirror_gym.progress import Display
     from usermirror_gym.scenes.scene import Scene
     from usermirror_gym.scenes.words.prompt import PromptBuilder
-    from usermirror_gym.scenes.words.text import domain_text
+    from usermirror_gym.scenes.words.template import domain_text
     from usermirror_gym.testing.data import tiny_split
 
     quiet, builder = Display(quiet=True), PromptBuilder(domain_text(tiny_split().dataset))

@@ -214,11 +214,16 @@ class TestRun:
     def test_a_folder_of_another_run_is_refused(
         self, finished: tuple[Path, dict[str, Any]], tmp_path: Path
     ) -> None:
-        with pytest.raises(RunError, match=r"other settings \(amount\)"):
+        with pytest.raises(RunError, match=rf"other settings \(amount={CONFIG.amount}\)"):
             retrain(replace(CONFIG, amount=2), finished[0])
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(RunError, match="holds no run"):
             retrain(CONFIG, tmp_path)
+
+    def test_a_folder_in_which_somebody_is_at_work_is_refused(
+        self, tmp_path: Path, refused_while_busy
+    ) -> None:
+        refused_while_busy(tmp_path / "run", lambda: retrain(CONFIG, tmp_path / "run"))
 
     def test_the_command_prints_the_table_and_what_may_be_said(self, tmp_path: Path) -> None:
         words = (

@@ -84,6 +84,13 @@ def test_a_killed_experiment_ends_like_one_that_was_not(
         run_transfer(TransferConfig(**TINY | {"users": 21}), tmp_path / "run")
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    tmp_path: Path, refused_while_busy
+) -> None:
+    config = TransferConfig(**TINY)
+    refused_while_busy(tmp_path / "run", lambda: run_transfer(config, tmp_path / "run"))
+
+
 def test_mistakes_leave_no_folder(tiny: None, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="climbr"):
         run_transfer(TransferConfig(**TINY | {"learners": ("climbr",)}), tmp_path / "run")

@@ -179,7 +179,7 @@ def affinity(tmp_path: Path) -> str:
     arrays = (rng.normal(size=shape) for shape in ((8,), (8, 3), (8, 3), (8,), (10,)))
     write_head(folder, AffinityHead(((3, "mean"), (7, "last")), *arrays))
     settings = {"checkpoint": "smollm2-135m-instruct", "readout": "affinity", "history_lines": 10}
-    write_simulator(folder, settings | {"appeal": 0.5, "outside": 0.25})
+    write_simulator(folder, settings | {"item_bias": 0.5, "outside_utility": 0.25})
     return str(folder)
 
 
@@ -265,6 +265,12 @@ def test_folders_of_others_are_refused(config: EvaluateConfig, tmp_path: Path) -
     (tmp_path / "full" / "diary.txt").write_text("")
     with pytest.raises(RunError, match="holds no card"):
         evaluate(config, tmp_path / "full")
+
+
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    config: EvaluateConfig, tmp_path: Path, refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path / "card", lambda: evaluate(config, tmp_path / "card"))
 
 
 def test_default_folders_are_named_and_numbered(

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.scenes.draw import rankers
+from usermirror_gym.scenes.draw.columns import Timeline, spans
 from usermirror_gym.scenes.draw.rankers import Rankers, fit_collaborative
-from usermirror_gym.scenes.draw.timeline import Timeline, spans
 
 
 def dense(split: TimeSplit) -> np.ndarray:

@@ -23,7 +23,7 @@ from usermirror_gym.scenes.words.rationale_prompt import (
     stages,
     tidy,
 )
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.testing.data import tiny_split
 
 TEXT = "Stimulus: rain.\nKnowledge: I know it.\nEvaluation: gut feeling."

@@ -24,7 +24,7 @@ SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, 
 SHORT = replace(SCENE, slate=(20, 3), history=(5,), ratings=(1.0,), ages=(9,))
 NOBODY = replace(SCENE, history=(), ratings=(), ages=())
 SESSION = replace(SCENE, turns=(Turn((30, 31, 32, 33), 31), Turn((34, 35), 0), Turn((36, 37), 36)))
-WEIGHTS = AffinityWeights(1.5, 0.5, outside=0.25)
+WEIGHTS = AffinityWeights(1.5, 0.5, outside_utility=0.25)
 
 
 def random_head(seed: int = 0, lines: int = 4, d: int = 3) -> AffinityHead:
@@ -64,8 +64,8 @@ def by_hand(simulator: AffinitySimulator, memory: tuple[int, ...], slate: tuple[
     w = simulator.weights
     affinities = [np.log(max(taste @ (o @ head.option), 0) + head.floor) * (n > 0) for o in x[n:]]
     appeals = x[n:] @ head.bias
-    utilities = [w.affinity * a + w.appeal * b for a, b in zip(affinities, appeals, strict=True)]
-    utilities.append(-np.inf if w.outside is None else w.outside)
+    utilities = [w.affinity * a + w.item_bias * b for a, b in zip(affinities, appeals, strict=True)]
+    utilities.append(-np.inf if w.outside_utility is None else w.outside_utility)
     mass = np.exp(utilities)
     return mass / mass.sum()
 
@@ -91,7 +91,7 @@ class TestChoice:
         scores = make().scores([NOBODY, SCENE])
         assert (scores.affinity[0] == 0).all()
         assert (scores.affinity[1] != 0).all()
-        np.testing.assert_array_equal(scores.appeal[0], scores.appeal[1])
+        np.testing.assert_array_equal(scores.item_bias[0], scores.item_bias[1])
 
     def test_the_history_matters_and_its_order_too(self, make) -> None:
         own, other, turned = make().choose(
@@ -124,20 +124,20 @@ class TestChoice:
         same = np.isclose(plain.affinity, more.affinity, rtol=1e-9)
         assert same.tolist() == [[True, False, True], [True] * 3]
         assert more.affinity[0, 1] > plain.affinity[0, 1]
-        np.testing.assert_allclose(more.appeal - plain.appeal, [[0, 3, 0]] * 2, atol=1e-6)
+        np.testing.assert_allclose(more.item_bias - plain.item_bias, [[0, 3, 0]] * 2, atol=1e-6)
 
     def test_a_permuted_list_has_permuted_probabilities(self, make) -> None:
         rng = np.random.default_rng(5)
         scene = replace(SCENE, slate=tuple(range(10, 40)))
         simulator = make()
-        affinity, appeal, _ = simulator.scores([scene])
+        affinity, item_bias, _ = simulator.scores([scene])
         probs = simulator.choose([scene]).probs[0]
         for _ in range(5):
             order = rng.permutation(30)
             turned = replace(scene, slate=tuple(np.array(scene.slate)[order].tolist()))
             found = simulator.scores([turned])
             np.testing.assert_array_equal(found.affinity[0], affinity[0, order])
-            np.testing.assert_array_equal(found.appeal[0], appeal[0, order])
+            np.testing.assert_array_equal(found.item_bias[0], item_bias[0, order])
             again = simulator.choose([turned]).probs[0]
             np.testing.assert_allclose(again, probs[[*order, 30]], rtol=1e-12)
 

@@ -38,7 +38,7 @@ def test_vectors_by_hand() -> None:
     vectors = head.vectors(np.array([[3.0, 5.0], [1.0, 2.0]], np.float32), ["a", "b"])
     assert vectors.history.tolist() == [[2.0, 6.0], [0.0, 0.0]]
     assert vectors.option.tolist() == [[1.0, -3.0], [0.0, 0.0]]
-    assert vectors.appeal.tolist() == [3.0, 0.0]
+    assert vectors.item_bias.tolist() == [3.0, 0.0]
 
 
 def test_what_is_remembered_by_hand(head: AffinityHead) -> None:
@@ -51,7 +51,7 @@ def test_what_is_remembered_by_hand(head: AffinityHead) -> None:
     both = replace(head, memory=memory).vectors(states, ["a", "c", "b"])
     np.testing.assert_array_equal(both.history, np.c_[told.history, [2.0, 0.0, 1.0]])
     np.testing.assert_array_equal(both.option, np.c_[told.option, [4.0, 0.0, 3.0]])
-    np.testing.assert_array_equal(both.appeal, told.appeal + np.array([6.0, 0.0, 5.0]))
+    np.testing.assert_array_equal(both.item_bias, told.item_bias + np.array([6.0, 0.0, 5.0]))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -71,7 +71,7 @@ def test_what_is_remembered_comes_back_from_the_file(
         np.testing.assert_array_equal(one, other)
     if dtype == "float32":
         assert found.digest == whole.digest
-    other = replace(memory, appeal=memory.appeal + 1)
+    other = replace(memory, item_bias=memory.item_bias + 1)
     names = {h.vectors_digest for h in (head, whole, replace(head, memory=other))}
     assert len(names) == 3
 
@@ -82,8 +82,8 @@ def test_a_memory_that_cannot_be_used_is_refused(head: AffinityHead, tmp_path: P
         replace(memory, digests=memory.digests[::-1])
     with pytest.raises(CheckpointError, match=r"must be \(n,\), \(n, e\)"):
         replace(memory, option=np.ones((2, 4)))
-    with pytest.raises(CheckpointError, match=r"memory\.appeal .*not finite"):
-        replace(head, memory=replace(memory, appeal=np.array([1.0, np.nan])))
+    with pytest.raises(CheckpointError, match=r"memory\.item_bias .*not finite"):
+        replace(head, memory=replace(memory, item_bias=np.array([1.0, np.nan])))
     path = write_head(tmp_path, replace(head, memory=memory))
     arrays = load_file(path)
     del arrays["known_appeal"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 
 from usermirror_gym import checkpoints
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.engines import hub
+from usermirror_gym.engines import checkpoints as hub
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.simulators import (
     AffinityHead,
@@ -28,7 +29,8 @@ from usermirror_gym.simulators.checkpoint import fetch_simulator, read_simulator
 from usermirror_gym.simulators.readouts.utility import ChoiceWeights, LikelihoodWeights
 
 FITTED = {
-    "conditional": 0.1234567890123456, "unconditional": -1e-7, "tokens": 0.25, "outside": -3.5,
+    "conditional": 0.1234567890123456, "unconditional": -1e-7, "tokens": 0.25,
+    "outside_utility": -3.5,
 }  # fmt: skip
 
 
@@ -77,8 +79,10 @@ class TestWriting:
 
     def test_a_forced_choice_stays_one(self, tmp_path: Path) -> None:
         adapter_in(tmp_path)
-        write_simulator(tmp_path, {"checkpoint": "x", "outside": None, "position_bias": (1.0, 2.0)})
-        assert read_simulator(tmp_path)["outside"] is None
+        write_simulator(
+            tmp_path, {"checkpoint": "x", "outside_utility": None, "position_bias": (1.0, 2.0)}
+        )
+        assert read_simulator(tmp_path)["outside_utility"] is None
         assert read_simulator(tmp_path)["position_bias"] == [1.0, 2.0]
 
     def test_mistakes_are_found_before_anything_is_written(self, tmp_path: Path) -> None:
@@ -125,7 +129,7 @@ class TestReading:
             read_simulator(tmp_path)
 
 
-TASTE = {"affinity": 0.75, "appeal": -0.125, "outside": 2.5}
+TASTE = {"affinity": 0.75, "item_bias": -0.125, "outside_utility": 2.5}
 
 
 class TestAffinity:
@@ -206,7 +210,7 @@ class TestMaking:
         self, trained: Path, split: TimeSplit
     ) -> None:
         first = make_simulator(str(trained), split)
-        assert make_simulator(str(trained), split, outside=1.0).engine is first.engine
+        assert make_simulator(str(trained), split, outside_utility=1.0).engine is first.engine
         (trained / "adapter_model.safetensors").write_bytes(b"trained again")
         again = make_simulator(str(trained), split)
         assert again.engine is not first.engine
@@ -237,12 +241,60 @@ class TestMaking:
     def test_prompt_and_weights_are_part_of_the_name(self, trained: Path, split: TimeSplit) -> None:
         names = {
             make_simulator(str(trained), split, **options).name
-            for options in ({}, {"outside": 0.5}, {"history_lines": 12}, {"form": "session"},
+            for options in ({}, {"outside_utility": 0.5}, {"history_lines": 12},
+                            {"form": "session"},
                             {"readout": "letters"}, {"readout": "letters", "temperature": 2.0},
                             {"readout": "letters", "outside_option": False})
         }  # fmt: skip
         assert len(names) == 7
         assert make_simulator(str(trained), split).name in names
+
+
+OLD = """format: 1
+checkpoint: smollm2-135m-instruct
+readout: affinity
+affinity: 1.4330462252648763
+appeal: -0.39326614835083484
+worth: 0.8002465396304733
+outside: -0.29766633068236453
+domain: movie
+"""
+"""What shipped before its settings got the names of the field."""
+
+
+class TestOldNames:
+    @pytest.fixture
+    def old(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "old"
+        shutil.copytree(checkpoints.shipped_folder("smollm2-ml100k"), folder)
+        (folder / "simulator.yaml").write_text(OLD)
+        return folder
+
+    def test_an_old_file_gives_the_same_simulator(self, old: Path, split: TimeSplit) -> None:
+        new = make_simulator("smollm2-ml100k", split)
+        found = make_simulator(str(old), split)
+        assert found.weights == new.weights
+        assert found.weights.outside_utility == -0.29766633068236453
+        # As it was called when the settings had their old names.
+        assert found.name == new.name
+        assert new.name.endswith(", 164bca)")
+        assert {"item_bias", "inclusive_value", "outside_utility"} < read_simulator(old).keys()
+
+    @pytest.mark.parametrize("name", ["outside", "outside_utility"])
+    @pytest.mark.parametrize("written", ["old", "new"])
+    def test_either_name_overrides_either_file(
+        self, old: Path, split: TimeSplit, written: str, name: str
+    ) -> None:
+        folder = str(old) if written == "old" else "smollm2-ml100k"
+        made = make_simulator(folder, split, **{name: 1.2})
+        assert made.weights.outside_utility == 1.2
+
+    def test_both_names_at_once_are_refused(self, old: Path, split: TimeSplit) -> None:
+        with pytest.raises(ConfigError, match=r"'outside_utility' twice.*outside = 2.*leave out"):
+            make_simulator("smollm2-likelihood", split, outside=2, outside_utility=1)
+        (old / "simulator.yaml").write_text(OLD + "item_bias: 1.0\n")
+        with pytest.raises(ConfigError, match=r"simulator\.yaml gives 'item_bias' twice"):
+            read_simulator(old)
 
 
 class TestFetching:
@@ -288,7 +340,7 @@ class TestHub:
     def test_a_repository_with_the_file_is_a_simulator(self, repository, split, trained) -> None:
         made = make_simulator("someone/user", split)
         assert isinstance(made, LikelihoodSimulator)
-        assert made.weights.outside == FITTED["outside"]
+        assert made.weights.outside_utility == FITTED["outside_utility"]
 
     def test_one_without_is_bare_weights(self, repository, split: TimeSplit) -> None:
         made = make_simulator("someone/weights", split)

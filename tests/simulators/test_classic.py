@@ -81,9 +81,9 @@ class TestByName:
             assert isinstance(make_simulator(name, split), UserSimulator)
 
     def test_the_preset_decides_the_readout_and_options_override_it(self, split: TimeSplit) -> None:
-        default = make_simulator("smollm2-likelihood", split, outside=2.5, form="scene")
+        default = make_simulator("smollm2-likelihood", split, outside_utility=2.5, form="scene")
         assert isinstance(default, LikelihoodSimulator)
-        assert default.weights.outside == 2.5
+        assert default.weights.outside_utility == 2.5
         assert default.builder.config.form == "scene"
         assert default.weights.conditional_per_token == 1.0
         preset = read_preset("simulators", "smollm2-likelihood")
@@ -92,7 +92,7 @@ class TestByName:
         assert isinstance(letters, LettersSimulator)
         forced = make_simulator("smollm2-likelihood", split, outside_option=False)
         assert isinstance(forced, LikelihoodSimulator)
-        assert forced.weights.outside is None
+        assert forced.weights.outside_utility is None
 
     def test_simulators_that_ask_alike_share_the_weights(self, split: TimeSplit) -> None:
         one, two = (make_simulator("smollm2-likelihood", split) for _ in range(2))

@@ -142,7 +142,11 @@ class TestLikelihood:
         """A film and its line end are 15 characters; the taste adds 5 to one of them."""
         engine = arithmetic(taste="Film 11")
         simulator = self.simulator(
-            engine, builder, conditional_per_token=3.0, unconditional_per_token=-3.0, outside=0.5
+            engine,
+            builder,
+            conditional_per_token=3.0,
+            unconditional_per_token=-3.0,
+            outside_utility=0.5,
         )
         utility = np.array([0, 3.0 * 5 / 15, 0, 0.5])  # the lengths cancel out
         expected = np.exp(utility) / np.exp(utility).sum()
@@ -152,7 +156,7 @@ class TestLikelihood:
         engine = arithmetic(taste="Film 11")
         simulator = self.simulator(
             engine, builder, conditional=1.0, conditional_per_token=0.0,
-            unconditional_per_token=0.0, outside=-9,
+            unconditional_per_token=0.0, outside_utility=-9,
         )  # fmt: skip
         utility = np.array([-15, -10, -15, -9])
         expected = np.exp(utility) / np.exp(utility).sum()
@@ -172,7 +176,7 @@ class TestLikelihood:
         assert [len(options) for options in alone] == [5, 1]
 
     def test_forced_choice(self, arithmetic, builder) -> None:
-        probs = self.simulator(arithmetic(), builder, outside=None).choose([SCENE]).probs
+        probs = self.simulator(arithmetic(), builder, outside_utility=None).choose([SCENE]).probs
         assert probs[0, -1] == 0
 
     def test_takes_lists_longer_than_the_alphabet(self, arithmetic, builder) -> None:

@@ -92,7 +92,7 @@ def affinity_folder(ml100k: TimeSplit, tmp_path_factory) -> Path:
     lags = -0.1 * np.arange(20)
     write_head(folder, AffinityHead(parts, mean, axes, axes, axes[:, 0], lags), "float16")
     settings = {"checkpoint": DEFAULT_CHECKPOINT, "readout": "affinity", "affinity": 1e-3}
-    write_simulator(folder, {**settings, "appeal": 1e-2, "history_lines": 10})
+    write_simulator(folder, {**settings, "item_bias": 1e-2, "history_lines": 10})
     return folder
 
 
@@ -124,4 +124,4 @@ class TestAffinity:
         made = AffinitySimulator(made.engine, made.builder, made.head, made.weights)
         own, swapped = made.scores(scenes), made.scores(swap_histories(scenes))
         assert np.abs(own.affinity - swapped.affinity).max() > 1.0
-        np.testing.assert_array_equal(own.appeal, swapped.appeal)
+        np.testing.assert_array_equal(own.item_bias, swapped.item_bias)

@@ -80,7 +80,7 @@ def test_memory_profile_session_and_list_are_read(student):
 
 
 def test_forcing_a_choice_leaves_the_others_alike(split, student):
-    forced = SurrogateSimulator(student.net, student.facts, split, outside=False)
+    forced = SurrogateSimulator(student.net, student.facts, split, offers_outside=False)
     free, bound = student.choose(SCENES).probs, forced.choose(SCENES).probs
     np.testing.assert_array_equal(bound[:, -1], 0.0)
     np.testing.assert_allclose(bound[:, :-1], free[:, :-1] / (1 - free[:, -1:]), atol=1e-9)
@@ -105,8 +105,8 @@ def test_what_is_written_is_read_and_asked_by_name(split, student, tmp_path):
 def test_options_that_a_surrogate_cannot_have_are_refused(split, student, tmp_path):
     write_surrogate(tmp_path, student.net, student.facts)
     write_simulator(tmp_path, {"checkpoint": "t", "readout": "surrogate"})
-    with pytest.raises(ConfigError, match=r"no option outside.*train-surrogate"):
-        make_simulator(str(tmp_path), split, outside=1.2)
+    with pytest.raises(ConfigError, match=r"no option outside_utility.*train-surrogate"):
+        make_simulator(str(tmp_path), split, outside_utility=1.2)
     forced = make_simulator(str(tmp_path), split, outside_option=False)
     assert forced.choose(SCENES[:1]).probs[0, -1] == 0
 

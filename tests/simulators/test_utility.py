@@ -46,12 +46,12 @@ def mean_loss(logprobs: np.ndarray, mask: np.ndarray, targets: np.ndarray) -> fl
     return float(-logprobs[np.arange(len(targets)), places].mean())
 
 
-TRUE = LikelihoodWeights(0.4, -0.3, 1.5, -0.5, 0.1, outside=2.0)
+TRUE = LikelihoodWeights(0.4, -0.3, 1.5, -0.5, 0.1, outside_utility=2.0)
 
 
 class TestLikelihood:
     def test_by_hand(self) -> None:
-        weights = LikelihoodWeights(2.0, -1.0, 4.0, 8.0, 0.5, outside=1.0)
+        weights = LikelihoodWeights(2.0, -1.0, 4.0, 8.0, 0.5, outside_utility=1.0)
         one = np.array([[-6.0, -2.0]]), np.array([[-9.0, -4.0]]), np.array([[3.0, 2.0]])
         found = likelihood_logprobs(weights, *one, np.ones((1, 2), bool))
         utilities = np.array([-12 + 9 - 8 - 24 + 1.5, -4 + 4 - 4 - 16 + 1.0, 1.0])
@@ -66,7 +66,7 @@ class TestLikelihood:
 
     def test_none_offered_only_if_the_weights_say_so(self) -> None:
         cond, uncond, tokens, mask, _ = scores(3, 4)
-        forced = LikelihoodWeights(outside=None)
+        forced = LikelihoodWeights(outside_utility=None)
         assert (likelihood_logprobs(forced, cond, uncond, tokens, mask)[:, -1] == -np.inf).all()
 
     def test_fit_recovers_the_weights_of_simulated_choosers(self) -> None:
@@ -98,7 +98,7 @@ class TestLikelihood:
         plain = fit_likelihood(cond, uncond, tokens, mask, targets)
         other = fit_likelihood(*(x[rows] for x in turned), mask, places[rows])
         np.testing.assert_allclose(other.coefficients, plain.coefficients, atol=1e-4)
-        assert other.outside == pytest.approx(plain.outside, abs=1e-3)
+        assert other.outside_utility == pytest.approx(plain.outside_utility, abs=1e-3)
 
     def test_units_of_the_scores_do_not_matter(self) -> None:
         """Features are scaled inside: bits instead of nats give the same choices."""
@@ -115,7 +115,7 @@ class TestLikelihood:
     def test_outside_is_fitted_only_if_somebody_left(self) -> None:
         cond, uncond, tokens, mask, rng = scores(200, 5)
         stayed = rng.integers(0, 5, 200)
-        assert fit_likelihood(cond, uncond, tokens, mask, stayed).outside is None
+        assert fit_likelihood(cond, uncond, tokens, mask, stayed).outside_utility is None
         left = np.where(np.arange(200) < 80, 5, stayed)
         found = fit_likelihood(cond, uncond, tokens, mask, left)
         got = likelihood_logprobs(found, cond, uncond, tokens, mask)
@@ -165,7 +165,7 @@ class TestLikelihood:
 
 
 class TestAffinity:
-    TRUE = AffinityWeights(1.4, -0.6, outside=4.0)
+    TRUE = AffinityWeights(1.4, -0.6, outside_utility=4.0)
 
     def drawn(self, n: int, weights: AffinityWeights = TRUE):
         """Lists of two to five items and what users with these weights took from them."""
@@ -176,7 +176,7 @@ class TestAffinity:
         return affinity, appeal, mask, targets
 
     def test_by_hand(self) -> None:
-        weights = AffinityWeights(2.0, 0.5, outside=1.0)
+        weights = AffinityWeights(2.0, 0.5, outside_utility=1.0)
         values = np.array([[1.0, -1.0, np.nan]]), np.array([[4.0, 2.0, np.inf]])
         found = affinity_logprobs(weights, *values, np.array([[True, True, False]]))
         utilities = np.array([4.0, -1.0, -np.inf, 1.0])
@@ -187,7 +187,7 @@ class TestAffinity:
         assert np.exp(forced[0, 2:]).tolist() == [0.0, 0.0]
 
     def test_whether_any_is_taken_by_hand(self) -> None:
-        weights = AffinityWeights(2.0, 0.5, outside=1.0, worth=0.5)
+        weights = AffinityWeights(2.0, 0.5, outside_utility=1.0, inclusive_value=0.5)
         values = np.array([[1.0, -1.0, np.nan]]), np.array([[4.0, 2.0, np.inf]])
         (found,) = np.exp(affinity_logprobs(weights, *values, np.array([[True, True, False]])))
         value = np.log(np.exp(0.5) + np.exp(-0.5))
@@ -201,8 +201,10 @@ class TestAffinity:
         true = AffinityWeights(1.4, -0.6, 2.5, worth)
         found = fit_affinity(*self.drawn(40_000, true))
         np.testing.assert_allclose(found.coefficients, true.coefficients, atol=0.05)
-        np.testing.assert_allclose(found.worth_coefficients, true.worth_coefficients, atol=0.1)
-        assert found.outside == pytest.approx(2.5, abs=0.2)
+        np.testing.assert_allclose(
+            found.inclusive_value_coefficients, true.inclusive_value_coefficients, atol=0.1
+        )
+        assert found.outside_utility == pytest.approx(2.5, abs=0.2)
 
     def test_what_a_list_is_worth_does_not_change_which_item_is_taken(self) -> None:
         affinity, appeal, mask, _ = self.drawn(50)
@@ -218,18 +220,18 @@ class TestAffinity:
         affinity, appeal, mask, targets = self.drawn(400)
         found = fit_affinity(np.zeros_like(affinity), appeal, mask, targets)
         assert found.affinity == 0.0
-        assert found.appeal < 0
+        assert found.item_bias < 0
 
     def test_a_forced_choice_has_no_outside(self) -> None:
         found = fit_affinity(*self.drawn(300, AffinityWeights(1.0, 1.0, None)))
-        assert found.outside is None
+        assert found.outside_utility is None
 
     def test_mistakes_are_named(self) -> None:
         affinity, appeal, mask, targets = self.drawn(3)
         with pytest.raises(DataError, match="target 9 of scene 0"):
             fit_affinity(affinity, appeal, mask, np.array([9, 0, 0]))
         appeal[1, 0] = np.nan
-        with pytest.raises(DataError, match="appeal of scene 1, place 0 is nan"):
+        with pytest.raises(DataError, match="item_bias of scene 1, place 0 is nan"):
             fit_affinity(affinity, appeal, mask, targets)
         with pytest.raises(DataError, match="affinity have shape"):
             fit_affinity(affinity[:, :2], appeal, mask, targets)

@@ -92,7 +92,7 @@ class TestFit:
         hat = x @ np.linalg.solve(gram + penalty, x.T)
         np.testing.assert_allclose(product(head, states(3)), hat @ wanted() @ hat, atol=1e-4)
         counts = np.log1p(events().item_id.value_counts().sort_index().to_numpy())
-        appeal = head.vectors(states(3)[1 : N - 1], LINES[: N - 2]).appeal
+        appeal = head.vectors(states(3)[1 : N - 1], LINES[: N - 2]).item_bias
         np.testing.assert_allclose(appeal, hat @ (counts - counts.mean()), atol=1e-4)
 
     @pytest.mark.parametrize("count", [2, N])
@@ -106,11 +106,11 @@ class TestFit:
         nearest = product(told, states()) + (u[:, :count] * s[:count]) @ v[:count]
         np.testing.assert_allclose(product(both, states()), nearest, atol=1e-4)
         counts = np.log1p(events().item_id.value_counts().sort_index().to_numpy())
-        appeal = both.vectors(states()[1 : N - 1], LINES[: N - 2]).appeal
+        appeal = both.vectors(states()[1 : N - 1], LINES[: N - 2]).item_bias
         np.testing.assert_allclose(appeal, counts - counts.mean(), atol=1e-5)
         strangers = [f"other {line}" for line in LINES]
         unknown, by_words = both.vectors(states()[1:], strangers), told.vectors(states()[1:], LINES)
-        np.testing.assert_array_equal(unknown.appeal, by_words.appeal)
+        np.testing.assert_array_equal(unknown.item_bias, by_words.item_bias)
         for of_both, of_told in ((unknown.history, by_words.history),
                                  (unknown.option, by_words.option)):  # fmt: skip
             np.testing.assert_array_equal(of_both[:, : told.d], of_told)
@@ -227,7 +227,7 @@ class TestRuns:
         assert settings["readout"] == "affinity"
         assert settings["checkpoint"] == recipe().checkpoint
         assert settings["affinity"] > 0
-        assert settings["outside"] != 0
+        assert settings["outside_utility"] != 0
 
     def test_nothing_is_left_but_what_is_documented(self, finished: Path) -> None:
         visible = {path.name for path in finished.iterdir() if path.name[0] != "."}

@@ -29,7 +29,7 @@ from usermirror_gym.train.config import Calibration, TrainConfig, read_config
 from usermirror_gym.train.data import TrainData
 
 SETTINGS = Calibration()
-TRUE = LikelihoodWeights(0.4, -0.2, 3.0, -1.0, 0.1, outside=-4.0)
+TRUE = LikelihoodWeights(0.4, -0.2, 3.0, -1.0, 0.1, outside_utility=-4.0)
 
 
 def config(**overrides: Any) -> TrainConfig:
@@ -132,10 +132,10 @@ def test_scores_are_those_of_the_true_option() -> None:
 
 
 def test_settings_of_a_forced_choice() -> None:
-    forced = fitted_settings(LikelihoodWeights(outside=None))
+    forced = fitted_settings(LikelihoodWeights(outside_utility=None))
     assert forced["outside_option"] is False
-    assert "outside" not in forced
-    assert fitted_settings(TRUE)["outside"] == -4.0
+    assert "outside_utility" not in forced
+    assert fitted_settings(TRUE)["outside_utility"] == -4.0
     assert fitted_settings(ChoiceWeights(2.0, (0.1, -0.1)))["temperature"] == 2.0
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.scenes import Scene
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.objectives.options import (
-    HEAD_FILE,
     Lines,
     LinesCollator,
     line_scores,
@@ -123,7 +123,7 @@ def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
         eval_every=2.0,
     )  # fmt: skip
     assert result.best.validation_log_loss < 0.3 * np.log(4)
-    with reading_lines(model, result.head / HEAD_FILE):
+    with reading_lines(model, result.head):
         loss = OptionsLoss(made[40:], builder, wording, pad=2)(model)
     assert loss == pytest.approx(result.best.validation_log_loss, abs=1e-4)
 
@@ -135,7 +135,7 @@ def test_the_head_has_a_learning_rate_of_its_own(train, tiny_model, data, tmp_pa
             tiny_model(), "options", data=data, max_steps=2, head_learning_rate=rate,
             folder=tmp_path / str(rate),
         )  # fmt: skip
-        heads[rate] = load_file(result.head / HEAD_FILE)["weight"].abs().max()
+        heads[rate] = load_file(result.head / HEAD_WEIGHTS)["weight"].abs().max()
     assert heads[1e-12] < 1e-9 < 1e-3 < heads[None]
 
 
@@ -143,19 +143,19 @@ def test_heads_are_saved_in_the_documented_form(tiny_model, tmp_path: Path):
     model = tiny_model()
     with reading_lines(model) as head:
         torch.nn.init.normal_(head.weight)
-        saved = load_file(save_head(head, tmp_path / HEAD_FILE))
+        saved = load_file(save_head(head, tmp_path / HEAD_WEIGHTS))
         kept = head.weight.detach().clone()
     assert {n: (tuple(w.shape), w.dtype) for n, w in saved.items()} == {
         "weight": ((32,), torch.float32), "bias": ((1,), torch.float32),
     }  # fmt: skip
-    with reading_lines(model, tmp_path / HEAD_FILE) as again:
+    with reading_lines(model, tmp_path) as again:
         assert torch.equal(again.weight, kept)
     assert not hasattr(model.get_base_model(), "option_head")
 
 
 def test_the_head_of_another_model_is_an_error(tiny_model, tmp_path: Path):
-    save_head(torch.nn.Linear(16, 1), tmp_path / HEAD_FILE)
-    reading = reading_lines(tiny_model(), tmp_path / HEAD_FILE)
+    save_head(torch.nn.Linear(16, 1), tmp_path / HEAD_WEIGHTS)
+    reading = reading_lines(tiny_model(), tmp_path)
     with pytest.raises(CheckpointError, match=r"needs weight \(32,\)"):
         reading.__enter__()
 

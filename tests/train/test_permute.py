@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from usermirror_gym.scenes import Scene
-from usermirror_gym.train.objectives.permute import (
+from usermirror_gym.train.objectives.sequences import (
     epoch_keys,
     name_keys,
     orders,

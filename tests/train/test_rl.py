@@ -177,6 +177,11 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
         train_agent(settings("linucb", seed=1), tmp_path, display=QUIET, world=world_of(Planted()))
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(tmp_path, refused_while_busy):
+    config, world = settings("linucb"), world_of(Planted(killed_after=0))
+    refused_while_busy(tmp_path, lambda: train_agent(config, tmp_path, display=QUIET, world=world))
+
+
 def test_the_trained_agent_goes_by_its_folder(tmp_path):
     folder = train_agent(
         settings("linucb"), tmp_path / "mine", display=QUIET, world=world_of(Planted())

@@ -125,7 +125,7 @@ def test_settings_of_the_simulator_are_fitted(finished: Path) -> None:
     settings = yaml.safe_load((finished / "checkpoint" / "simulator.yaml").read_text())
     assert settings["readout"] == "likelihood"
     assert settings["history_lines"] == 6
-    assert settings["outside"] != 0
+    assert settings["outside_utility"] != 0
     scores = read_json(finished / "checkpoint" / "training.json")["scores"]
     assert scores["scenes"] == 16
     assert scores["all"]["log_loss"] > 0
@@ -240,6 +240,15 @@ def test_another_seed_is_another_model(
     train(recipe(seed=1, stages=[NEXT_ITEM]), tmp_path, display=QUIET)
     name = "stages/0-next_item/trained.safetensors"
     assert results(tmp_path)[name] != results(finished)[name]
+
+
+def test_a_folder_in_which_somebody_is_at_work_is_refused(
+    tmp_path: Path, recipe: Callable[..., TrainConfig], refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path, lambda: train(recipe(), tmp_path, display=QUIET))
+    refused_while_busy(
+        tmp_path / "trial", lambda: estimate_training(recipe(), tmp_path / "trial", display=QUIET)
+    )
 
 
 def test_other_settings_in_the_same_folder_are_named(

@@ -11,9 +11,14 @@ from usermirror_gym.engines.local.encoding import PromptEncoder
 from usermirror_gym.errors import ConfigError, DataError, SceneError
 from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, domain_text
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX
-from usermirror_gym.train.objectives.letters import Letters, Reasoned, answerable
+from usermirror_gym.train.objectives.letters import (
+    LetterPairs,
+    Letters,
+    Reasoned,
+    ReasonedPairs,
+    answerable,
+)
 from usermirror_gym.train.objectives.next_item import Histories, window_lines
-from usermirror_gym.train.objectives.preference import LetterPairs, ReasonedPairs
 from usermirror_gym.train.objectives.sequences import IGNORED, Joined, Order, Wording
 
 

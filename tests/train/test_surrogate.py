@@ -136,6 +136,12 @@ def test_a_folder_of_another_distillation_is_refused(split, whole):
         distill(other, split, config(), whole, display=QUIET)
 
 
+def test_a_folder_in_which_somebody_is_at_work_is_refused(split, tmp_path, refused_while_busy):
+    refused_while_busy(
+        tmp_path, lambda: distill(Teacher(), split, config(), tmp_path, display=QUIET)
+    )
+
+
 def test_a_damaged_part_is_named(split, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         distill(Teacher(killed_after=20), split, config(), tmp_path, display=QUIET)

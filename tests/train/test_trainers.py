@@ -18,8 +18,13 @@ from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.objectives.letters import Letters
 from usermirror_gym.train.objectives.next_item import Histories
-from usermirror_gym.train.objectives.permute import epoch_keys, name_keys, orders
-from usermirror_gym.train.objectives.sequences import IGNORED, Wording
+from usermirror_gym.train.objectives.sequences import (
+    IGNORED,
+    Wording,
+    epoch_keys,
+    name_keys,
+    orders,
+)
 from usermirror_gym.train.objectives.validation import (
     LettersLoss,
     LikelihoodLoss,

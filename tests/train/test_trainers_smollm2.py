@@ -28,7 +28,7 @@ from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import Stage
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.loop.trainers import run_stage
-from usermirror_gym.train.loop.weights import save_trained
+from usermirror_gym.train.loop.model import save_trained
 
 objective, folder = sys.argv[1], Path(sys.argv[2])
 torch.set_num_threads(1)

@@ -22,6 +22,7 @@ from usermirror_gym.data.atomic_files import write_atomic_files
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.files import write_json
+from usermirror_gym.run_folder import is_occupied, locked
 from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID
 
 MANIFEST = "export.json"
@@ -95,20 +96,24 @@ def export_recbole(
         RunError: see :meth:`Run.read`; nobody chose anything; or ``out`` holds something else.
         DataError: an id that RecBole would read as something else.
     """
-    finished, out = Run.read(run, agents), _claimed(Path(out))
+    finished, out = Run.read(run, agents), Path(out)
+    if is_occupied(out) and not (out / MANIFEST).is_file():
+        raise RunError(f"{out} is not empty and holds no export; name another folder")
     split = finished.world.split
     feedback = simulated_interactions(finished.steps, split)
     if feedback.empty:
         raise RunError(f"{run}: no simulated user chose anything: there is nothing to export")
     before = split.before[list(feedback.columns)] if real else feedback.iloc[:0]
-    write_atomic_files(out, split.dataset, pd.concat([before, feedback], ignore_index=True))
     pairs = feedback[[USER_ID, ITEM_ID]]
     facts = {
         "form": "recbole", "agents": list(finished.log), "simulator": finished.config.simulator,
         "dataset": split.dataset.name, "t0": split.t0, "real": len(before),
         "simulated": len(feedback), "repeated": int(pairs.duplicated().sum()),
     }  # fmt: skip
-    write_json(out / MANIFEST, facts)
+    with locked(out, "is exporting"):
+        (out / MANIFEST).unlink(missing_ok=True)  # an export that is being replaced is none
+        write_atomic_files(out, split.dataset, pd.concat([before, feedback], ignore_index=True))
+        write_json(out / MANIFEST, facts)
     return facts
 
 
@@ -123,13 +128,6 @@ def simulated_interactions(steps: Sequence[Row], split: TimeSplit) -> pd.DataFra
             RATING: np.array([row["rating"] for row in chosen], np.float64),
         }
     )
-
-
-def _claimed(out: Path) -> Path:
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty and holds no export; name another folder")
-    (out / MANIFEST).unlink(missing_ok=True)  # an export that is being replaced is none
-    return out
 
 
 def _impossible(row: Row, dataset: RecDataset) -> str | None:

@@ -8,7 +8,6 @@ be what was logged, and what the environment showed on the way are the observati
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from usermirror_gym.benchmark.export import Run
 from usermirror_gym.benchmark.replay import Row, differences, play_log
 from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError
+from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
 from usermirror_gym.types import Observation
 
@@ -56,14 +56,8 @@ def export_minari(
     except ImportError as error:
         raise MissingDependencyError(str(error.name), "offline") from error
     out, finished = _new(Path(out)), Run.read(run, agents)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        facts = _write(finished, temporary / "data", out.name, display or Display(quiet=True))
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(out) as new:
+        facts = _write(finished, new / "data", out.name, display or Display(quiet=True))
     return facts
 
 

@@ -31,7 +31,7 @@ from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
 from usermirror_gym.files import read_json, read_jsonl, to_json_types, write_json, write_jsonl
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import changed_settings, claim_folder
+from usermirror_gym.run_folder import numbered_folder, run_folder
 from usermirror_gym.simulators import DEFAULT_SIMULATOR
 
 DEFAULT_AGENTS = (
@@ -85,7 +85,7 @@ def run_benchmark(
     """Run, or go on with, a benchmark; returns the content of ``results.json``.
 
     Raises:
-        RunError: the folder holds a run with other settings.
+        RunError: the folder holds a run with other settings, or another process works in it.
         UnknownNameError: an agent or the simulator does not exist.
     """
     started = time.perf_counter()
@@ -98,20 +98,20 @@ def run_benchmark(
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    claim_folder(folder, _settings(config))
-    fitted, fit_seconds = _fit(agents, world, folder, display)
-    offline = _offline(fitted, world, folder)
-    fidelity = _fidelity(config, world, folder, display)
-    clock = Clock()
-    steps = _episodes(config, world, fitted, folder, clock, display)
-    timing = {"total_seconds": time.perf_counter() - started} | asdict(clock)
-    timing |= _engine_report(world)
-    results = summarise(
-        steps, world.split, offline, config=_settings(config), fidelity=fidelity, timing=timing,
-        fit_seconds=fit_seconds, seed=config.seed,
-    )  # fmt: skip
-    write_report(results, steps, world.split, folder / "report.html")
-    write_json(folder / "results.json", results)
+    with run_folder(folder, _settings(config)):
+        fitted, fit_seconds = _fit(agents, world, folder, display)
+        offline = _offline(fitted, world, folder)
+        fidelity = _fidelity(config, world, folder, display)
+        clock = Clock()
+        steps = _episodes(config, world, fitted, folder, clock, display)
+        timing = {"total_seconds": time.perf_counter() - started} | asdict(clock)
+        timing |= _engine_report(world)
+        results = summarise(
+            steps, world.split, offline, config=_settings(config), fidelity=fidelity, timing=timing,
+            fit_seconds=fit_seconds, seed=config.seed,
+        )  # fmt: skip
+        write_report(results, steps, world.split, folder / "report.html")
+        write_json(folder / "results.json", results)
     return results
 
 
@@ -149,11 +149,7 @@ def read_run(folder: Path) -> BenchmarkConfig:
 
 def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:
     """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run of ``config``."""
-    number, folder = 1, base
-    while folder.exists() and changed_settings(folder, _settings(config)):
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
+    return numbered_folder(base, _settings(config))
 
 
 def _settings(config: BenchmarkConfig) -> dict[str, Any]:
@@ -170,14 +166,10 @@ def _fit(
     fitted: list[Agent] = []
     seconds: dict[str, float] = {}
     for agent in agents:
-        home = folder / "agents" / agent.name
         if not isinstance(agent, RecBoleAgent):
             agent.fit(world.split)
-        elif home.exists():
-            agent = RecBoleAgent.load(home)
         else:
-            agent.fit(world.split).save(home)
-        if isinstance(agent, RecBoleAgent):
+            agent = agent.fit_once(world.split, folder / "agents" / agent.name)
             seconds[agent.name] = agent.fit_seconds
             display.say(f"{agent.name}: trained in {agent.fit_seconds:.1f} s")
         fitted.append(agent)

@@ -22,18 +22,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
-from usermirror_gym.configs.settings import differences
 from usermirror_gym.corpus.audit import AuditReport, audit_build
-from usermirror_gym.corpus.built import read_build
+from usermirror_gym.corpus.built import read_build, read_rankers
 from usermirror_gym.corpus.card.card import write_card
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
 from usermirror_gym.corpus.checks.leaks import Verdict
@@ -53,13 +50,12 @@ from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
-    remove_unfinished,
     sha256,
-    without_nan,
+    to_json_types,
     write_json,
 )
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import package_versions
+from usermirror_gym.run_folder import CONFIG_FILE, package_versions, run_folder
 from usermirror_gym.scenes.table import SPLITS
 
 _OPERATIONAL = {
@@ -123,44 +119,9 @@ def build_data(config: BuildConfig, folder: str | Path, *, display: Display) -> 
     return folder
 
 
-@contextmanager
-def _building(config: BuildConfig, folder: Path) -> Iterator[None]:
+def _building(config: BuildConfig, folder: Path) -> AbstractContextManager[None]:
     """The folder is this build's, and nobody else is building in it."""
-    begun = (folder / "config.json").is_file()
-    # Hidden: the lock and the temporary files of a build that was killed at its very beginning.
-    if not begun and folder.is_dir() and any(p.name[0] != "." for p in folder.iterdir()):
-        raise RunError(f"{folder} is not empty and holds no build; use another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            remove_unfinished(folder)
-            _keep_settings(config, folder)
-            yield
-    except Timeout as error:
-        raise RunError(
-            f"another process is building in {folder}: wait for it, or use another folder"
-        ) from error
-
-
-def _keep_settings(config: BuildConfig, folder: Path) -> None:
-    """Write ``config.json``, or compare with it."""
-    settings = json.loads(config.model_dump_json())
-    path = folder / "config.json"
-    if path.is_file():
-        old = read_json(path)
-        different = [
-            f"{name}: {before!r} there, {now!r} here"
-            for name, before, now in differences(old, settings)
-            if not _may_change(name)
-        ]
-        if different:
-            raise RunError(
-                f"{folder} holds a build with other settings ({'; '.join(different[:3])}). "
-                "Use another folder, or delete this one."
-            )
-        if old == settings or (folder / "manifest.json").is_file():
-            return
-    write_json(path, settings)
+    return run_folder(folder, config, "build", doing="is building", may_change=_may_change)
 
 
 def _may_change(name: str) -> bool:
@@ -170,6 +131,8 @@ def _may_change(name: str) -> bool:
 
 
 def _run(config: BuildConfig, folder: Path, display: Display) -> None:
+    # Anew: some settings may not be those with which it began.
+    write_json(folder / CONFIG_FILE, json.loads(config.model_dump_json()))
     make_engine, rationales = engine_cache(), config.rationales
     if rationales:
         check_models(rationales, make_engine)
@@ -182,13 +145,13 @@ def _run(config: BuildConfig, folder: Path, display: Display) -> None:
         selection = select_pairs(config, sources, folder)
         display.say(selection.summary())
         usage = [
-            {"source": source.stage.slug, **asdict(summary)}
+            {"source": source.stage.source.slug, **asdict(summary)}
             for source in sources
             for summary in source.summaries()
         ]
         write_json(folder / "selection" / "usage.json", usage)
     write_json(folder / "shortcuts.json", [row for stage in stages for row in _shortcuts(stage)])
-    write_manifest(config, folder, {stage.slug: stage.run() for stage in stages})
+    write_manifest(config, folder, {stage.source.slug: stage.run() for stage in stages})
 
 
 def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[SceneStage]:
@@ -214,7 +177,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
     tables = stage.tables()
     if not {"train", "eval"} <= tables.keys():
         return []
-    rankers = stage.saved_rankers()
+    rankers = read_rankers(stage.rankers_path)
     try:
         report = shortcut_audit(
             tables["train"], tables["eval"], stage.split.dataset, rankers["popularity"],
@@ -224,7 +187,7 @@ def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:
         stage.display.say(f"{stage.source.name}: no shortcut audit: {error}")
         return []
     stage.display.console.print(shortcut_table(report))
-    return [{"source": stage.slug, **without_nan(asdict(row))} for row in report.rows]
+    return [{"source": stage.source.slug, **to_json_types(asdict(row))} for row in report.rows]
 
 
 def _finish(folder: Path, display: Display) -> None:
@@ -244,7 +207,7 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
         path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and not path.name.endswith(".lock")
+        and path.name[0] != "."  # locks
         and path.relative_to(folder).parts[0] not in _UNLISTED
     }
     write_json(

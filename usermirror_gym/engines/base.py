@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
+from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Prompt
 
 Pool = Literal["mean", "last"]
@@ -31,6 +33,54 @@ class OptionScores:
     n_tokens: IntArray
     prompt_tokens: int
     cached_tokens: int
+
+
+class SamplingOptions(TypedDict, total=False):
+    """What :meth:`Engine.generate` may be told, see :class:`Sampling`."""
+
+    n: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: Sequence[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.  ``temperature`` 0 takes the most likely token; a text ends before any of the
+    ``stop`` strings.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    stop: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if self.n < 1 or self.max_tokens < 1:
+            raise ConfigError(f"n={self.n}, max_tokens={self.max_tokens}: both must be 1 or more.")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}: use 0 or more.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}: use a value in (0, 1].")
+
+    def cut(self, text: str) -> str:
+        """What stands before the first stop string."""
+        return text[
+            : min((at for s in self.stop if s and (at := text.find(s)) >= 0), default=len(text))
+        ]
+
+    def row_seed(self, prefix: tuple[int, ...], sample: int) -> int:
+        """Seed of one sample: of its prompt's tokens, not of its place in the batch."""
+        text = f"{self.seed}:{sample}:{','.join(map(str, prefix))}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
 class Engine(Protocol):
@@ -118,16 +168,64 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """``n`` sampled continuations of every prompt (its options are ignored), without the stop
         string.  The same seed gives the same texts, whatever the batch."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """What became of one prompt.
+
+    Attributes:
+        texts: n texts; empty if there was an error.
+        prompt_tokens: tokens of the question, once for all its texts.
+        completion_tokens: tokens of each text.
+        error: why there are no texts.
+    """
+
+    texts: tuple[str, ...]
+    prompt_tokens: int = 0
+    completion_tokens: tuple[int, ...] = ()
+    error: str | None = None
+
+
+@runtime_checkable
+class DetailedEngine(Protocol):
+    """An engine that accounts for every prompt itself."""
+
+    def generate_detailed(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generations]:
+        """One entry per prompt, in order.  A prompt that fails is an entry with an error."""
+        ...
+
+
+def generate_detailed(
+    engine: Engine, prompts: Sequence[Prompt], sampling: Sampling
+) -> list[Generations]:
+    """Sample from any engine, errors and token counts per prompt.
+
+    An engine without a ``generate_detailed`` of its own is asked for all prompts together and, if
+    that fails, for each alone.
+    """
+    if isinstance(engine, DetailedEngine):
+        return engine.generate_detailed(prompts, sampling)
+    try:
+        answers = engine.generate(prompts, **asdict(sampling))
+    except EngineError as error:
+        if len(prompts) == 1:
+            return [Generations((), error=str(error))]
+        return [one for p in prompts for one in generate_detailed(engine, [p], sampling)]
+    return [_counted(engine, p, tuple(texts)) for p, texts in zip(prompts, answers, strict=True)]
+
+
+def _counted(engine: Engine, prompt: Prompt, texts: tuple[str, ...]) -> Generations:
+    bare = replace(prompt, options=())
+    asked = engine.count_tokens(bare)
+    # Counted behind the prompt, so that no token that opens a text is counted with each.
+    written = tuple(
+        engine.count_tokens(replace(bare, answer_prefix=bare.answer_prefix + text)) - asked
+        for text in texts
+    )
+    return Generations(texts, asked, written)

@@ -49,8 +49,6 @@ def choose_kind(name: str, kind: str = "auto", settings: Collection[str] = ()) -
         UnknownNameError: no such kind.
         ConfigError: a server's model with the kind of a local engine, or the other way about.
     """
-    pass  # FIXME
-
     if kind not in ("auto", *KINDS):
         raise UnknownNameError("kind of engine", kind, ["auto", *KINDS])
     behind_server = name.startswith(SERVER_PREFIX)
@@ -177,8 +175,6 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwa
         ConfigError: a server's model with the kind of a local engine, or the other way about.
         MissingDependencyError: the package of that engine is not installed.
     """
-    pass  # FIXME
-
     chosen = choose_kind(str(name), kind, kwargs)
     if chosen == "server":
         from usermirror_gym.engines.server.server_engine import ServerEngine

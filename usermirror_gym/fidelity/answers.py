@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from usermirror_gym.errors import DataError, RunError
-from usermirror_gym.files import replacing
+from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.scenes import Scene
 from usermirror_gym.scenes.randomness import KeyArray, keys
 from usermirror_gym.simulators.base import UserSimulator
@@ -181,28 +180,25 @@ def _check_current(
 
 def _write(folder: Path, digests: Sequence[str], answers: Sequence[Answer]) -> None:
     name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-    with replacing(folder / f"{name}.npz") as file:
-        np.savez(
-            file,
-            digests=np.array(digests),
-            probs=np.concatenate([a.probs for a in answers]),
-            lengths=np.array([len(a.probs) for a in answers]),
-            seconds=np.array([a.seconds for a in answers]),
-        )
+    save_arrays(
+        folder / f"{name}.npz",
+        digests=np.array(digests),
+        probs=np.concatenate([a.probs for a in answers]),
+        lengths=np.array([len(a.probs) for a in answers]),
+        seconds=np.array([a.seconds for a in answers]),
+    )
 
 
 def _read(folder: Path, wanted: Mapping[str, Scene]) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
     for path in sorted(folder.glob("*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                digests, seconds = file["digests"].tolist(), file["seconds"].tolist()
-                rows = np.split(file["probs"], np.cumsum(file["lengths"])[:-1])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise RunError(f"cannot read {path}: {error}. Delete it to ask again.") from error
+        names = ("digests", "seconds", "lengths", "probs")
+        kept = load_arrays(path, *names, cure="Delete it to ask again.")
+        digests, seconds, lengths, probs = (kept[name] for name in names)
+        rows = np.split(probs, np.cumsum(lengths)[:-1])
         found |= {
             digest: Answer(row, cost)
-            for digest, row, cost in zip(digests, rows, seconds, strict=True)
+            for digest, row, cost in zip(digests.tolist(), rows, seconds.tolist(), strict=True)
             if digest in wanted
         }
     return found

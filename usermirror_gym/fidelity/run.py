@@ -35,7 +35,7 @@ from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, BALANCES, CardScenes
 from usermirror_gym.files import to_json_types
 from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import changed_settings, claim_folder
+from usermirror_gym.run_folder import numbered_folder, run_folder
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
@@ -111,27 +111,24 @@ def evaluate(
         The content of ``card.json``.
 
     Raises:
-        RunError: the folder holds something else, or a card with other settings.
+        RunError: the folder holds something else, or a card with other settings, or another
+            process works in it.
         UnknownNameError: the simulator or the scenes do not exist.
     """
     display, folder = display or Display(quiet=True), Path(folder)
     question = _question(config, display)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    claim_folder(folder, _settings(config), "card")
-    card = _finished(folder, question) or _card(config, question, folder, display)
-    card |= {"bars": criteria(card), "verdict": sentences(card)}
-    write_card(card, folder)
+    with run_folder(folder, _settings(config), "card"):
+        card = _finished(folder, question) or _card(config, question, folder, display)
+        card |= {"bars": criteria(card), "verdict": sentences(card)}
+        write_card(card, folder)
     return card
 
 
 def default_folder(config: EvaluateConfig, base: Path = Path("runs/evaluate")) -> Path:
     """A folder named after simulator and scenes, numbered if that holds another card."""
     name = "-".join(map(_slug, (config.label, Path(config.scenes).name or config.scenes)))
-    settings, number, folder = _settings(config), 1, base / name
-    while folder.exists() and changed_settings(folder, settings):
-        number += 1
-        folder = base / f"{name}-{number}"
-    return folder
+    return numbered_folder(base / name, _settings(config))
 
 
 def card_folders(

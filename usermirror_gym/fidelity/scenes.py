@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
 
 import usermirror_gym
 from usermirror_gym.configs import preset_names
@@ -26,8 +25,8 @@ from usermirror_gym.data.sources import find_folder, get_source
 from usermirror_gym.data.sources.custom import CustomSource
 from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
-from usermirror_gym.files import remove_unfinished
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import locked
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID
 
 BALANCES = ("popularity", "none")
@@ -206,12 +205,10 @@ def _config(name: str, count: int, seed: int, balance: str | None) -> BuildConfi
 def _drawn(config: BuildConfig, display: Display) -> BuiltSource:
     """The scenes in the cache folder, drawn if they are not there yet."""
     folder = cache_folder() / "scenes" / f"{config.sources[0].slug}-{_key(config)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        remove_unfinished(folder)
+    with locked(folder, "draws scenes", wait=display.say):
         stage = SceneStage(config, config.sources[0], folder, display)
         facts = stage.run()
-    return BuiltSource(stage.slug, folder, facts["t0"], facts["t_validation"], facts)
+    return BuiltSource(stage.source.slug, folder, facts["t0"], facts["t_validation"], facts)
 
 
 def _key(config: BuildConfig) -> str:

@@ -5,7 +5,7 @@ from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.draw.samplers import SAMPLERS
 from usermirror_gym.scenes.scene import Scene, SceneBatch, Turn
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.scenes.words.text import DomainText, domain_text
+from usermirror_gym.scenes.words.template import DomainText, domain_text
 
 __all__ = [
     "SAMPLERS", "DomainText", "PromptBuilder", "PromptConfig", "Rankers", "Scene", "SceneBatch",

@@ -20,9 +20,9 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 def keys(seed: int, *columns: IntArray) -> KeyArray:
     """One key per row of the integer columns, each ``(B,)``; other rows, other keys."""
-    key = _mix(np.full(len(columns[0]), seed % 2**64, np.uint64))
+    key = mix(np.full(len(columns[0]), seed % 2**64, np.uint64))
     for column in columns:
-        key = _mix(key ^ column.astype(np.uint64))
+        key = mix(key ^ column.astype(np.uint64))
     return key
 
 
@@ -34,7 +34,7 @@ def uniforms(keys: KeyArray, stream: int, n: int = 1, first: int = 0) -> FloatAr
         stream: what the numbers are for; streams are independent of each other.
     """
     index = np.arange(first, first + n, dtype=np.uint64) + (np.uint64(stream + 1) << np.uint64(32))
-    bits = _mix(keys[:, None] ^ _mix(index)[None, :]) >> np.uint64(11)
+    bits = mix(keys[:, None] ^ mix(index)[None, :]) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0**-53
 
 
@@ -44,7 +44,8 @@ def integers(keys: KeyArray, stream: int, low: IntArray | int, high: IntArray | 
     return (low + np.floor(uniforms(keys, stream)[:, 0] * width)).astype(np.int64)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: a bijection of 64-bit words."""
     with np.errstate(over="ignore"):
         x = x + _GOLDEN
         x = (x ^ (x >> np.uint64(30))) * _FIRST

@@ -16,7 +16,7 @@ SCHEMA = pa.schema(
         pa.field("dataset", pa.string()),
         pa.field("domain", pa.string()),
         pa.field("split", pa.string()),  # one of SPLITS
-        # choice: a logged choice in sampled company; removed: the same without the chosen item;
+        # choice: a logged choice, distractors sampled; removed: the same without the chosen item;
         # impression: a list that was really shown
         pa.field("kind", pa.string()),
         pa.field("user_id", pa.int64()),

@@ -28,12 +28,16 @@ import yaml
 
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.engines.adapters import ADAPTER_CONFIG, HEAD_WEIGHTS
-from usermirror_gym.engines.checkpoints import resolve_checkpoint
-from usermirror_gym.engines.hub import fetch_from_hub, hub_file, network_is_off
+from usermirror_gym.engines.checkpoints import (
+    fetch_from_hub,
+    hub_file,
+    network_is_off,
+    resolve_checkpoint,
+)
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS
-from usermirror_gym.simulators.settings import checked_settings
+from usermirror_gym.simulators.settings import checked_settings, current_names
 from usermirror_gym.simulators.surrogate.surrogate import SURROGATE_WEIGHTS
 
 SIMULATOR_FILE = "simulator.yaml"
@@ -66,7 +70,7 @@ def write_simulator(folder: str | Path, settings: Mapping[str, Any]) -> Path:
                 f"{name} = {settings[name]!r} cannot be written: it follows from the files of the "
                 f"simulator's folder. Put them into {folder}."
             )
-    whole = checked_settings(folder.name, {"checkpoint": str(folder), **settings})
+    whole = checked_settings(folder.name, {"checkpoint": str(folder)}, settings)
     content = {"format": FORMAT, **whole.model_dump(mode="json", exclude_defaults=True)}
     if "checkpoint" not in settings:
         del content["checkpoint"]
@@ -147,6 +151,7 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{path} does not begin with 'format: {FORMAT}': it was written by another version of "
             "this package. Update the package, or train again."
         )
+    content = current_names(content, path)
     for name in _IMPLIED:
         if name in content:
             raise CheckpointError(f"{path} sets {name!r}, which follows from the folder's files")

@@ -10,7 +10,7 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.types import PAD, FloatArray
+from usermirror_gym.types import PAD
 
 
 class UniformChooser:
@@ -23,7 +23,8 @@ class UniformChooser:
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         shown = SceneBatch.of(scenes).slates != PAD
-        return ChoiceBatch(_mix(shown / np.maximum(shown.sum(1, keepdims=True), 1), self.outside))
+        shares = shown / np.maximum(shown.sum(1, keepdims=True), 1) * (1 - self.outside)
+        return ChoiceBatch(np.column_stack([shares, 1 - shares.sum(1)]))
 
 
 class PopularityChooser:
@@ -51,12 +52,6 @@ class PopularityChooser:
         weights = self.weights[SceneBatch.of(scenes).slates]
         mass = np.concatenate([weights, np.full((len(weights), 1), self.outside)], axis=1)
         return ChoiceBatch(mass / mass.sum(1, keepdims=True))
-
-
-def _mix(shares: FloatArray, outside: float) -> FloatArray:
-    probs = np.concatenate([shares * (1 - outside), np.zeros((len(shares), 1))], axis=1)
-    probs[:, -1] = 1 - probs[:, :-1].sum(1)
-    return probs
 
 
 def _share(value: float) -> float:

@@ -59,7 +59,7 @@ class SceneReservoir:
         return list(self._scenes)
 
 
-class RecordingSimulator:
+class RecordingSimulator(SceneReservoir):
     """Another simulator, whose scenes are sampled as it is asked.
 
     Args:
@@ -69,8 +69,8 @@ class RecordingSimulator:
     """
 
     def __init__(self, inner: UserSimulator, capacity: int, seed: int = 0) -> None:
+        super().__init__(capacity, seed)
         self.inner = inner
-        self._reservoir = SceneReservoir(capacity, seed)
 
     @property
     def name(self) -> str:
@@ -78,13 +78,5 @@ class RecordingSimulator:
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         answer = self.inner.choose(scenes)
-        self._reservoir.observe(scenes)
+        self.observe(scenes)
         return answer
-
-    def scenes(self) -> list[Scene]:
-        """The sample, oldest first."""
-        return self._reservoir.scenes()
-
-    def clear(self) -> None:
-        """Begin a new sample."""
-        self._reservoir.clear()

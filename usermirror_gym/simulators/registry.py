@@ -17,7 +17,7 @@ from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.engines.choosing import SERVER_PREFIX, load_engine
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.simulators.affinity.affinity import AffinitySimulator
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.base import UserSimulator
@@ -70,11 +70,11 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
     if name in CLASSIC:
         return _classic(name, split, options)
     if name in preset_names("simulators"):
-        settings = checked_settings(name, {**read_preset("simulators", name), **options})
+        settings = checked_settings(name, read_preset("simulators", name), options)
     elif (folder := find_simulator(name)) is not None:
-        settings = checked_settings(name, {**read_simulator(folder), **options})
+        settings = checked_settings(name, read_simulator(folder), options)
     elif "/" in name or name.startswith(SERVER_PREFIX) or Path(name).exists():
-        settings = checked_settings(name, {"checkpoint": name, **options})
+        settings = checked_settings(name, {"checkpoint": name}, options)
     else:
         raise UnknownNameError("simulator", name, available_simulators())
     return llm_simulator(settings, split)
@@ -103,12 +103,8 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     if settings.readout == "likelihood":
         return LikelihoodSimulator(engine, builder, _utility_weights(LikelihoodWeights, settings))
     kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
-    return kind(
-        engine,
-        builder,
-        permutations=settings.permutations,
-        weights=_of_settings(ChoiceWeights, settings),
-    )
+    weights = _of_settings(ChoiceWeights, settings)
+    return kind(engine, builder, permutations=settings.permutations, weights=weights)
 
 
 def _rationale_simulator(
@@ -159,7 +155,9 @@ def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:
     folder = _head_folder(settings)
     assert folder is not None
     net, facts = read_surrogate(folder)
-    return SurrogateSimulator(net, facts, split, outside=settings.outside_option, folder=folder)
+    return SurrogateSimulator(
+        net, facts, split, offers_outside=settings.outside_option, folder=folder
+    )
 
 
 T = TypeVar("T")
@@ -168,7 +166,7 @@ W = TypeVar("W", LikelihoodWeights, AffinityWeights)
 
 def _utility_weights(kind: type[W], settings: LLMSettings) -> W:
     weights = _of_settings(kind, settings)
-    return weights if settings.outside_option else replace(weights, outside=None)
+    return weights if settings.outside_option else replace(weights, outside_utility=None)
 
 
 def _of_settings(kind: type[T], settings: LLMSettings) -> T:

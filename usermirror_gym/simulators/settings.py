@@ -11,6 +11,7 @@ from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.words.prompt import PromptConfig, PromptForm
 from usermirror_gym.simulators.readouts.rationale import Thinking
 from usermirror_gym.simulators.readouts.utility import (
+    RENAMED,
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
@@ -47,16 +48,16 @@ class LLMSettings(BaseModel):
     """letters, options: see ChoiceWeights, for the next one too."""
     position_bias: tuple[float, ...] = ChoiceWeights.position_bias
     conditional: float = LikelihoodWeights.conditional
-    """likelihood: see LikelihoodWeights, for the next four and ``outside`` too."""
+    """likelihood: see LikelihoodWeights, for the next four and ``outside_utility`` too."""
     unconditional: float = LikelihoodWeights.unconditional
     conditional_per_token: float = LikelihoodWeights.conditional_per_token
     unconditional_per_token: float = LikelihoodWeights.unconditional_per_token
     tokens: float = LikelihoodWeights.tokens
     affinity: float = AffinityWeights.affinity
-    """affinity: see AffinityWeights, for the next two and ``outside`` too."""
-    appeal: float = AffinityWeights.appeal
-    worth: float | None = AffinityWeights.worth
-    outside: float | None = LikelihoodWeights.outside
+    """affinity: see AffinityWeights, for the next two and ``outside_utility`` too."""
+    item_bias: float = AffinityWeights.item_bias
+    inclusive_value: float | None = AffinityWeights.inclusive_value
+    outside_utility: float | None = LikelihoodWeights.outside_utility
     """likelihood, affinity: utility of *none of these*."""
     domain: str | None = None
     """What its items were in training, ``"movie"`` say; data of another domain are refused."""
@@ -67,13 +68,30 @@ class LLMSettings(BaseModel):
     answers; ``default`` is one in the cache folder; by default nothing is kept."""
 
 
-def checked_settings(name: str, values: Mapping[str, Any]) -> LLMSettings:
-    """Settings of the simulator of that name.
+def current_names(values: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """Settings that may have the names of earlier versions, by their present ones.
+
+    Raises:
+        ConfigError: one is given by both names.
+    """
+    for old, new in RENAMED.items():
+        if old in values and new in values:
+            raise ConfigError(
+                f"{where} gives {new!r} twice: {new} = {values[new]!r}, and by its old name "
+                f"{old} = {values[old]!r}; leave out {old!r}"
+            )
+    return {RENAMED.get(key, key): value for key, value in values.items()}
+
+
+def checked_settings(name: str, *layers: Mapping[str, Any]) -> LLMSettings:
+    """Settings of the simulator of that name, those of later layers above those of earlier ones.
 
     Raises:
         UnknownNameError: a setting that does not exist; suggests the nearest.
-        ConfigError: a value that cannot be used.
+        ConfigError: a value that cannot be used, or one setting by an old and a new name.
     """
+    where = f"simulator {name!r}"
+    values = {k: v for layer in layers for k, v in current_names(layer, where).items()}
     for key in values:
         if key not in LLMSettings.model_fields:
             raise UnknownNameError(f"option of simulator {name!r}", key, LLMSettings.model_fields)

@@ -20,7 +20,7 @@ from scipy.sparse.linalg import svds
 
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.files import write_bytes
+from usermirror_gym.files import kept_array
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
@@ -122,7 +122,7 @@ def fit_head(
     follows -= follows.mean(axis=1, keepdims=True)
     ahead, size, behind = _largest(follows - told.history @ told.option.T, settings.memory)
     root = np.sqrt(size)
-    memory = LineMemory.of(own, ahead * root, behind.T * root, popularity - told.appeal)
+    memory = LineMemory.of(own, ahead * root, behind.T * root, popularity - told.item_bias)
     return replace(head, memory=memory)
 
 
@@ -172,21 +172,10 @@ def _block(
     folder: Path,
     start: int,
 ) -> Float32Array:
-    path = folder / f"states-{start}.npy"
-    if path.is_file():
-        kept: Float32Array = np.load(path)
-        return kept
-    states = engine.line_states(lines, head=first_words, parts=settings.parts)
-    write_bytes(path, _npy(states))
-    return states
+    def read() -> Float32Array:
+        return engine.line_states(lines, head=first_words, parts=settings.parts)
 
-
-def _npy(array: Float32Array) -> bytes:
-    from io import BytesIO
-
-    out = BytesIO()
-    np.save(out, array)
-    return out.getvalue()
+    return kept_array(folder / f"states-{start}.npy", read)
 
 
 MOST_ITEMS = 20_000

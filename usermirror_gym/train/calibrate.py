@@ -28,7 +28,7 @@ from usermirror_gym.simulators.readouts.utility import (
 from usermirror_gym.train.config import Calibration, TrainConfig
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.objectives.letters import answer_of, answerable
-from usermirror_gym.train.objectives.permute import name_keys
+from usermirror_gym.train.objectives.sequences import name_keys
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights
@@ -43,7 +43,7 @@ class Asked:
 
     Attributes:
         values: likelihood: conditional, unconditional and number of tokens, each ``(S, K)``;
-            affinity: affinity and appeal, each ``(S, K)``;
+            affinity: affinity and item_bias, each ``(S, K)``;
             letters and options: log-probabilities ``(S, K + 1)``, *none of these* last.
         mask: ``(S, K)``.
         targets: ``(S,)``; the length of the list is *none of these*.
@@ -70,14 +70,9 @@ class Asked:
 
     def rows(self, chosen: BoolArray) -> Asked:
         """Some of the scenes."""
-        return replace(
-            self,
-            values=tuple(v[chosen] for v in self.values),
-            mask=self.mask[chosen],
-            targets=self.targets[chosen],
-            users=self.users[chosen],
-            sources=self.sources[chosen],
-        )
+        names = ("mask", "targets", "users", "sources")
+        parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
+        return replace(self, values=tuple(v[chosen] for v in self.values), **parts)
 
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""
@@ -94,8 +89,8 @@ class Asked:
             cond, uncond, n_tokens = self.values
             return likelihood_logprobs(weights, cond, uncond, n_tokens, self.mask)
         if isinstance(weights, AffinityWeights):
-            affinity, appeal = self.values
-            return affinity_logprobs(weights, affinity, appeal, self.mask)
+            affinity, item_bias = self.values
+            return affinity_logprobs(weights, affinity, item_bias, self.mask)
         return choice_logprobs(weights, self.values[0])
 
 
@@ -195,8 +190,8 @@ def scores_of(asked: Asked, logprobs: FloatArray, names: Sequence[str]) -> dict[
 def fitted_settings(weights: Weights) -> Mapping[str, Any]:
     """The weights as settings of a simulator."""
     fields = asdict(weights)
-    if not isinstance(weights, ChoiceWeights) and weights.outside is None:
-        del fields["outside"]
+    if not isinstance(weights, ChoiceWeights) and weights.outside_utility is None:
+        del fields["outside_utility"]
         fields["outside_option"] = False
     return fields
 
@@ -207,8 +202,8 @@ def _values(simulator: Any, scenes: Sequence[Scene], width: int) -> list[FloatAr
         cond, uncond, n_tokens, _ = simulator.scores(scenes)
         return [_padded(values, width, 0.0) for values in (cond, uncond, n_tokens)]
     if isinstance(simulator, AffinitySimulator):
-        affinity, appeal, _ = simulator.scores(scenes)
-        return [_padded(values, width, 0.0) for values in (affinity, appeal)]
+        affinity, item_bias, _ = simulator.scores(scenes)
+        return [_padded(values, width, 0.0) for values in (affinity, item_bias)]
     logprobs = simulator.logprobs(scenes)
     return [np.column_stack([_padded(logprobs[:, :-1], width, -np.inf), logprobs[:, -1]])]
 

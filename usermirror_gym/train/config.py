@@ -6,27 +6,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from usermirror_gym.configs.settings import read_settings, validated
+from usermirror_gym.configs.settings import FolderName, Positive, Settings, Share, read_as
 from usermirror_gym.corpus.config import BuildConfig, SceneSettings, SourceSettings
 from usermirror_gym.engines.base import StatePart
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.scenes.words.prompt import PromptConfig
 
 Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
 Readout = Literal["likelihood", "letters", "options", "affinity"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoRA(_Settings):
+class LoRA(Settings):
     """Low-rank adapters (Hu et al., LoRA, 2021): the base weights stay as they are."""
 
     r: Positive = 16
@@ -46,7 +39,7 @@ class LoRA(_Settings):
         return self
 
 
-class Stage(_Settings):
+class Stage(Settings):
     """One training after another: SFT, then DPO, for example."""
 
     objective: Objective
@@ -98,7 +91,7 @@ class Stage(_Settings):
         return self
 
 
-class Affinity(_Settings):
+class Affinity(Settings):
     """The head of the readout ``affinity``; see :mod:`usermirror_gym.train.affinity_head`."""
 
     parts: Annotated[tuple[StatePart, ...], Field(min_length=1)]
@@ -129,7 +122,7 @@ class Affinity(_Settings):
     """Format of the written head."""
 
 
-class DataSettings(_Settings):
+class DataSettings(Settings):
     """What is trained on: a finished build, or the settings of one that the run makes itself."""
 
     build: str | None = None
@@ -148,7 +141,7 @@ class DataSettings(_Settings):
         return self
 
 
-class Calibration(_Settings):
+class Calibration(Settings):
     """Fitting the weights of the readout on validation scenes."""
 
     scenes: Positive | None = None
@@ -159,17 +152,17 @@ class Calibration(_Settings):
     """Scores are of users that the weights were not fitted on, in so many rounds."""
 
 
-class TrainConfig(_Settings):
+class TrainConfig(Settings):
     """A whole run."""
 
-    name: str
+    name: FolderName
     seed: int = 0
     checkpoint: str
     """Base weights: folder, GGUF file, hub name, or the default checkpoint's name."""
     data: DataSettings
     readout: Readout
     """How the simulator is asked; see :mod:`usermirror_gym.simulators`."""
-    prompt: dict[str, Any] = {}
+    prompt: dict[str, Any] = Field(default={})
     """Fields of :class:`~usermirror_gym.scenes.words.prompt.PromptConfig`."""
     permutations: Positive = 1
     """letters, options: orders of the list that the simulator averages over."""
@@ -252,24 +245,13 @@ class TrainConfig(_Settings):
 
 
 def read_config(name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """A preset of ``configs/train`` by name, or a YAML file by path.
-
-    Args:
-        overrides: dotted names and values: ``{"stages.0.epochs": 2}``.
-
-    Raises:
-        UnknownNameError: no such preset or setting; suggests the nearest.
-        ConfigError: not YAML, or a value that cannot be used; names the setting.
-    """
-    content = read_settings("train", name_or_path, overrides)
-    config: TrainConfig = validated(TrainConfig, content, str(name_or_path))
-    if not config.name or Path(config.name).name != config.name:
-        raise ConfigError(f"{name_or_path}, name: must be usable as a folder, got {config.name!r}")
-    return config
+    """A preset of ``configs/train`` by name, or a YAML file by path, with ``overrides`` such as
+    ``{"stages.0.epochs": 2}``; raises as :func:`~usermirror_gym.configs.settings.read_as`."""
+    return read_as(TrainConfig, "train", name_or_path, overrides)
 
 
 TRAINED_FILE = "trained.safetensors"
-"""In the folder of a finished stage; see :func:`usermirror_gym.train.loop.weights.save_trained`."""
+"""In the folder of a finished stage; see :func:`usermirror_gym.train.loop.model.save_trained`."""
 
 
 def stage_folder(folder: Path, config: TrainConfig, index: int) -> Path:

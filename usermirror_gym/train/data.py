@@ -18,7 +18,7 @@ from usermirror_gym.files import read_jsonl
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import TIMESTAMP
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import own_folder
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.train.config import Affinity, Objective, Stage, TrainConfig
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.run import prepare_data, stage_seed
@@ -90,7 +90,7 @@ def estimate_training(
     from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable
 
     folder = Path(folder)
-    with own_folder(config, folder):
+    with run_folder(folder, config, "training run"):
         data = prepare_data(config, folder, display=display)
         tokenizer = load_tokenizer_of(config)
         estimates: list[StageEstimate | HeadEstimate] = [

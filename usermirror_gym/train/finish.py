@@ -13,8 +13,9 @@ import pandas as pd
 
 from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.engines.choosing import load_engine
-from usermirror_gym.files import sha256
+from usermirror_gym.files import replacing_folder, sha256
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import AffinitySimulator, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import write_head
@@ -25,7 +26,6 @@ from usermirror_gym.train.card import write_card
 from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.loop.model import write_weights
-from usermirror_gym.train.objectives.options import HEAD_FILE
 
 
 def write_checkpoint(
@@ -42,28 +42,24 @@ def write_checkpoint(
         folder: of the run, whose stages are finished.
         stages: what each of them did.
     """
-    staging, checkpoint = folder / ".checkpoint.tmp", folder / "checkpoint"
-    shutil.rmtree(staging, ignore_errors=True)
     display.say("writing the checkpoint")
-    staging.mkdir()
-    if config.stages:
-        last = stage_folder(folder, config, len(config.stages) - 1)
-        write_weights(config, last / TRAINED_FILE, staging)
-        if config.readout == "options":
-            shutil.copyfile(last / HEAD_FILE, staging / HEAD_FILE)
-    heads = None if config.affinity is None else Heads(config, folder, staging, data, display)
-    if heads is not None:
-        heads.write(data.split.before)
-    scores = _calibrate(config, staging, data, heads, display)
-    if heads is not None and heads.settings.refit:
-        heads.write(data.split.dataset.interactions)
-        heads.simulator(data.split)  # its first answers need not wait for the items
-    build = read_build(data_folder(config, folder))
-    checksum = sha256(build.folder / "manifest.json")
-    write_card(config, staging, stages, scores, build.manifest, checksum)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    staging.rename(checkpoint)
-    return checkpoint
+    with replacing_folder(folder / "checkpoint") as staging:
+        if config.stages:
+            last = stage_folder(folder, config, len(config.stages) - 1)
+            write_weights(config, last / TRAINED_FILE, staging)
+            if config.readout == "options":
+                shutil.copyfile(last / HEAD_WEIGHTS, staging / HEAD_WEIGHTS)
+        heads = None if config.affinity is None else Heads(config, folder, staging, data, display)
+        if heads is not None:
+            heads.write(data.split.before)
+        scores = _calibrate(config, staging, data, heads, display)
+        if heads is not None and heads.settings.refit:
+            heads.write(data.split.dataset.interactions)
+            heads.simulator(data.split)  # its first answers need not wait for the items
+        build = read_build(data_folder(config, folder))
+        checksum = sha256(build.folder / "manifest.json")
+        write_card(config, staging, stages, scores, build.manifest, checksum)
+    return folder / "checkpoint"
 
 
 class Heads:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.corpus.build import build_data
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import MissingDependencyError
 from usermirror_gym.files import read_json, sha256, write_json
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import keep_same, own_folder
+from usermirror_gym.run_folder import keep_same, run_folder
 from usermirror_gym.train.calibrate import validation_scenes
 from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
 from usermirror_gym.train.data import TrainData, read_train_data
@@ -50,14 +51,16 @@ def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
     folder = Path(folder)
     state = _processes()
     display = display if state.is_main_process else Display(quiet=True)
-    with own_folder(config, folder) if state.is_main_process else nullcontext():
+    with run_folder(folder, config, "training run") if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         finished = (folder / "checkpoint" / "training.json").is_file()
         state.wait_for_everyone()  # all have looked before anybody writes
         if not finished:
             from usermirror_gym.train.finish import write_checkpoint
 
-            data = _data(config, folder, state, display)
+            with state.main_process_first():
+                build = state.is_main_process
+                data = prepare_data(config, folder, display=display, build=build)
             stages = [_stage(config, folder, i, data, display) for i in range(len(config.stages))]
             if state.is_main_process:
                 write_checkpoint(config, folder, data, stages, display=display)
@@ -105,11 +108,6 @@ def _processes() -> Any:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENT)
 
 
-def _data(config: TrainConfig, folder: Path, state: Any, display: Display) -> TrainData:
-    with state.main_process_first():
-        return prepare_data(config, folder, display=display, build=state.is_main_process)
-
-
 def _stage(
     config: TrainConfig, folder: Path, index: int, data: TrainData, display: Display
 ) -> dict[str, Any]:
@@ -128,11 +126,9 @@ def _train_stage(
 ) -> None:
     from accelerate import PartialState
 
-    from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable
+    from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable, save_trained
     from usermirror_gym.train.loop.tensorboard import curves
     from usermirror_gym.train.loop.trainers import run_stage
-    from usermirror_gym.train.loop.weights import save_trained
-    from usermirror_gym.train.objectives.options import HEAD_FILE
 
     stage, place = config.stages[index], stage_folder(folder, config, index)
     before = stage_folder(folder, config, index - 1) if index else None
@@ -149,7 +145,7 @@ def _train_stage(
         precision=config.precision,
         display=display,
         gradient_checkpointing=config.gradient_checkpointing,
-        head=before if before is not None and (before / HEAD_FILE).is_file() else None,
+        head=before if before is not None and (before / HEAD_WEIGHTS).is_file() else None,
         callbacks=curves(folder / "tensorboard" / place.name, display),
     )
     if PartialState().is_main_process:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog
 from usermirror_gym.data.sources.base import Limits, apply_limits
 from usermirror_gym.data.sources.events import Event, EventCheck, Reader, kept_events
 from usermirror_gym.errors import DataError

@@ -13,7 +13,7 @@ from usermirror_gym.corpus.checks.leaks import Finding, Verdict, judge, shown
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.scenes.draw.embeddings import TFIDF, embed_texts
 from usermirror_gym.scenes.draw.rankers import fit_collaborative
-from usermirror_gym.scenes.words.text import domain_text
+from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, Float32Array, FloatArray, IntArray
 
 TOLERANCE = 1e-4

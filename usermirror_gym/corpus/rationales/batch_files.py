@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.corpus.rationales.journal import Journal
 from usermirror_gym.corpus.rationales.plan import (
     Ledger,
-    Rationale,
     RationaleSettings,
     Request,
     Role,
@@ -25,8 +24,8 @@ from usermirror_gym.corpus.rationales.plan import (
     rationales_of,
     sampling_of,
 )
-from usermirror_gym.corpus.rationales.write import journal_header, record_place
-from usermirror_gym.engines.local.detailed import Generations
+from usermirror_gym.corpus.rationales.write import journal_header, keep, record_place
+from usermirror_gym.engines.base import Generations
 from usermirror_gym.engines.server.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.errors import EngineError, RunError
 from usermirror_gym.files import write_text
@@ -139,15 +138,11 @@ def read_batch_results(job: BatchJob, paths: Sequence[Path]) -> BatchReport:
         written, failed = ledger.written, ledger.failures
         answered = [(name, request) for name, request in pending.items() if name in results]
         for at in range(0, len(answered), _AT_ONCE):
-            new = [
-                record
+            found = [
+                rationales_of(request, _answer(results[name], job, request), job.settings, job.role)
                 for name, request in answered[at : at + _AT_ONCE]
-                for record in _records(results[name], job, request)
-                if ledger.lacks(request, record.index)
             ]
-            journal.append(asdict(record) for record in new)
-            for record in new:
-                ledger.take(record)
+            keep((record for records in found for record in records), ledger, journal)
         journal.sort(record_place)
     missing = tuple(name for name in pending if name not in results)
     return BatchReport(ledger.written - written, ledger.failures - failed, missing, tuple(problems))
@@ -168,9 +163,7 @@ def _pending(ledger: Ledger, settings: RationaleSettings) -> Iterator[Request]:
     """Every request whose turn it is."""
     for attempt in range(settings.max_attempts):
         for batch in ledger.batches(attempt):
-            for request in batch:
-                if any(ledger.lacks(request, index) for index in request.indices):
-                    yield request
+            yield from filter(ledger.is_open, batch)
 
 
 def _lines(job: BatchJob, requests: Iterable[Request]) -> Iterator[str]:
@@ -256,32 +249,26 @@ def _is_of(name: str, role: Role, scenes: set[str]) -> bool:
     return first == role and rest.split(".", 2)[-1] in scenes
 
 
-def _records(line: Mapping[str, Any], job: BatchJob, request: Request) -> list[Rationale]:
-    return rationales_of(request, _answer(line, job, request), job.settings, job.role)
-
-
-def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generations:
+def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generations | str:
     if not _is_good(line):
-        return Generations((), error=f"engine: {_complaint(line)}")
+        return f"engine: {_complaint(line)}"
     sampling = sampling_of(job.settings, job.role, request)
     try:
         return generations_of(line["response"]["body"], sampling, f"scene {request.scene.name!r}")
     except EngineError as error:
-        return Generations((), error=f"engine: {error}")
+        return f"engine: {error}"
 
 
 def _is_good(line: Mapping[str, Any]) -> bool:
     response = line.get("response")
-    return not line.get("error") and isinstance(response, dict) and _status(response) == 200
-
-
-def _status(response: Mapping[str, Any]) -> Any:
-    return response.get("status_code")
+    return (
+        not line.get("error") and isinstance(response, dict) and response.get("status_code") == 200
+    )
 
 
 def _complaint(line: Mapping[str, Any]) -> str:
     """What an error line says, in short."""
     response = line.get("response")
     if isinstance(response, dict):
-        return f"status {_status(response)}: {str(response.get('body'))[:300]}"
+        return f"status {response.get('status_code')}: {str(response.get('body'))[:300]}"
     return str(line.get("error") or "a result without response and error")[:300]

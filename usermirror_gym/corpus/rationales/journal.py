@@ -10,15 +10,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
+from usermirror_gym.files import remove_unfinished, replacing
 
 Record = dict[str, Any]
-_ABSENT = "nothing"
 
 
 class Journal:
@@ -57,12 +57,7 @@ class Journal:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
         self._lock.release()
@@ -96,8 +91,7 @@ class Journal:
         self._file = self.path.open("ab")
 
     def _begin(self) -> None:
-        for leftover in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-            leftover.unlink()
+        remove_unfinished(self.path.parent, self.path.name)
         first = _line(self._header)
         content = self.path.read_bytes() if self._is_short() else None
         if content is not None and first.startswith(content):
@@ -117,13 +111,11 @@ class Journal:
         return self.path.stat().st_size <= len(_line(self._header))
 
     def _check(self, found: Record) -> None:
-        then, now = _flat(found), _flat(self._header)
-        names = [n for n in {**then, **now} if then.get(n, _ABSENT) != now.get(n, _ABSENT)]
-        if names:
-            changes = "; ".join(
-                f"{n} was {_show(then.get(n, _ABSENT))} and is now {_show(now.get(n, _ABSENT))}"
-                for n in names
-            )
+        changes = "; ".join(
+            f"{name} was {_show(then)} and is now {_show(now)}"
+            for name, then, now in differences(found, self._header)
+        )
+        if changes:
             raise RunError(
                 f"{self.path} was begun differently: {changes}. "
                 "Go on as it was begun, or name another folder, or delete the file to start anew."
@@ -135,15 +127,11 @@ class Journal:
             file.truncate(end)
 
     def _replace(self, places: Iterable[tuple[int, int]]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with self.path.open("rb") as old, temporary.open("wb") as new:
+        with self.path.open("rb") as old, replacing(self.path) as new:
             new.write(old.readline())
             for start, length in places:
                 old.seek(start)
                 new.write(old.read(length))
-            new.flush()
-            os.fsync(new.fileno())
-        temporary.replace(self.path)
 
 
 def read_header(path: Path) -> Record:
@@ -197,16 +185,5 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, allow_nan=False).encode() + b"\n"
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def _show(value: Any) -> str:
-    return value if value is _ABSENT else repr(value)
+    return "nothing" if value is None else repr(value)

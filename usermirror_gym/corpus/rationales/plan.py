@@ -1,7 +1,7 @@
 """Which rationales are wanted, which are there, and what is asked next.
 
 The plan is a function of the scenes, the settings and the records alone.  A run that was killed
-therefore asks the rest with the same seeds, in the same company, as if nothing had happened.
+therefore asks the rest with the same seeds, in the same calls, as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usermirror_gym.corpus.rationales.journal import Record, read_records
-from usermirror_gym.engines.local.detailed import Generations, Sampling
+from usermirror_gym.engines.base import Generations, Sampling
 from usermirror_gym.errors import ConfigError, RunError, SceneError
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.rationale_prompt import STOP, prompt_version, stages, tidy
@@ -169,9 +169,15 @@ class Ledger:
         self.failures += 1
         self.exhausted += rationale.attempt + 1 == self._settings.max_attempts
 
-    def lacks(self, request: Request, index: int) -> bool:
+    def lacks(self, rationale: Rationale) -> bool:
         """Whether this attempt of a rationale has no record yet."""
-        return self._tries.get((request.scene.name, index), 0) == request.attempt
+        key = rationale.scene_id, rationale.index
+        return self._tries.get(key, 0) == rationale.attempt
+
+    def is_open(self, request: Request) -> bool:
+        """Whether something that was asked for has no record yet."""
+        name, attempt = request.scene.name, request.attempt
+        return any(self._tries.get((name, i), 0) == attempt for i in request.indices)
 
     def batches(self, attempt: int) -> Iterator[list[Request]]:
         """What attempt number ``attempt`` asks, in calls of a fixed composition; those of which
@@ -180,7 +186,7 @@ class Ledger:
         Attempts are to be asked one after the other.
         """
         for batch in self._all_batches(attempt):
-            if any(self.lacks(request, i) for request in batch for i in request.indices):
+            if any(map(self.is_open, batch)):
                 yield batch
 
     def _all_batches(self, attempt: int) -> Iterator[list[Request]]:
@@ -211,20 +217,17 @@ def call_seed(settings: RationaleSettings, role: Role, request: Request) -> int:
 
 def sampling_of(settings: RationaleSettings, role: Role, request: Request) -> Sampling:
     """How an engine is asked for a request."""
-    return Sampling(
-        n=len(request.indices),
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_tokens,
-        stop=STOP,
-        seed=call_seed(settings, role, request),
-    )
+    n, seed = len(request.indices), call_seed(settings, role, request)
+    return Sampling(n, settings.temperature, settings.top_p, settings.max_tokens, STOP, seed)
 
 
 def rationales_of(
-    request: Request, answer: Generations, settings: RationaleSettings, role: Role
+    request: Request, answer: Generations | str, settings: RationaleSettings, role: Role
 ) -> list[Rationale]:
-    """Records of what became of a request; the first one carries the tokens of the question."""
+    """Records of what became of a request (of an answer, or why there is none); the first one
+    carries the tokens of the question."""
+    if isinstance(answer, str):
+        answer = Generations((), error=answer)
     seed = call_seed(settings, role, request)
     texts = [tidy(text) for text in answer.texts] or [""] * len(request.indices)
     tokens = answer.completion_tokens or (0,) * len(texts)

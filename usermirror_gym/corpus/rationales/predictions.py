@@ -19,7 +19,7 @@ import numpy as np
 
 from usermirror_gym.corpus.rationales.journal import Journal, Record, read_records
 from usermirror_gym.corpus.rationales.plan import ROLES, Rationale
-from usermirror_gym.corpus.rationales.write import forget_earlier, stop_if_dead, stop_if_hopeless
+from usermirror_gym.corpus.rationales.write import ask_fitting, stop_if_dead, stop_if_hopeless
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import EngineError, RunError, SceneError
 from usermirror_gym.progress import Display
@@ -30,7 +30,6 @@ from usermirror_gym.scenes.words.rationale_prompt import (
     questions_version,
     reading_prompt,
 )
-from usermirror_gym.simulators.readouts.llm import fit_context
 from usermirror_gym.types import Message, Prompt
 
 Source = Literal["strong", "weak", "none"]
@@ -199,23 +198,16 @@ def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
 
 
 def _read(batch: Sequence[_Job], builder: PromptBuilder, engine: Engine) -> list[Prediction]:
-    questions = [_question(job, builder, engine) for job in batch]
-    prompts = [q for q in questions if isinstance(q, Prompt)]
-    forget_earlier(engine)
-    answers = _ask(engine, prompts)
-    errors = [a if isinstance(a, str) else None for a in answers]
-    stop_if_dead(engine.model_id, errors, lambda: _probe(engine))
-    following = iter(answers)
-    found = [next(following) if isinstance(q, Prompt) else q for q in questions]
-    return [_prediction(job, answer) for job, answer in zip(batch, found, strict=True)]
+    def ask(prompts: list[Prompt]) -> list[_Answer]:
+        answers = _ask(engine, prompts)
+        errors = [answer if isinstance(answer, str) else None for answer in answers]
+        stop_if_dead(engine.model_id, errors, lambda: engine.choice_logprobs([_PROBE]))
+        return answers
 
-
-def _question(job: _Job, builder: PromptBuilder, engine: Engine) -> Prompt | str:
-    try:
-        build = partial(reading_prompt, job.scene, builder, job.text)
-        return fit_context(engine, builder, job.scene, build)
-    except SceneError as error:
-        return f"scene: {error}"
+    questions = [(j.scene, partial(reading_prompt, j.scene, builder, j.text)) for j in batch]
+    found = ask_fitting(engine, builder, questions, ask)
+    rests = [(None, one, 0) if isinstance(one, str) else (one[0], None, one[1]) for one in found]
+    return [Prediction(*job.key, *rest) for job, rest in zip(batch, rests, strict=True)]
 
 
 _Answer = tuple[list[float], int] | str
@@ -225,23 +217,12 @@ _Answer = tuple[list[float], int] | str
 def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[_Answer]:
     """All together and, if that fails, each alone."""
     try:
-        scores = engine.choice_logprobs(prompts) if prompts else []
+        scores = engine.choice_logprobs(prompts)
     except EngineError as error:
         if len(prompts) == 1:
             return [f"engine: {error}"]
         return [answer for prompt in prompts for answer in _ask(engine, [prompt])]
     return [(np.exp(s.logprobs).tolist(), s.prompt_tokens) for s in scores]
-
-
-def _probe(engine: Engine) -> None:
-    engine.choice_logprobs([_PROBE])
-
-
-def _prediction(job: _Job, answer: _Answer) -> Prediction:
-    if isinstance(answer, str):
-        return Prediction(*job.key, probs=None, error=answer, prompt_tokens=0)
-    probs, tokens = answer
-    return Prediction(*job.key, probs=probs, error=None, prompt_tokens=tokens)
 
 
 def _header(

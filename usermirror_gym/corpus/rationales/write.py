@@ -8,10 +8,11 @@ file, byte for byte, that an undisturbed run leaves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from usermirror_gym.corpus.rationales.journal import Journal, Record, read_header
 from usermirror_gym.corpus.rationales.plan import (
@@ -26,8 +27,7 @@ from usermirror_gym.corpus.rationales.plan import (
     read_attempts,
     sampling_of,
 )
-from usermirror_gym.engines.base import Engine
-from usermirror_gym.engines.local.detailed import Generations, Sampling, generate_detailed
+from usermirror_gym.engines.base import Engine, Generations, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
@@ -36,6 +36,7 @@ from usermirror_gym.scenes.words.rationale_prompt import questions_version, rati
 from usermirror_gym.simulators.readouts.llm import fit_context
 from usermirror_gym.types import Message, Prompt
 
+T = TypeVar("T")
 _PROBE = Prompt((Message("user", "Say yes."),), "", (), "the test question")
 
 
@@ -101,7 +102,7 @@ def write_rationales(
     """
     ledger = Ledger(scenes, settings)
     header = journal_header(scenes, builder, engine.model_id, settings, role)
-    writer = _Writer(engine, builder, settings, role)
+    last: str | None = None
     with Journal(path, header) as journal:
         for record in journal.records():
             ledger.take(rationale_from(record, path))
@@ -109,8 +110,11 @@ def write_rationales(
             advance(ledger.written + ledger.exhausted)
             for attempt in range(settings.max_attempts):
                 for batch in ledger.batches(attempt):
-                    _record(writer(batch), batch, ledger, journal, advance)
-                    last = writer.last_error
+                    before = ledger.written + ledger.exhausted
+                    records = _asked(batch, engine, builder, settings, role)
+                    keep(records, ledger, journal)
+                    advance(ledger.written + ledger.exhausted - before)
+                    last = next((one.error for one in reversed(records) if one.error), last)
                     stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
         journal.sort(record_place)
     summary = summarise(path, settings)
@@ -162,74 +166,70 @@ def journal_header(
     return rationale_header(model_id, role, settings, len(scenes), questions)
 
 
-class _Writer:
-    """Asks the engine for batches of requests that share a seed."""
-
-    def __init__(
-        self, engine: Engine, builder: PromptBuilder, settings: RationaleSettings, role: Role
-    ) -> None:
-        self._engine, self._builder = engine, builder
-        self._settings, self._role = settings, role
-        self.last_error: str | None = None
-
-    def __call__(self, batch: Sequence[Request]) -> list[Rationale]:
-        sampling = sampling_of(self._settings, self._role, batch[0])
-        questions = [self._question(request.scene) for request in batch]
-        prompts = [q for q in questions if isinstance(q, Prompt)]
-        forget_earlier(self._engine)
-        answers = generate_detailed(self._engine, prompts, sampling) if prompts else []
-        self._check(answers, sampling)
-        following = iter(answers)
-        found = [_named(next(following)) if isinstance(q, Prompt) else q for q in questions]
-        pairs = zip(batch, found, strict=True)
-        records = [r for b, a in pairs for r in rationales_of(b, a, self._settings, self._role)]
-        self.last_error = next((r.error for r in reversed(records) if r.error), self.last_error)
-        return records
-
-    def _question(self, scene: Scene) -> Prompt | Generations:
-        build = partial(rationale_prompt, scene, self._builder)
-        room = self._settings.max_tokens
-        try:
-            return fit_context(self._engine, self._builder, scene, build, room=room)
-        except SceneError as error:
-            return Generations((), error=f"scene: {error}")
-
-    def _check(self, answers: Sequence[Generations], sampling: Sampling) -> None:
-        def probe() -> None:
-            (answer,) = generate_detailed(self._engine, [_PROBE], replace(sampling, n=1))
-            if answer.error is not None:
-                raise EngineError(answer.error)
-
-        stop_if_dead(self._engine.model_id, [answer.error for answer in answers], probe)
-
-
-def _named(answer: Generations) -> Generations:
-    return answer if answer.error is None else replace(answer, error=f"engine: {answer.error}")
-
-
-def forget_earlier(engine: Engine) -> None:
-    """Let the answers of the next call depend on that call alone, to the last bit, where the
-    engine knows how (see ``TransformersEngine.forget``)."""
-    forget = getattr(engine, "forget", None)
-    if forget is not None:
-        forget()
-
-
-def _record(
-    records: Sequence[Rationale],
+def _asked(
     batch: Sequence[Request],
-    ledger: Ledger,
-    journal: Journal,
-    advance: Callable[[int], None],
-) -> None:
-    """Keep what the journal does not have (a kill may have cut a batch in two)."""
-    wanted = {(b.scene.name, i) for b in batch for i in b.indices if ledger.lacks(b, i)}
-    new = [record for record in records if (record.scene_id, record.index) in wanted]
+    engine: Engine,
+    builder: PromptBuilder,
+    settings: RationaleSettings,
+    role: Role,
+) -> list[Rationale]:
+    """What an engine answers to requests that share a seed."""
+    sampling = sampling_of(settings, role, batch[0])
+
+    def probe() -> None:
+        (answer,) = generate_detailed(engine, [_PROBE], replace(sampling, n=1))
+        if answer.error is not None:
+            raise EngineError(answer.error)
+
+    def ask(prompts: list[Prompt]) -> list[Generations | str]:
+        answers = generate_detailed(engine, prompts, sampling)
+        stop_if_dead(engine.model_id, [answer.error for answer in answers], probe)
+        return [a if a.error is None else f"engine: {a.error}" for a in answers]
+
+    questions = [(r.scene, partial(rationale_prompt, r.scene, builder)) for r in batch]
+    found = ask_fitting(engine, builder, questions, ask, room=settings.max_tokens)
+    pairs = zip(batch, found, strict=True)
+    return [one for request, a in pairs for one in rationales_of(request, a, settings, role)]
+
+
+def keep(records: Iterable[Rationale], ledger: Ledger, journal: Journal) -> None:
+    """Write what the journal does not have (a kill may have cut a batch in two)."""
+    new = [record for record in records if ledger.lacks(record)]
     journal.append(asdict(record) for record in new)
-    before = ledger.written + ledger.exhausted
     for record in new:
         ledger.take(record)
-    advance(ledger.written + ledger.exhausted - before)
+
+
+def ask_fitting(
+    engine: Engine,
+    builder: PromptBuilder,
+    questions: Sequence[tuple[Scene, Callable[..., Prompt]]],
+    ask: Callable[[list[Prompt]], Sequence[T | str]],
+    *,
+    room: int = 0,
+) -> list[T | str]:
+    """The answer to each question that fits the engine's context; a text says why there is none.
+
+    The answers depend on this call alone, to the last bit, where the engine knows how (see
+    ``TransformersEngine.forget``).
+
+    Args:
+        questions: scenes, and what makes their prompts; see
+            :func:`~usermirror_gym.simulators.readouts.llm.fit_context`.
+        ask: answers some prompts, at least one.
+        room: tokens that an answer may take.
+    """
+    fitted: list[Prompt | str] = []
+    for scene, build in questions:
+        try:
+            fitted.append(fit_context(engine, builder, scene, build, room=room))
+        except SceneError as error:
+            fitted.append(f"scene: {error}")
+    if forget := getattr(engine, "forget", None):
+        forget()
+    prompts = [question for question in fitted if isinstance(question, Prompt)]
+    answers = iter(ask(prompts) if prompts else ())
+    return [next(answers) if isinstance(question, Prompt) else question for question in fitted]
 
 
 def record_place(record: Record) -> tuple[str, int, int]:
@@ -241,7 +241,7 @@ ENOUGH = 64
 """After so many failures without a single success nothing better is to be expected."""
 
 
-def stop_if_dead(model_id: str, errors: Sequence[str | None], probe: Callable[[], None]) -> None:
+def stop_if_dead(model_id: str, errors: Sequence[str | None], probe: Callable[[], object]) -> None:
     """After a call in which every prompt failed: is it the prompts, or the engine?
 
     Args:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.corpus.selection.uncertainty import (
+from usermirror_gym.errors import DataError, UnknownNameError
+from usermirror_gym.measures.uncertainty import (
     NO_CHOICE,
     READINGS,
     Predictions,
@@ -15,7 +16,6 @@ from usermirror_gym.corpus.selection.uncertainty import (
     entropy,
     hits,
 )
-from usermirror_gym.errors import DataError, UnknownNameError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 NO_STRONG = "no rationale by the strong model"
@@ -98,7 +98,7 @@ def assess(
         scenes: rows of :data:`usermirror_gym.scenes.table.SCHEMA`.
         weak: predictions for the same scenes, in the same order.
         strong: likewise.
-        reading: a name in :data:`~usermirror_gym.corpus.selection.uncertainty.READINGS`.
+        reading: a name in :data:`~usermirror_gym.measures.uncertainty.READINGS`.
         seed: of the sampled choices.
 
     Raises:

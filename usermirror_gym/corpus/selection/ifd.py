@@ -18,14 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from usermirror_gym.corpus.rationales.journal import Journal, Record
-from usermirror_gym.corpus.rationales.write import forget_earlier
+from usermirror_gym.corpus.rationales.write import ask_fitting
 from usermirror_gym.engines.base import Engine
-from usermirror_gym.errors import DataError, SceneError
+from usermirror_gym.errors import DataError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.scenes.words.rationale_prompt import questions_version, rationale_prompt
-from usermirror_gym.simulators.readouts.llm import fit_context
 from usermirror_gym.types import FloatArray, IntArray, Prompt
 
 _BATCH = 16
@@ -104,30 +103,23 @@ def _scored(
     batch: Sequence[Scene], builder: PromptBuilder, engine: Engine, answers: Mapping[str, str]
 ) -> list[Record]:
     """A record for every scene."""
-    questions: dict[str, Prompt] = {}
-    errors: dict[str, str] = {}
-    for scene in batch:
-        build = partial(_question, scene, builder, answers[scene.name])
-        try:
-            questions[scene.name] = fit_context(engine, builder, scene, build)
-        except SceneError as error:
-            errors[scene.name] = f"scene: {error}"
-    forget_earlier(engine)
-    given = engine.text_logprobs(list(questions.values()))
-    alone = engine.text_logprobs([Prompt((), "", q.options, q.name) for q in questions.values()])
-    pairs = dict(zip(questions, zip(given, alone, strict=True), strict=True))
-    records: list[Record] = []
-    for scene in batch:
-        record: Record = {"scene_id": scene.name, "given": None, "alone": None, "n_tokens": 0,
-                  "error": errors.get(scene.name)}  # fmt: skip
-        if scene.name in pairs:
-            after, bare = pairs[scene.name]
-            record |= {
-                "given": float(after.logprobs[0]), "alone": float(bare.logprobs[0]),
-                "n_tokens": int(after.n_tokens[0]),
-            }  # fmt: skip
-        records.append(record)
-    return records
+
+    def ask(prompts: list[Prompt]) -> list[Record | str]:
+        given = engine.text_logprobs(prompts)
+        alone = engine.text_logprobs([Prompt((), "", p.options, p.name) for p in prompts])
+        return [
+            {"given": float(after.logprobs[0]), "alone": float(bare.logprobs[0]),
+             "n_tokens": int(after.n_tokens[0]), "error": None}
+            for after, bare in zip(given, alone, strict=True)
+        ]  # fmt: skip
+
+    questions = [(s, partial(_question, s, builder, answers[s.name])) for s in batch]
+    found = ask_fitting(engine, builder, questions, ask)
+    none = {"given": None, "alone": None, "n_tokens": 0}
+    return [
+        {"scene_id": scene.name, **({**none, "error": one} if isinstance(one, str) else one)}
+        for scene, one in zip(batch, found, strict=True)
+    ]
 
 
 def _question(scene: Scene, builder: PromptBuilder, answer: str, *, skip: int = 0) -> Prompt:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.corpus.selection import uncertainty
 from usermirror_gym.corpus.selection.assessment import Answers, Assessment
 from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.measures import uncertainty
 from usermirror_gym.types import BoolArray, FloatArray
 
 NO_SCORE = "the selector gives it no score"
@@ -213,34 +213,7 @@ def _pick(values: np.ndarray, columns: np.ndarray, missing: float) -> np.ndarray
 
 
 Selector = Callable[[Assessment, int], FloatArray]
-
-
-def difficulty(assessment: Assessment, seed: int) -> FloatArray:
-    """Epistemic uncertainty of the weak model minus that of the strong one (Wei et al. 2026)."""
-    weak, strong = assessment.weak.predictions, assessment.strong.predictions
-    return uncertainty.difficulty(weak, strong)
-
-
-def random(assessment: Assessment, seed: int) -> FloatArray:
-    """A number of each scene's own, in [0, 1)."""
-    return np.array(
-        [uncertainty.scene_generator(seed, "random", s).random() for s in assessment.scene_ids]
-    )
-
-
-def high_accuracy(assessment: Assessment, seed: int) -> FloatArray:
-    """Scenes that the strong model gets right."""
-    return assessment.strong.hit_rate
-
-
-def low_accuracy(assessment: Assessment, seed: int) -> FloatArray:
-    """Scenes that the strong model gets wrong."""
-    return -assessment.strong.hit_rate
-
-
-def accuracy_difference(assessment: Assessment, seed: int) -> FloatArray:
-    """Scenes that the strong model gets right and the weak one does not."""
-    return assessment.strong.hit_rate - assessment.weak.hit_rate
+"""``(S,)`` the higher, the rather a scene is kept; NaN is no score.  The number is a seed."""
 
 
 def highest_ifd(assessment: Assessment, seed: int) -> FloatArray:
@@ -252,16 +225,21 @@ def highest_ifd(assessment: Assessment, seed: int) -> FloatArray:
     if assessment.ifd is None:
         raise ConfigError(
             "the selector 'ifd' needs the difficulty of every chosen answer: compute it with "
-            "distill.ifd.score_answers and pass it to Assessment.with_ifd"
+            "corpus.selection.ifd.score_answers and pass it to Assessment.with_ifd"
         )
     return np.where(assessment.ifd < 1, assessment.ifd, np.nan)
 
 
 SELECTORS: dict[str, Selector] = {
-    "difficulty": difficulty,
-    "random": random,
-    "high_accuracy": high_accuracy,
-    "low_accuracy": low_accuracy,
-    "accuracy_difference": accuracy_difference,
+    # Epistemic uncertainty of the weak model minus that of the strong one (Wei et al. 2026).
+    "difficulty": lambda a, seed: uncertainty.difficulty(a.weak.predictions, a.strong.predictions),
+    # A number of each scene's own, in [0, 1).
+    "random": lambda a, seed: np.array(
+        [uncertainty.scene_generator(seed, "random", scene).random() for scene in a.scene_ids]
+    ),
+    # Scenes that the strong model gets right, or wrong, or right and the weak one does not.
+    "high_accuracy": lambda a, seed: a.strong.hit_rate,
+    "low_accuracy": lambda a, seed: -a.strong.hit_rate,
+    "accuracy_difference": lambda a, seed: a.strong.hit_rate - a.weak.hit_rate,
     "ifd": highest_ifd,
 }

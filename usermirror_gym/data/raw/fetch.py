@@ -1,19 +1,32 @@
-"""Raw files from where their publishers put them, or the exact words for getting them by hand."""
+"""Raw files from where their publishers put them, or the exact words for getting them by hand.
+
+A file is resumed where its transfer broke off, retried, and whole or absent.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+import httpx2
 from filelock import FileLock, Timeout
 
-from usermirror_gym.data.raw.download import WAITS, download
 from usermirror_gym.data.raw.raw_files import has_file, unpack
 from usermirror_gym.data.sources.base import Download, Source, default_folder
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.files import remove_unfinished
+from usermirror_gym.files import remove_unfinished, write_json
 from usermirror_gym.progress import Display
+
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between attempts; the count starts again whenever some bytes came through."""
+_LONGEST_WAIT = 60.0
+_MEGABYTE = 1_000_000
 
 
 def fetch(
@@ -134,3 +147,143 @@ def _problem(path: Path, item: Download) -> str | None:
         if found != expected.lower():
             return f"{path.name} is not the published file: its {kind} is {found}, not {expected}"
     return None
+
+
+class _TryAgain(Exception):
+    """Something that may be gone at the next attempt."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def download(url: str, path: Path, *, display: Display, waits: tuple[float, ...] = WAITS) -> None:
+    """Fetch ``url`` into ``path``.
+
+    What arrived before a break, or before the process was killed, is kept beside it as
+    ``.NAME.part`` and only the rest is asked for, if the server says that the file is still the
+    same one (ETag or Last-Modified); else it starts again.
+
+    Raises:
+        DataError: says in one sentence why the file cannot be had.
+    """
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "usermirror-gym"}
+    left = list(waits)
+    with httpx2.Client(follow_redirects=True, timeout=30, headers=headers) as client:
+        while True:
+            before = _size(part)
+            try:
+                _attempt(client, url, part, display)
+                break
+            except _TryAgain as problem:
+                if _size(part) > before:
+                    left = list(waits)
+                if not left:
+                    raise DataError(f"{problem} (tried {len(waits) + 1} times)") from problem
+                wait = max(left.pop(0), problem.wait)
+                display.say(f"{path.name}: {problem}; trying again in {wait:g} s")
+                time.sleep(wait)
+    part.replace(path)
+    _note(part).unlink(missing_ok=True)
+
+
+def _attempt(client: httpx2.Client, url: str, part: Path, display: Display) -> None:
+    have, unchanged = _resumable(url, part)
+    headers = {"Range": f"bytes={have}-", "If-Range": unchanged} if have else {}
+    try:
+        with client.stream("GET", url, headers=headers) as response:
+            start = _start(response, part, have)
+            length = response.headers.get("Content-Length", "")
+            total = start + int(length) if length.isdigit() else None
+            if start == 0:
+                _begin(response, url, part)
+            _check_space(part, None if total is None else total - start)
+            name = part.name[1:].removesuffix(".part")
+            with display.phase(name, max(1, (total or 0) // _MEGABYTE), "MB") as advance:
+                _receive(response, part, start, advance)
+    except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
+        raise DataError(f"{url} cannot be fetched: {error}") from error
+    except httpx2.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise _TryAgain(f"the connection to {httpx2.URL(url).host} failed: {reason}") from error
+    except OSError as error:
+        raise _disk_error(error, part) from error
+    if total is not None and _size(part) != total:
+        raise _TryAgain(f"the transfer broke off after {_size(part):,} of {total:,} bytes")
+
+
+def _start(response: httpx2.Response, part: Path, have: int) -> int:
+    """The position of the first byte that the server is about to send."""
+    status, url = response.status_code, response.url
+    if status == 200:
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DataError(f"{url} is a web page, not the file (a log-in or a form?)")
+        return 0
+    if status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        return have
+    if status in (206, 416):  # not the bytes that are missing: what is here is of no use
+        part.unlink(missing_ok=True)
+        raise _TryAgain("the server cannot send the rest")
+    if status in (408, 429) or status >= 500:
+        wait = response.headers.get("Retry-After", "")
+        seconds = min(float(wait), _LONGEST_WAIT) if wait.isdigit() else 0.0
+        raise _TryAgain(f"{url} answers {status} {response.reason_phrase}", seconds)
+    raise DataError(f"{url} answers {status} {response.reason_phrase}")
+
+
+def _receive(
+    response: httpx2.Response, part: Path, start: int, advance: Callable[[int], None]
+) -> None:
+    done, shown = start, 0
+    with part.open("ab" if start else "wb") as file:
+        # Raw: a .gz file must arrive as it is, whatever the server calls its encoding.  No chunk
+        # size: what has come of a chunk would be lost when the transfer breaks off.
+        for chunk in response.iter_raw():
+            file.write(chunk)
+            done += len(chunk)
+            if (step := done // _MEGABYTE - shown) > 0:
+                advance(step)
+                shown += step
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _begin(response: httpx2.Response, url: str, part: Path) -> None:
+    """Forget an older beginning; remember which version of the file this one is."""
+    part.unlink(missing_ok=True)
+    tag = response.headers.get("ETag", "")
+    unchanged = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    write_json(_note(part), {"url": url, "unchanged": unchanged})
+
+
+def _resumable(url: str, part: Path) -> tuple[int, str]:
+    """Bytes that can be kept, and the mark by which the server knows the version they are of."""
+    try:
+        note = json.loads(_note(part).read_text(encoding="utf-8"))
+        unchanged = note["unchanged"] if note["url"] == url else None
+    except (OSError, ValueError, KeyError, TypeError):
+        unchanged = None
+    return (_size(part), unchanged) if isinstance(unchanged, str) else (0, "")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _check_space(part: Path, needed: int | None) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed is not None and needed > free:
+        raise DataError(
+            f"the disk of {part.parent} is too full: {needed / _MEGABYTE:,.0f} MB are needed, "
+            f"{free / _MEGABYTE:,.0f} MB are free"
+        )
+
+
+def _disk_error(error: OSError, part: Path) -> DataError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(f"the disk of {part.parent} is full; what arrived is kept")
+    return DataError(f"cannot write into {part.parent}: {error.strerror or error}")

@@ -12,8 +12,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.data.raw.raw_files import byte_lines, find_file
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog, byte_lines, find_file
 from usermirror_gym.errors import DataError
 
 __all__ = [
@@ -144,21 +143,32 @@ def read_csv_rows(
         DataError: see :func:`read_lines`; also when a column is missing or too many rows are bad.
     """
     tally = _Tally(path, "comma-separated rows" if sep == "," else f"rows separated by {sep!r}")
-    feed = _Feed(path, log, tally)
-    reader = csv.reader(feed, delimiter=sep)
+    start: int | None = None
+
+    def lines_of_text() -> Iterator[str]:
+        nonlocal start
+        for number, line in _text_lines(path, log):
+            if line is None:
+                tally.bad(number)
+            else:
+                start = start or number
+                # The csv module takes it for a line end; some of KuaiRec's captions hold one.
+                yield line.replace("\r", " ") + "\n"
+
+    reader = csv.reader(lines_of_text(), delimiter=sep)
     width, picks = 0, []
     while True:
-        feed.start = None
+        start = None
         try:
             fields = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
             # The reader starts anew after an error, with the line that follows.
-            log.skip("row that is not CSV, skipped", path, feed.start or 0, error)
-            tally.bad(feed.start or 0)
+            log.skip("row that is not CSV, skipped", path, start or 0, error)
+            tally.bad(start or 0)
             continue
-        line = feed.start or 0
+        line = start or 0
         if not fields:
             continue
         if not width:
@@ -196,27 +206,6 @@ class _Tally:
                 f"{self.path}: {self._bad} of {total} rows are bad, the first in line "
                 f"{self._first}. Expected {self.form}: is it the file as published?"
             )
-
-
-class _Feed:
-    """Lines for ``csv.reader``; ``start`` is the number of the first since it was cleared."""
-
-    def __init__(self, path: Path, log: ReadLog, tally: _Tally) -> None:
-        self.start: int | None = None
-        self._lines = _text_lines(path, log)
-        self._tally = tally
-
-    def __iter__(self) -> _Feed:
-        return self
-
-    def __next__(self) -> str:
-        for number, line in self._lines:
-            if line is not None:
-                self.start = self.start or number
-                # The csv module takes it for a line end; some of KuaiRec's captions hold one.
-                return line.replace("\r", " ") + "\n"
-            self._tally.bad(number)
-        raise StopIteration
 
 
 def _text_lines(

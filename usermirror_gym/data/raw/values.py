@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from usermirror_gym.data.raw.read_log import ReadLog
+from usermirror_gym.data.raw.raw_files import ReadLog
 
 MAX_CHARS = 2_000
 """Reviews and descriptions are cut here: prompts show far less, and memory is finite."""
+Bound = float | None
 
 _MISSING = frozenset({"", "none", "null", "nan"})
 # A price may carry a dollar sign and thousands commas; anything freer is no number.
@@ -16,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?\$?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.[0-9]*)?([eE][-
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def number(value: object, low: float | None = None, high: float | None = None) -> float | None:
+def number(value: object, low: Bound = None, high: Bound = None) -> float | None:
     """``value`` as a number, or ``None``: ``"$1,299.00"`` -> 1299.0, ``"None"`` -> ``None``.
 
     Also ``None``: what is not finite, and what is outside ``low .. high`` (inclusive).
@@ -79,12 +80,7 @@ class Numbers:
         self.path, self.log = path, log
 
     def real(
-        self,
-        line: int,
-        what: str,
-        value: object,
-        low: float | None = None,
-        high: float | None = None,
+        self, line: int, what: str, value: object, low: Bound = None, high: Bound = None
     ) -> float | None:
         """See :func:`number`; ``None``, ``""``, ``"None"`` and ``"nan"`` count as not given."""
         result = number(value, low, high)
@@ -93,12 +89,7 @@ class Numbers:
         return result
 
     def whole(
-        self,
-        line: int,
-        what: str,
-        value: object,
-        low: float | None = None,
-        high: float | None = None,
+        self, line: int, what: str, value: object, low: Bound = None, high: Bound = None
     ) -> int | None:
         """As :meth:`real`, for integers."""
         result = self.real(line, what, value, low, high)

@@ -19,9 +19,8 @@ from usermirror_gym.data.sources.goodreads import Goodreads
 from usermirror_gym.data.sources.kuairec import KuaiRec
 from usermirror_gym.data.sources.lastfm import LastFM
 from usermirror_gym.data.sources.mind import MIND
-from usermirror_gym.data.sources.ml_1m import ML1M
-from usermirror_gym.data.sources.ml_100k import ML100K
 from usermirror_gym.data.sources.mobilerec import MobileRec
+from usermirror_gym.data.sources.movielens import ML1M, ML100K
 from usermirror_gym.data.sources.steam import Steam
 from usermirror_gym.errors import UnknownNameError
 

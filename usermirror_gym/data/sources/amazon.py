@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from usermirror_gym.data.raw.reading import ReadLog, find_file, read_json_lines
 from usermirror_gym.data.raw.values import Numbers, identifier, joined, number, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
-    Event,
-    EventCheck,
+    Row,
     event_table,
     item_table,
-    kept_events,
+    read_events,
+    unique_rows,
 )
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.types import ITEM_ID, RATING, TITLE, USER_ID
@@ -104,18 +104,15 @@ class Amazon(Source):
             raise UnknownNameError("Amazon preset", name, PRESETS)
         return cls(PRESETS[name], name)
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         path, meta_path = (find_file(folder, name) for name in self.files)
         known = _product_lines(meta_path, log)
-
-        def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
-            return _reviews(path, log, known, lines)
-
         numbers = Numbers(path, log)
         reviews = event_table(
-            kept_events(read, limits, path, log),
+            read_events(
+                path, log, limits, read_json_lines, _ids, items=known, between=(1996, 2023)
+            ),
             (RATING, "review_title", "review"),
             lambda e: (
                 numbers.real(e.line, "rating", e.row.get("rating"), 1, 5),
@@ -142,16 +139,9 @@ def read_products(path: Path, log: ReadLog, lines: Collection[int]) -> pd.DataFr
 
 def _product_lines(path: Path, log: ReadLog) -> dict[str, int]:
     """The line of each product."""
-    lines: dict[str, int] = {}
-    for line, row in read_json_lines(path, log):
-        product = identifier(row.get("parent_asin"))
-        if product is None:
-            log.skip("product without an id, skipped", path, line, row.get("title") or "")
-        elif product in lines:
-            log.skip("product listed twice, kept once", path, line, product)
-        else:
-            lines[product] = line
-    return lines
+    rows = read_json_lines(path, log)
+    found = unique_rows(rows, "parent_asin", "product", path, log, name="title")
+    return {product: line for line, _, product in found}
 
 
 def _facts(row: dict[str, Any], line: int, numbers: Numbers) -> dict[str, Any]:
@@ -171,18 +161,7 @@ def _prose(value: object) -> str | None:
     return text(unescape(_BREAK.sub("\n", value))) if isinstance(value, str) else None
 
 
-def _reviews(
-    path: Path, log: ReadLog, products: Container[str], lines: Container[int] | None
-) -> Iterator[Event]:
-    check = EventCheck(path, log, products, between=(1996, 2023))
-    for line, row in read_json_lines(path, log, lines=lines):
-        milliseconds = number(row.get("timestamp"))
-        event = check(
-            line,
-            identifier(row.get("user_id")),
-            identifier(row.get("parent_asin")),
-            None if milliseconds is None else milliseconds // 1000,
-            row,
-        )
-        if event is not None:
-            yield event
+def _ids(row: Row) -> tuple[str | None, str | None, float | None]:
+    milliseconds = number(row.get("timestamp"))
+    seconds = None if milliseconds is None else milliseconds // 1000
+    return identifier(row.get("user_id")), identifier(row.get("parent_asin")), seconds

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 import platformdirs
@@ -81,11 +81,12 @@ class Source(ABC):
     """The default of :meth:`load`."""
 
     @abstractmethod
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """The raw tables of the kept users and items.
 
         Args:
-            folder: holds the files as published.
+            folder: holds the files as published; ``None`` perhaps, where the source is
+                :attr:`included`.
             log: told of every row that is skipped.
             limits: see :class:`Limits`; large sources count first, and read texts only of what
                 is kept.
@@ -127,18 +128,10 @@ class Source(ABC):
             DataError: see :meth:`read`; also with ``bad_rows="raise"`` for the first bad row.
         """
         log = log or ReadLog(bad_rows)
-        tables = self.read(folder, log, limits or self.limits)
+        place = folder if self.included else self.data_folder(folder)
+        tables = self.read(cast(Path, place), log, limits or self.limits)
         return RecDataset.from_tables(
-            self.name,
-            self.domain,
-            users=tables.users,
-            items=tables.items,
-            interactions=tables.interactions,
-            impressions=tables.impressions,
-            friends=tables.friends,
-            template=tables.template,
-            repairs=log.repairs,
-            bad_rows=bad_rows,
+            self.name, self.domain, **vars(tables), repairs=log.repairs, bad_rows=bad_rows
         )
 
 

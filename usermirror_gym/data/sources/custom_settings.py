@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import types
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from usermirror_gym.configs.settings import Settings, inner_model
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import (
     AVAILABLE_FROM,
@@ -35,11 +34,7 @@ from usermirror_gym.types import (
 _OWN = (USER_ID, ITEM_ID, TIMESTAMP, RATING, TITLE, TOKEN, AVAILABLE_FROM, UNDATED, FRIEND_ID)
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TimeColumn(_Settings):
+class TimeColumn(Settings):
     """A column of times; a bare name means seconds since 1970."""
 
     column: str
@@ -68,7 +63,7 @@ Columns = Annotated[
 """New name -> column, or a list of columns that keep their names."""
 
 
-class _File(_Settings):
+class _File(Settings):
     file: str
     """Below the folder of the YAML file: .csv, .tsv, .jsonl (each also .gz) or .parquet."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
@@ -76,9 +71,9 @@ class _File(_Settings):
 
 
 class _Facts(_File):
-    texts: Columns = {}
+    texts: Columns = Field(default={})
     """Columns kept as texts."""
-    numbers: Columns = {}
+    numbers: Columns = Field(default={})
     """Columns kept as numbers."""
 
     @model_validator(mode="after")
@@ -131,7 +126,7 @@ class Friends(_File):
     friend: str
 
 
-class InteractionLimits(_Settings):
+class InteractionLimits(Settings):
     """See :class:`~usermirror_gym.data.sources.base.Limits`."""
 
     min_user: int = Field(default=1, ge=0)
@@ -141,7 +136,7 @@ class InteractionLimits(_Settings):
     max_item: int | None = Field(default=None, ge=1)
 
 
-class CustomSettings(_Settings):
+class CustomSettings(Settings):
     """One data set."""
 
     name: str = Field(min_length=1)
@@ -216,13 +211,5 @@ def _explained(path: Path, error: ValidationError) -> Exception:
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
     """Names of the settings at ``path``."""
     for name in path:
-        model = _model(model.model_fields[name].annotation) or model
+        model = inner_model(model.model_fields[name].annotation) or model
     return list(model.model_fields)
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Annotated, Union, types.UnionType):
-        return next((m for a in get_args(annotation) if (m := _model(a))), None)
-    return None

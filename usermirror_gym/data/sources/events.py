@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.raw.read_log import ReadLog
-from usermirror_gym.data.sources.base import Limits
+from usermirror_gym.data.raw.raw_files import ReadLog
+from usermirror_gym.data.raw.values import identifier
+from usermirror_gym.data.sources.base import Limits, apply_limits
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray
+from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, IntArray
+
+_LINE = "line"
 
 
 class Event(NamedTuple):
@@ -27,6 +30,7 @@ class Event(NamedTuple):
     row: dict[str, Any]
 
 
+Row = dict[str, Any]
 Reader = Callable[[ReadLog, Container[int] | None], Iterator[Event]]
 """Reads the events of one file: all of them, or those of the given lines."""
 
@@ -94,6 +98,68 @@ def kept_events(
     yield from read(log.again(), kept)
 
 
+def read_events(
+    path: Path,
+    log: ReadLog,
+    limits: Limits,
+    rows: Callable[..., Iterator[tuple[int, Row]]],
+    ids: Callable[[Row], tuple[str | None, str | None, float | None]],
+    *,
+    items: Container[str],
+    between: tuple[int, int],
+    once: bool = False,
+) -> Iterator[Event]:
+    """:func:`kept_events` of a file of rows.
+
+    Args:
+        rows: reads the file: takes path, log and ``lines=``, the numbers of the lines wanted.
+        ids: user, item and time of a row; see :class:`EventCheck` for the rest.
+    """
+
+    def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
+        check = EventCheck(path, log, items, between)
+        for line, row in rows(path, log, lines=lines):
+            event = check(line, *ids(row), row)
+            if event is not None:
+                yield event
+
+    return kept_events(read, limits, path, log, once=once)
+
+
+def unique_rows(
+    rows: Iterable[tuple[int, Row]],
+    column: str,
+    what: str,
+    path: Path,
+    log: ReadLog,
+    *,
+    name: str | None = None,
+    key: Callable[[Any], str | None] = identifier,
+    alike: bool = False,
+) -> Iterator[tuple[int, Row, str]]:
+    """Line, row and id of each row with an id of its own, the first of each.
+
+    Args:
+        column: of the id, which ``key`` reads.
+        what: the rows are, for messages.
+        name: the column by which messages call a row without an id.
+        alike: rows without an id and rows with that of another one are of one kind.
+    """
+    seen: set[str] = set()
+    for line, row in rows:
+        found = key(row.get(column))
+        if alike and (found is None or found in seen):
+            log.skip(f"{what} without an id of its own, skipped", path, line, row[column])
+        elif found is None:
+            value = "" if name is None else row.get(name, "")
+            log.skip(f"{what} without an id, skipped", path, line, value)
+        elif found in seen:
+            log.skip(f"{what} listed twice, kept once", path, line, found)
+        else:
+            seen.add(found)
+            yield line, row, found
+
+
 class _Lines(Container[int]):
     """A set of line numbers, one byte a line."""
 
@@ -120,45 +186,22 @@ class _Counts:
         times.append(event.time)
 
     def kept_lines(self, limits: Limits, path: Path, log: ReadLog, once: bool) -> _Lines:
-        lines, users, items, times = (np.array(c, np.int64) for c in self._columns)
-        first = _first_of_equals(lines, users, items, times, once)
+        names = (_LINE, USER_ID, ITEM_ID, TIMESTAMP)
+        columns = (np.array(column, np.int64) for column in self._columns)
+        events = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        same = [USER_ID, ITEM_ID] if once else [USER_ID, ITEM_ID, TIMESTAMP]
+        again = events.sort_values(TIMESTAMP, kind="stable").duplicated(same).sort_index()
         kind = "second interaction with the same item" if once else "duplicate interaction"
-        for line in lines[~first]:
-            log.skip(f"{kind}, skipped", path, int(line))
-        lines, users, items = lines[first], users[first], items[first]
-        total = len(lines)
-        for low, high, of_items in (
-            (limits.min_item, limits.max_item, True),
-            (limits.min_user, limits.max_user, False),
-        ):
-            keep = _within(items if of_items else users, low, high)
-            lines, users, items = lines[keep], users[keep], items[keep]
-        if not len(lines):
+        for line in events[_LINE][again].tolist():
+            log.skip(f"{kind}, skipped", path, line)
+        usable = events[~again]
+        kept = apply_limits(usable, limits)[_LINE].to_numpy()
+        if not len(kept):
             raise DataError(
-                f"{path}: none of the {total} usable interactions is within the limits ({limits}). "
-                "Widen them."
+                f"{path}: none of the {len(usable)} usable interactions is within the limits "
+                f"({limits}). Widen them."
             )
-        return _Lines(lines)
-
-
-def _first_of_equals(
-    lines: IntArray, users: IntArray, items: IntArray, times: IntArray, once: bool
-) -> BoolArray:
-    """Mask of the rows that are the earliest of their equals."""
-    order = np.lexsort((lines, times, items, users))
-    same = np.ones(max(len(order) - 1, 0), np.bool_)
-    for column in (users, items) if once else (users, items, times):
-        ordered = column[order]
-        same &= ordered[1:] == ordered[:-1]
-    first = np.ones(len(order), np.bool_)
-    first[order[1:]] = ~same
-    return first
-
-
-def _within(ids: IntArray, low: int, high: int | None) -> BoolArray:
-    _, number, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    mine = counts[number]
-    return (mine >= low) if high is None else (mine >= low) & (mine <= high)
+        return _Lines(kept)
 
 
 def event_table(

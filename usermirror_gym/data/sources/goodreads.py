@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from usermirror_gym.data.raw.reading import ReadLog, find_file, read_json_lines
 from usermirror_gym.data.raw.values import Numbers, identifier, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
-    Event,
-    EventCheck,
+    Row,
     event_table,
     item_table,
-    kept_events,
     kept_items,
+    read_events,
+    unique_rows,
 )
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.types import ITEM_ID, RATING, TITLE, USER_ID
@@ -84,28 +84,31 @@ class Goodreads(Source):
             *(Download(_URL + name) for name in of_all),
         )
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         path, books_path, reviews_path, authors_path, genres_path = (
             find_file(folder, name) for name in self.files
         )
         books = _read_books(books_path, authors_path, genres_path, log)
-        known = set(books[ITEM_ID])
-
-        def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
-            return _shelvings(path, log, known, lines)
-
         numbers = Numbers(path, log)
         events = event_table(
-            kept_events(read, limits, path, log),
+            read_events(
+                path,
+                log,
+                limits,
+                read_json_lines,
+                _ids,
+                items=set(books[ITEM_ID]),
+                between=(2005, 2018),
+            ),
             (RATING, "review"),
             lambda e: (
                 numbers.real(e.line, "rating", e.row.get("rating"), 0, 5) or None,
                 text(e.row.get("review_id")),
             ),
         )
-        reviews = _read_reviews(reviews_path, set(events["review"].dropna()), log)
+        wanted = set(events["review"].dropna())
+        reviews = _read_texts(reviews_path, "review_id", "review_text", wanted, log)
         events["review"] = events["review"].map(reviews).astype(object)
         events = events.assign(review=events["review"].where(events["review"].notna(), None))
         users = pd.DataFrame({USER_ID: events[USER_ID].unique()})
@@ -136,36 +139,21 @@ def seconds(date: object) -> int | None:
         return None
 
 
-def _shelvings(
-    path: Path, log: ReadLog, books: Container[str], lines: Container[int] | None
-) -> Iterator[Event]:
-    check = EventCheck(path, log, books, between=(2005, 2018))
-    for line, row in read_json_lines(path, log, lines=lines):
-        event = check(
-            line,
-            identifier(row.get("user_id")),
-            identifier(row.get("book_id")),
-            seconds(row.get("date_added")),
-            row,
-        )
-        if event is not None:
-            yield event
+def _ids(row: Row) -> tuple[str | None, str | None, float | None]:
+    user, book = identifier(row.get("user_id")), identifier(row.get("book_id"))
+    return user, book, seconds(row.get("date_added"))
 
 
 def _read_books(path: Path, authors_path: Path, genres_path: Path, log: ReadLog) -> pd.DataFrame:
     numbers = Numbers(path, log)
     books: dict[str, dict[str, Any]] = {}
     authors: dict[str, list[tuple[str, str | None]]] = {}
-    for line, row in read_json_lines(path, log):
-        book = identifier(row.get("book_id"))
-        if book is None:
-            log.skip("book without an id, skipped", path, line, row.get("title", ""))
-        elif book in books:
-            log.skip("book listed twice, kept once", path, line, book)
-        else:
-            books[book] = {ITEM_ID: book, **_facts(row, line, numbers)}
-            authors[book] = _author_ids(row.get("authors"))
-    names = _read_names(authors_path, {a for ids in authors.values() for a, _ in ids}, log)
+    rows = read_json_lines(path, log)
+    for line, row, book in unique_rows(rows, "book_id", "book", path, log, name="title"):
+        books[book] = {ITEM_ID: book, **_facts(row, line, numbers)}
+        authors[book] = _author_ids(row.get("authors"))
+    wanted = {a for ids in authors.values() for a, _ in ids}
+    names = _read_texts(authors_path, "author_id", "name", wanted, log)
     genres = _read_genres(genres_path, books, log)
     for book, facts in books.items():
         known = [(names[a], role) for a, role in authors[book] if a in names]
@@ -199,13 +187,16 @@ def _author_ids(authors: object) -> list[tuple[str, str | None]]:
     return [(i, text(a.get("role"))) for a in found if (i := identifier(a.get("author_id")))]
 
 
-def _read_names(path: Path, wanted: Container[str], log: ReadLog) -> dict[str, str]:
-    names = {}
+def _read_texts(
+    path: Path, key: str, column: str, wanted: Container[str], log: ReadLog
+) -> dict[str, str]:
+    """A column of the rows whose ids are wanted, by id."""
+    texts = {}
     for _, row in read_json_lines(path, log):
-        author, name = identifier(row.get("author_id")), text(row.get("name"))
-        if author in wanted and author is not None and name is not None:
-            names[author] = name
-    return names
+        found, words = identifier(row.get(key)), text(row.get(column))
+        if found in wanted and found is not None and words is not None:
+            texts[found] = words
+    return texts
 
 
 def _read_genres(path: Path, books: Container[str], log: ReadLog) -> dict[str, str]:
@@ -217,12 +208,3 @@ def _read_genres(path: Path, books: Container[str], log: ReadLog) -> dict[str, s
             counted = {name: votes[name] for name in votes if isinstance(votes[name], int)}
             genres[book] = ", ".join(sorted(counted, key=lambda name: (-counted[name], name)))
     return {book: names for book, names in genres.items() if names}
-
-
-def _read_reviews(path: Path, wanted: Container[str], log: ReadLog) -> dict[str, str]:
-    reviews = {}
-    for _, row in read_json_lines(path, log):
-        review, words = text(row.get("review_id")), text(row.get("review_text"))
-        if review in wanted and review is not None and words is not None:
-            reviews[review] = words
-    return reviews

@@ -14,7 +14,7 @@ import pandas as pd
 from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows
 from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, number
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
-from usermirror_gym.data.sources.events import kept_items
+from usermirror_gym.data.sources.events import kept_items, unique_rows
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import AVAILABLE_FROM, FRIEND_ID, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -91,9 +91,8 @@ class KuaiRec(Source):
             Download(_RECORD + captions, md5="31bc38cdccdf75a71df137779035f8cb"),
         )
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         users = read_users(find_file(folder, "user_features.csv"), log)
         videos = read_videos(folder, log)
         views = _views(find_file(folder, self.files[0]), log, self.min_watch_ratio)
@@ -117,11 +116,8 @@ def read_users(path: Path, log: ReadLog) -> pd.DataFrame:
     rows: dict[str, dict[str, Any]] = {}
     numbers = Numbers(path, log)
     columns = (USER_ID, "user_active_degree", *counts.values())
-    for line, row in read_csv_rows(path, log, columns=columns):
-        user = identifier(row[USER_ID])
-        if user is None or user in rows:
-            log.skip("user without an id of its own, skipped", path, line, row[USER_ID])
-            continue
+    found = read_csv_rows(path, log, columns=columns)
+    for line, row, user in unique_rows(found, USER_ID, "user", path, log, alike=True):
         facts = {n: numbers.whole(line, n, row[column], 0) for n, column in counts.items()}
         rows[user] = {USER_ID: user, **facts, "activity": _known(row["user_active_degree"])}
     frame = pd.DataFrame(list(rows.values()), columns=[USER_ID, *counts, "activity"])
@@ -142,11 +138,8 @@ def read_captions(path: Path, log: ReadLog) -> pd.DataFrame:
     """Title and category of the videos, from ``kuairec_caption_category.csv``."""
     levels = [f"{level}_level_category_name" for level in ("first", "second", "third")]
     rows: dict[str, dict[str, Any]] = {}
-    for line, row in read_csv_rows(path, log, columns=("video_id", "caption", *levels)):
-        video = identifier(row["video_id"])
-        if video is None or video in rows:
-            log.skip("video without an id of its own, skipped", path, line, row["video_id"])
-            continue
+    found = read_csv_rows(path, log, columns=("video_id", "caption", *levels))
+    for _, row, video in unique_rows(found, "video_id", "video", path, log, alike=True):
         category = " / ".join(name for level in levels if (name := _known(row[level]))) or None
         caption = csv_text(row["caption"])
         # What is the title is not said once more.
@@ -161,11 +154,9 @@ def read_captions(path: Path, log: ReadLog) -> pd.DataFrame:
 def read_category_ids(path: Path, log: ReadLog) -> pd.DataFrame:
     """The anonymous categories of the videos, from ``item_categories.csv``."""
     rows: dict[str, str | None] = {}
-    for line, row in read_csv_rows(path, log, columns=("video_id", "feat")):
-        video, ids = identifier(row["video_id"]), _id_list(row["feat"])
-        if video is None or video in rows:
-            log.skip("video without an id of its own, skipped", path, line, row["video_id"])
-            continue
+    found = read_csv_rows(path, log, columns=("video_id", "feat"))
+    for line, row, video in unique_rows(found, "video_id", "video", path, log, alike=True):
+        ids = _id_list(row["feat"])
         if ids is None:
             log.mend("category ids that cannot be read, left empty", path, line, row["feat"])
         rows[video] = ", ".join(ids or []) or None

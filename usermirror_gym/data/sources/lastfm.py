@@ -52,9 +52,8 @@ class LastFM(Source):
     # UserMirrorer, DataProcessor_LastFM, sets 5 to 20 interactions but does not apply them.
     limits = Limits()
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         artists = _names(find_file(folder, "artists.dat"), log, ("id", "name"))
         tags = _names(find_file(folder, "tags.dat"), log, ("tagID", "tagValue"), "latin-1")
         plays = _plays(find_file(folder, "user_artists.dat"), log)

@@ -66,9 +66,8 @@ class MIND(Source):
         here = super().missing(folder)
         return [] if here and _parts(folder) else here
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         parts = _parts(folder) or [folder]
         news = _news(parts, log)
         lists = _Lists()

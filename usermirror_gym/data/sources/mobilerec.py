@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows
 from usermirror_gym.data.raw.values import Numbers, csv_text, number
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
-    Event,
-    EventCheck,
+    Row,
     event_table,
     item_table,
-    kept_events,
     kept_items,
+    read_events,
+    unique_rows,
 )
 from usermirror_gym.types import ITEM_ID, RATING, TITLE, USER_ID
 
@@ -56,19 +56,16 @@ class MobileRec(Source):
     # not apply it; the published log has users of at least 5 apps.
     limits = Limits(min_user=5, max_user=20, min_item=0)
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         path, apps_path = (find_file(folder, name) for name in self.files)
         apps = _read_apps(apps_path, log)
-        known = set(apps[ITEM_ID])
-
-        def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
-            return _reviews(path, log, known, lines)
-
+        rows = partial(read_csv_rows, columns=_REVIEW_COLUMNS)
         numbers = Numbers(path, log)
         reviews = event_table(
-            kept_events(read, limits, path, log),
+            read_events(
+                path, log, limits, rows, _ids, items=set(apps[ITEM_ID]), between=(2008, 2023)
+            ),
             (RATING, "review"),
             lambda e: (
                 numbers.real(e.line, "rating", e.row["rating"], 1, 5),
@@ -79,34 +76,18 @@ class MobileRec(Source):
         return Tables(users, kept_items(apps, reviews, limits), reviews)
 
 
-def _reviews(
-    path: Path, log: ReadLog, apps: Container[str], lines: Container[int] | None
-) -> Iterator[Event]:
-    check = EventCheck(path, log, apps, between=(2008, 2023))
-    for line, row in read_csv_rows(path, log, columns=_REVIEW_COLUMNS, lines=lines):
-        event = check(
-            line,
-            csv_text(row["uid"]),
-            csv_text(row["app_package"]),
-            number(row["unix_timestamp"]),
-            row,
-        )
-        if event is not None:
-            yield event
+def _ids(row: Row) -> tuple[str | None, str | None, float | None]:
+    return csv_text(row["uid"]), csv_text(row["app_package"]), number(row["unix_timestamp"])
 
 
 def _read_apps(path: Path, log: ReadLog) -> pd.DataFrame:
     numbers = Numbers(path, log)
-    apps: dict[str, dict[str, Any]] = {}
-    for line, row in read_csv_rows(path, log, columns=_APP_COLUMNS):
-        app = csv_text(row["app_package"])
-        if app is None:
-            log.skip("app without an id, skipped", path, line, row["app_name"])
-        elif app in apps:
-            log.skip("app listed twice, kept once", path, line, app)
-        else:
-            apps[app] = {ITEM_ID: app, **_facts(row, line, numbers)}
-    return item_table(apps.values(), path, real=("mean_rating", "price"), whole=("n_reviews",))
+    rows = unique_rows(
+        read_csv_rows(path, log, columns=_APP_COLUMNS), "app_package", "app", path, log,
+        name="app_name", key=csv_text,
+    )  # fmt: skip
+    apps = [{ITEM_ID: app, **_facts(row, line, numbers)} for line, row, app in rows]
+    return item_table(apps, path, real=("mean_rating", "price"), whole=("n_reviews",))
 
 
 def _facts(row: dict[str, str], line: int, numbers: Numbers) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from usermirror_gym.data.raw.reading import ReadLog, find_file, read_json_lines
 from usermirror_gym.data.raw.values import Numbers, identifier, joined, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
-    Event,
-    EventCheck,
+    Row,
     event_table,
     item_table,
-    kept_events,
     kept_items,
+    read_events,
+    unique_rows,
 )
 from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -30,6 +29,7 @@ _URL = "https://mcauleylab.ucsd.edu/public_datasets/data/steam/"
 _YEAR = re.compile(r"(?<![0-9])(19[7-9][0-9]|20[0-2][0-9])(?![0-9])")
 _CLOSE_COMMA = re.compile(r",(?=[^\s\d])")
 _DAY = 86_400
+_READ = partial(read_json_lines, literal=True)
 
 
 class Steam(Source):
@@ -63,19 +63,22 @@ class Steam(Source):
     # only, all games.
     limits = Limits(min_user=5, max_user=20, min_item=0)
 
-    def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
+    def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
         """See :meth:`Source.read`."""
-        folder = self.data_folder(folder)
         games = self.read_games(find_file(folder, self.files[0]), log)
         path = find_file(folder, self.files[1])
-        known = set(games[ITEM_ID])
-
-        def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
-            return _reviews(path, log, known, lines)
-
         numbers = Numbers(path, log)
         reviews = event_table(
-            kept_events(read, limits, path, log, once=True),
+            read_events(
+                path,
+                log,
+                limits,
+                _READ,
+                _ids,
+                items=set(games[ITEM_ID]),
+                between=(2003, 2018),
+                once=True,
+            ),
             ("hours", "review", "n_games"),
             lambda e: (
                 numbers.real(e.line, "hours played", e.row.get("hours"), low=0),
@@ -91,18 +94,9 @@ class Steam(Source):
     def read_games(self, path: Path, log: ReadLog) -> pd.DataFrame:
         """The catalog: games that have an id, each once."""
         numbers = Numbers(path, log)
-        games: dict[str, dict[str, Any]] = {}
-        for line, row in read_json_lines(path, log, literal=True):
-            game = identifier(row.get("id"))
-            if game is None:
-                log.skip("game without an id, skipped", path, line, row.get("app_name", ""))
-            elif game in games:
-                log.skip("game listed twice, kept once", path, line, game)
-            else:
-                games[game] = {ITEM_ID: game, **_facts(row, line, numbers)}
-        return item_table(
-            games.values(), path, real=("price",), whole=("release_year", AVAILABLE_FROM)
-        )
+        rows = unique_rows(_READ(path, log), "id", "game", path, log, name="app_name")
+        games = [{ITEM_ID: game, **_facts(row, line, numbers)} for line, row, game in rows]
+        return item_table(games, path, real=("price",), whole=("release_year", AVAILABLE_FROM))
 
 
 def _facts(row: dict[str, Any], line: int, numbers: Numbers) -> dict[str, Any]:
@@ -155,17 +149,11 @@ def _midnight(day: str) -> int | None:
         return None
 
 
-def _reviews(
-    path: Path, log: ReadLog, games: Container[str], lines: Container[int] | None
-) -> Iterator[Event]:
-    check = EventCheck(path, log, games, between=(2003, 2018))
-    for line, row in read_json_lines(path, log, literal=True, lines=lines):
-        user = identifier(row.get("user_id")) or identifier(row.get("username"))
-        day = row.get("date")
-        time = _midnight(day) if isinstance(day, str) else None
-        event = check(line, user, identifier(row.get("product_id")), time, row)
-        if event is not None:
-            yield event
+def _ids(row: Row) -> tuple[str | None, str | None, float | None]:
+    user = identifier(row.get("user_id")) or identifier(row.get("username"))
+    day = row.get("date")
+    time = _midnight(day) if isinstance(day, str) else None
+    return user, identifier(row.get("product_id")), time
 
 
 def _available_when_reviewed(games: pd.DataFrame, reviews: pd.DataFrame) -> pd.DataFrame:

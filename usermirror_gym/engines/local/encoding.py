@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from usermirror_gym.engines.local.chat_template import ChatTemplate, Data, Piece
 from usermirror_gym.errors import EngineError
-from usermirror_gym.types import Prompt
+from usermirror_gym.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from usermirror_gym.engines.local.head import OptionHead
 
 _MARKUP = frozenset("<>[]{}|\uff5c")
 _ANCHOR = "\n"
@@ -177,3 +180,34 @@ def _cut_one(text: str, spelling: str) -> list[str]:
         out[-1] += spelling[0]
         out.append(spelling[1:] + chunk)
     return out
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Raw answer to one question.
+
+    Attributes:
+        values: ``(K,)`` float64: letter logits, summed log-probabilities of texts, or scores of
+            lines.
+        computed: tokens that this question cost.
+    """
+
+    values: FloatArray
+    computed: int
+
+
+class Scorer(Protocol):
+    """Scores the options of encoded questions, in order."""
+
+    def letters(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
+        """Logits of the options' single tokens behind each prefix."""
+        ...
+
+    def texts(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
+        """Summed log-probabilities of the options' tokens behind each prefix."""
+        ...
+
+    def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
+        """What the head reads at the last token of each option, the options standing one after
+        another behind each prefix."""
+        ...

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from usermirror_gym.engines.base import Sampling
 from usermirror_gym.engines.local.encoding import EncodedPrompt
 from usermirror_gym.engines.local.tree.tree_forward import RowCache
 from usermirror_gym.engines.local.tree.tree_scorer import TreeScorer
-from usermirror_gym.errors import ConfigError
 
 _ROWS = 32
 """Samples that are decoded together."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample.  ``temperature`` 0 takes the most likely token."""
-
-    n: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    stop: tuple[str, ...]
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or self.max_tokens < 1:
-            raise ConfigError(f"n={self.n}, max_tokens={self.max_tokens}: both must be 1 or more.")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature is {self.temperature}: use 0 or more.")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}: use a value in (0, 1].")
-
-    def row_seed(self, prefix: tuple[int, ...], sample: int) -> int:
-        """Seed of one sample: of its prompt's tokens, not of its place in the batch."""
-        text = f"{self.seed}:{sample}:{','.join(map(str, prefix))}"
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
 def generate(
@@ -98,8 +71,8 @@ class _Row:
             return token
         self.ids.append(token)
         text = self._tokenizer.decode(self.ids, skip_special_tokens=True)
-        self.text, stopped = _cut_at_stop(text, self._sampling.stop)
-        self.done = stopped or len(self.ids) >= self._sampling.max_tokens
+        self.text = self._sampling.cut(text)
+        self.done = self.text != text or len(self.ids) >= self._sampling.max_tokens
         return token
 
 
@@ -182,18 +155,12 @@ def _generate_alone(
                 pad_token_id=tokenizer.pad_token_id or 0, **how,
             )  # fmt: skip
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        texts.append(_cut_at_stop(text, sampling.stop)[0])
+        texts.append(sampling.cut(text))
     return texts
 
 
 def _cuda_devices(model: Any) -> list[int]:
     return [model.device.index or 0] if model.device.type == "cuda" else []
-
-
-def _cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """Text before the first stop string, and whether there was one."""
-    places = [at for at in (text.find(s) for s in stop if s) if at >= 0]
-    return (text[: min(places)], True) if places else (text, False)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

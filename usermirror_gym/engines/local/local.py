@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files
+from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files, load_head
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.checkpoints import files_hash, files_stamp, resolve_checkpoint
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from usermirror_gym.engines.local.head import OptionHead
 
 Length = Callable[[EncodedPrompt], int]
 
 
-def longest(question: EncodedPrompt) -> int:
-    """Tokens of the question with its longest option."""
-    return question.longest
-
-
-def whole(question: EncodedPrompt) -> int:
-    """Tokens of the question with all its options one after another."""
-    return question.whole
+longest: Length = attrgetter("longest")
+whole: Length = attrgetter("whole")
 
 
 @dataclass
@@ -73,7 +71,10 @@ class LocalEngine:
     ) -> None:
         self._name = str(path_or_name)
         self._adapter, self._head_folder = _folder(adapter), _folder(head)
-        self._trained_parts = _trained_parts(self._adapter, self._head_folder)
+        self._parts = [] if self._adapter is None else adapter_files(self._adapter)
+        self._parts += [] if self._head_folder is None else head_files(self._head_folder)
+        names = dict.fromkeys(path.parent.name for path in self._parts)
+        self._trained = f"+{'+'.join(names)}@{content_hash(self._parts)}" if names else ""
         self._dtype = dtype
         self.usage = EngineUsage()
 
@@ -82,7 +83,7 @@ class LocalEngine:
         """Name of the weights, of what was trained on top of them (with a short hash of its
         content), and their precision, for logs."""
         name = Path(self._name).name if Path(self._name).exists() else self._name
-        return f"{name}{self._trained_parts}/{self._dtype}"
+        return f"{name}{self._trained}/{self._dtype}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,9 +94,7 @@ class LocalEngine:
     def identity(self) -> str:
         """Kind of engine, content of the weights, tokenizer, chat template and trained parts, and
         precision: what answers are kept under."""
-        parts = [] if self._adapter is None else adapter_files(self._adapter)
-        parts += [] if self._head_folder is None else head_files(self._head_folder)
-        content = f"{files_hash(self._path)}+{content_hash(parts)}"
+        content = f"{files_hash(self._path)}+{content_hash(self._parts)}"
         return f"{type(self).__name__}: {content}/{self._dtype}"
 
     def count_tokens(self, prompt: Prompt) -> int:
@@ -148,6 +147,33 @@ class LocalEngine:
         for prompt, question in zip(prompts, questions, strict=True):
             check_texts(prompt, question)
         return questions
+
+    def _finish(
+        self,
+        questions: Sequence[EncodedPrompt],
+        answers: Sequence[Answer],
+        finish: Callable[[EncodedPrompt, Answer], OptionScores],
+        begin: float,
+    ) -> list[OptionScores]:
+        """The scores of a call that began at ``begin``, counted."""
+        scores = [finish(q, a) for q, a in zip(questions, answers, strict=True)]
+        computed = sum(answer.computed for answer in answers)
+        self.usage.add(scores, computed, time.perf_counter() - begin)
+        return scores
+
+    @cached_property
+    def _option_head(self) -> OptionHead:
+        from usermirror_gym.engines.local.head import OptionHead
+
+        assert self._head_folder is not None
+        size = self._config.get_text_config(decoder=True).hidden_size
+        weight, bias = load_head(self._head_folder, size)
+        return OptionHead(weight.to(self._device), bias.to(self._device))
+
+    @property
+    def _device(self) -> Any:
+        """Where the head is."""
+        return "cpu"
 
     def _needs_head(self, prompts: Sequence[Prompt]) -> Path:
         """Folder of the option head.
@@ -257,11 +283,3 @@ def check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
 
 def _folder(place: str | Path | None) -> Path | None:
     return None if place is None else Path(place).expanduser()
-
-
-def _trained_parts(adapter: Path | None, head: Path | None) -> str:
-    """What the model's name says about them; raises CheckpointError if they are not there."""
-    files = [] if adapter is None else adapter_files(adapter)
-    files += [] if head is None else head_files(head)
-    names = dict.fromkeys(path.parent.name for path in files)
-    return f"+{'+'.join(names)}@{content_hash(files)}" if files else ""

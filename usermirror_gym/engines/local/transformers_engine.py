@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from usermirror_gym.engines.adapters import load_head
-from usermirror_gym.engines.base import OptionScores, StatePart
-from usermirror_gym.engines.local.answers import Answer, Scorer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.base import OptionScores, Sampling, SamplingOptions, StatePart
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, Scorer
 from usermirror_gym.engines.local.local import (
     Length,
     LocalEngine,
@@ -28,7 +26,6 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import Float32Array, Prompt
 
 if TYPE_CHECKING:
-    from usermirror_gym.engines.local.head import OptionHead
     from usermirror_gym.engines.local.tree.tree_scorer import TreeScorer
 
 
@@ -168,28 +165,20 @@ class TransformersEngine(LocalEngine):
         return states
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """Sampled continuations; see :class:`~usermirror_gym.engines.base.Engine`.
 
         Every sample has a generator of its own, seeded by ``seed``, the prompt's tokens and the
         number of the sample.
         """
-        from usermirror_gym.engines.local.generation import Sampling, generate
+        from usermirror_gym.engines.local.generation import generate
 
-        sampling = Sampling(n, temperature, top_p, max_tokens, tuple(stop), seed)
+        sampling = Sampling(**options)
         bare = [Prompt(p.messages, p.answer_prefix, (), p.name) for p in prompts]
-        questions = self._encode(bare, room=max_tokens)
+        questions = self._encode(bare, room=sampling.max_tokens)
         with self._lock:
-            fits = all(q.longest + max_tokens <= self._tree_length for q in questions)
+            fits = all(q.longest + sampling.max_tokens <= self._tree_length for q in questions)
             tree = self._tree if fits else None
             return generate(self._model, self._tokenizer, tree, questions, sampling)
 
@@ -206,10 +195,8 @@ class TransformersEngine(LocalEngine):
             for scorer, rows in self._routes(questions, length):
                 part = [questions[i] for i in rows]
                 answers.update(zip(rows, ask(scorer, part), strict=True))
-            scores = [finish(q, answers[i]) for i, q in enumerate(questions)]
-            computed = sum(answer.computed for answer in answers.values())
-            self.usage.add(scores, computed, time.perf_counter() - begin)
-        return scores
+            ordered = [answers[i] for i in range(len(questions))]
+            return self._finish(questions, ordered, finish, begin)
 
     def _routes(
         self, questions: Sequence[EncodedPrompt], length: Length
@@ -233,27 +220,21 @@ class TransformersEngine(LocalEngine):
 
     @cached_property
     def _model(self) -> Any:
+        from usermirror_gym.engines.local.head import pack
         from usermirror_gym.engines.local.model_loading import (
             load_model,
             torch_device,
             torch_dtype,
         )
-        from usermirror_gym.engines.local.tree.packed_linear import pack
 
         dtype, device = torch_dtype(self._dtype), torch_device(self._device_name)
         model = load_model(self._path, dtype, device, adapter=self._adapter)
         pack(model)
         return model
 
-    @cached_property
-    def _option_head(self) -> OptionHead:
-        from usermirror_gym.engines.local.head import OptionHead
-
-        assert self._head_folder is not None
-        size = self._model.config.get_text_config(decoder=True).hidden_size
-        weight, bias = load_head(self._head_folder, size)
-        device = self._model.device
-        return OptionHead(weight.to(device), bias.to(device))
+    @property
+    def _device(self) -> Any:
+        return self._model.device
 
     @cached_property
     def _tree_length(self) -> int:
@@ -270,7 +251,7 @@ class TransformersEngine(LocalEngine):
     @cached_property
     def _tree(self) -> TreeScorer | None:
         """The fast scorer, or None where it would not be exact."""
-        from usermirror_gym.engines.local.tree.self_check import tree_is_exact
+        from usermirror_gym.engines.local.tree.plain_forward import tree_is_exact
 
         return self._new_tree() if tree_is_exact(self._model, self._new_tree) else None
 

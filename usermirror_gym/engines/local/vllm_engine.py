@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from usermirror_gym.engines.adapters import adapter_rank, load_head
-from usermirror_gym.engines.base import OptionScores, StatePart
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.adapters import adapter_rank
+from usermirror_gym.engines.base import OptionScores, Sampling, SamplingOptions, StatePart
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.local import (
     LocalEngine,
     answers_of,
@@ -25,9 +24,6 @@ from usermirror_gym.engines.local.local import (
 )
 from usermirror_gym.errors import CheckpointError, ConfigError, EngineError, MissingDependencyError
 from usermirror_gym.types import Float32Array, FloatArray, Prompt
-
-if TYPE_CHECKING:
-    from usermirror_gym.engines.local.head import OptionHead
 
 Tokens = tuple[int, ...]
 MOST_LETTERS = 26
@@ -177,51 +173,30 @@ class VLLMEngine(LocalEngine):
         )
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """Sampled continuations; see :class:`~usermirror_gym.engines.base.Engine`.
 
         Every sample is a request with a seed of its own, made of ``seed``, the prompt's tokens and
         the number of the sample.
         """
-        from usermirror_gym.engines.local.generation import Sampling
-
-        sampling = Sampling(n, temperature, top_p, max_tokens, tuple(stop), seed)
+        sampling = Sampling(**options)
         bare = [Prompt(p.messages, p.answer_prefix, (), p.name) for p in prompts]
-        questions = self._encode(bare, room=max_tokens - 1)
+        questions = self._encode(bare, room=sampling.max_tokens - 1)
         if not questions:
             return []
-        jobs = [(q.prefix, k) for q in questions for k in range(n)]
+        jobs = [(q.prefix, k) for q in questions for k in range(sampling.n)]
         settings = [
             self._vllm.SamplingParams(
-                temperature=temperature, top_p=top_p, max_tokens=max_tokens,
-                stop=list(sampling.stop) or None, seed=sampling.row_seed(prefix, k),
+                temperature=sampling.temperature, top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None,
+                seed=sampling.row_seed(prefix, k),
             )
             for prefix, k in jobs
         ]  # fmt: skip
         outputs = self._ask([prefix for prefix, _ in jobs], settings)
         texts = [out.outputs[0].text for out in outputs]
-        return [texts[i : i + n] for i in range(0, len(texts), n)]
-
-    def _finish(
-        self,
-        questions: Sequence[EncodedPrompt],
-        answers: Sequence[Answer],
-        finish: Callable[[EncodedPrompt, Answer], OptionScores],
-        begin: float,
-    ) -> list[OptionScores]:
-        scores = [finish(q, a) for q, a in zip(questions, answers, strict=True)]
-        computed = sum(answer.computed for answer in answers)
-        self.usage.add(scores, computed, time.perf_counter() - begin)
-        return scores
+        return [texts[i : i + sampling.n] for i in range(0, len(texts), sampling.n)]
 
     def _ask(self, rows: Sequence[Tokens], settings: Sequence[Any]) -> list[Any]:
         """vLLM's outputs in the order of ``rows``."""
@@ -269,14 +244,6 @@ class VLLMEngine(LocalEngine):
             prompts, pooling_task="token_embed", use_tqdm=False, lora_request=self._lora
         )
         return [out.outputs.data for out in found]
-
-    @cached_property
-    def _option_head(self) -> OptionHead:
-        from usermirror_gym.engines.local.head import OptionHead
-
-        assert self._head_folder is not None
-        size = self._config.get_text_config(decoder=True).hidden_size
-        return OptionHead(*load_head(self._head_folder, size))
 
     @cached_property
     def _vllm(self) -> Any:

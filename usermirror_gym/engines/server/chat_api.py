@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.engines.local.detailed import Generations, Sampling
+from usermirror_gym.engines.base import Generations, OptionScores, Sampling
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import Prompt
 
@@ -78,7 +77,7 @@ def generations_of(reply: Any, sampling: Sampling, name: str) -> Generations:
         )
     usage = usage_of(reply)
     asked, written = (count_of(usage, key) for key in ("prompt_tokens", "completion_tokens"))
-    kept = tuple(_before_stop(text, sampling.stop) for text in texts)
+    kept = tuple(map(sampling.cut, texts))  # some servers leave the stop string in
     return Generations(kept, asked, _shares(written, [len(text) for text in texts]))
 
 
@@ -176,11 +175,6 @@ def _text(choice: Any, name: str) -> str:
         raise EngineError(f"{name}: the server refused to answer.")
     # A model that thinks up to the token limit says nothing: an empty text, not an error.
     return message.get("content") or ""
-
-
-def _before_stop(text: str, stop: Sequence[str]) -> str:
-    """Some servers leave the stop string in."""
-    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
 
 def usage_of(reply: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,14 +7,18 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Generic, TypeVar
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar, Unpack
 from urllib.parse import urlsplit
 
-from usermirror_gym.engines.base import OptionScores, StatePart
+from usermirror_gym.engines.base import (
+    Generations,
+    OptionScores,
+    Sampling,
+    SamplingOptions,
+    StatePart,
+)
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.detailed import Generations, Sampling
 from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
 from usermirror_gym.engines.local.local import (
     EngineUsage,
@@ -56,6 +60,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 _DEFAULT_LENGTH = 32_768
+_DEFAULT_ADDRESS = "https://api.openai.com/v1"
 _SAMPLED_TOKENS = 4
 """Enough for a letter in brackets."""
 _Clients = dict[str | None, Any]
@@ -204,15 +209,7 @@ class ServerEngine:
         return -(-characters // _CHARACTERS_PER_TOKEN) + markup
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """Sampled continuations; see :class:`~usermirror_gym.engines.base.Engine`.
 
@@ -222,7 +219,7 @@ class ServerEngine:
             EngineError: a prompt could not be answered; the others' answers are lost with it.
                 :meth:`generate_detailed` keeps them.
         """
-        sampling = Sampling(n, temperature, top_p, max_tokens, tuple(stop), seed)
+        sampling = Sampling(**options)
         answers = self.generate_detailed(prompts, sampling)
         for answer in answers:
             if answer.error is not None:
@@ -232,9 +229,16 @@ class ServerEngine:
     def generate_detailed(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generations]:
         """Sampled continuations with the tokens that the server counted; a prompt that fails is an
         entry with an error.  Tokens of n texts of one prompt are told apart by their lengths."""
-
         begin = time.perf_counter()
-        found = self._ask_all([self._generation(prompt, sampling) for prompt in prompts])
+        asked = [
+            _Question(
+                prompt,
+                partial(self._generate_body, prompt, sampling),
+                partial(generations_of, sampling=sampling, name=self._name(prompt)),
+            )
+            for prompt in prompts
+        ]
+        found = self._ask_all(asked)
         self.usage.seconds += time.perf_counter() - begin
         return [Generations((), error=str(a)) if isinstance(a, EngineError) else a for a in found]
 
@@ -272,7 +276,11 @@ class ServerEngine:
         for prompt, question in zip(prompts, encoded, strict=True):
             check_texts(prompt, question)
         asked = [
-            self._text_question(prompt, question.prefix, option)
+            _Question(
+                prompt,
+                partial(text_body, question.prefix, option, self._model),
+                partial(text_of, option=option, name=self._name(prompt)),
+            )
             for prompt, question in zip(prompts, encoded, strict=True)
             for option in question.options
         ]
@@ -280,12 +288,6 @@ class ServerEngine:
         answers = answers_of(encoded, _all_answered(found))
         scores = [text_scores(q, a) for q, a in zip(encoded, answers, strict=True)]
         return self._counted(scores, begin)
-
-    def _generation(self, prompt: Prompt, sampling: Sampling) -> _Question[Generations]:
-        return _Question(
-            prompt, lambda: self._generate_body(prompt, sampling),
-            lambda reply: generations_of(reply, sampling, self._name(prompt)),
-        )  # fmt: skip
 
     def _chat_letters(self, prompt: Prompt) -> _Question[OptionScores]:
         def body() -> dict[str, Any]:
@@ -316,18 +318,10 @@ class ServerEngine:
     def _token_letters(self, prompt: Prompt) -> _Question[OptionScores]:
         question = self._encoded(prompt, 0)
         check_letters(prompt, question, self._encoder)
+        body = partial(letters_body, question, self._model)
         return _Question(
-            prompt, lambda: letters_body(question, self._model),
-            lambda reply: letters_of(reply, question, self._name(prompt)),
-        )  # fmt: skip
-
-    def _text_question(
-        self, prompt: Prompt, prefix: tuple[int, ...], option: tuple[int, ...]
-    ) -> _Question[Answer]:
-        return _Question(
-            prompt, lambda: text_body(prefix, option, self._model),
-            lambda reply: text_of(reply, option, self._name(prompt)),
-        )  # fmt: skip
+            prompt, body, partial(letters_of, question=question, name=self._name(prompt))
+        )
 
     def _generate_body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         if self._tokenizer_name is None:
@@ -394,7 +388,10 @@ class ServerEngine:
     @cached_property
     def _hosts(self) -> list[str]:
         """Names of the replicas for people; numbered where two are on one host and port."""
-        hosts = [host_of(url or _default_address()) for url in self._urls]
+        hosts = [
+            host_of(url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_ADDRESS)
+            for url in self._urls
+        ]
         return [h if hosts.count(h) == 1 else f"{h} ({i + 1})" for i, h in enumerate(hosts)]
 
     @property
@@ -440,7 +437,8 @@ class ServerEngine:
         openai = _openai()
         name = self._name(question.prompt)
         try:
-            fields = _merged(question.body(), self._extra_body)
+            fields = {**question.body(), **self._extra_body}
+            fields = {key: value for key, value in fields.items() if value is not None}
             reply = await self._first_reply(openai, clients, fields, order, question.prompt.name)
             self._check_answerer(reply, name)
             return question.read(reply)
@@ -459,6 +457,7 @@ class ServerEngine:
     ) -> Any:
         """The reply of the first replica that has one, as plain JSON: servers bend the documented
         form.  If none has, one that is busy, or the user's own, is asked repeatedly."""
+        retried = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
         tried: dict[str, None] = {}
         busy: list[Replica] = []
         alive = [r for r in order if not r.down]
@@ -466,16 +465,14 @@ class ServerEngine:
             client = clients[replica.url].with_options(max_retries=0)
             try:
                 return await self._reply(client, fields, replica, order)
-            except openai.APIConnectionError as error:
+            except retried as error:
                 tried[f"{self._host(replica)}: {self._told(error)}"] = None
-            except (openai.InternalServerError, openai.RateLimitError) as error:
-                tried[f"{self._host(replica)}: {self._told(error)}"] = None
-                busy.append(replica)
+                if not isinstance(error, openai.APIConnectionError):
+                    busy.append(replica)
         last = [*busy, *(r for r in order if not r.down), *order][0]
         try:
             return await self._reply(clients[last.url], fields, last, order)
-        except (openai.APIConnectionError, openai.InternalServerError,
-                openai.RateLimitError) as error:  # fmt: skip
+        except retried as error:
             tried[f"{self._host(last)}: {self._told(error)}"] = None
             raise EngineError(f"prompt {name!r} at {'; at '.join(tried)}") from error
 
@@ -484,7 +481,8 @@ class ServerEngine:
     ) -> Any:
         try:
             await self._check(replica, client)
-            reply = await client.post(_path(fields), body=fields, cast_to=object)
+            path = "/completions" if "prompt" in fields else "/chat/completions"
+            reply = await client.post(path, body=fields, cast_to=object)
         except _openai().APIConnectionError as error:
             replica.has_failed(self._told(error))
             raise
@@ -581,14 +579,6 @@ def _addresses(base_url: str | Sequence[str] | None) -> list[str | None]:
     return list(urls)
 
 
-def _default_address() -> str:
-    return os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-
-
-def _path(fields: Mapping[str, Any]) -> str:
-    return "/completions" if "prompt" in fields else "/chat/completions"
-
-
 def _all_answered(found: Sequence[T | EngineError]) -> list[T]:
     """The answers; the first error is raised, and tells how many there are."""
     errors = [answer for answer in found if isinstance(answer, EngineError)]
@@ -596,10 +586,6 @@ def _all_answered(found: Sequence[T | EngineError]) -> list[T]:
         more = f" ({len(errors)} of {len(found)} questions failed)" if len(found) > 1 else ""
         raise EngineError(f"{errors[0]}{more}")
     return [answer for answer in found if not isinstance(answer, EngineError)]
-
-
-def _merged(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in {**body, **extra}.items() if value is not None}
 
 
 def _openai() -> Any:

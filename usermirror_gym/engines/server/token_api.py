@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.detailed import Sampling
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.base import OptionScores, Sampling
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.local import letter_scores
 from usermirror_gym.engines.server.chat_api import choices_of, count_of, usage_of
 from usermirror_gym.errors import EngineError

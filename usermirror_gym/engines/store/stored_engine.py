@@ -6,13 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from usermirror_gym.engines.base import Engine, OptionScores, StatePart
+from usermirror_gym.engines.base import Engine, OptionScores, Sampling, SamplingOptions, StatePart
 from usermirror_gym.engines.local.local import EngineUsage
 from usermirror_gym.engines.store.answer_store import AnswerStore
 from usermirror_gym.types import Float32Array, Prompt
@@ -151,21 +151,11 @@ class StoredEngine:
         return states
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        seed: int = 0,
+        self, prompts: Sequence[Prompt], **options: Unpack[SamplingOptions]
     ) -> list[list[str]]:
         """Sampled continuations; see :class:`~usermirror_gym.engines.base.Engine`."""
         begin = time.perf_counter()
-        sampling = {"n": n, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens,
-                    "stop": list(stop), "seed": seed}  # fmt: skip
-        kind = f"generate {json.dumps(sampling)}"
+        kind = f"generate {json.dumps(asdict(Sampling(**options)))}"
         keys = [self._key(kind, replace(prompt, options=())) for prompt in prompts]
         known = {
             key: json.loads(value)
@@ -173,10 +163,7 @@ class StoredEngine:
             if value is not None
         }
         missing = {k: p for k, p in zip(keys, prompts, strict=True) if k not in known}
-        texts = self.engine.generate(
-            list(missing.values()), n=n, temperature=temperature, top_p=top_p,
-            max_tokens=max_tokens, stop=stop, seed=seed,
-        )  # fmt: skip
+        texts = self.engine.generate(list(missing.values()), **options)
         fresh = dict(zip(missing, texts, strict=True))
         self.store.put({key: json.dumps(own).encode() for key, own in fresh.items()})
         self._count((), len(keys), len(fresh), 0, begin)

@@ -27,7 +27,7 @@ from usermirror_gym.agents.recbole.models import canonical_model
 from usermirror_gym.benchmark.offline import mrr_at_k, ndcg_at_k, recall_at_k
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.envs import World, make_world
-from usermirror_gym.errors import ConfigError, DataError, RunError, UnknownNameError
+from usermirror_gym.errors import ConfigError, DataError, UnknownNameError
 from usermirror_gym.experiments.retraining.feedback import (
     ARMS,
     Feedback,
@@ -37,8 +37,9 @@ from usermirror_gym.experiments.retraining.feedback import (
     taken_later,
 )
 from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
-from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.files import read_json, write_json
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import DEFAULT_SIMULATOR
 from usermirror_gym.simulators.checkpoint import find_simulator
 from usermirror_gym.types import IntArray
@@ -95,7 +96,8 @@ def retrain(
     """Run, or go on with, the experiment; returns the content of ``retraining.json``.
 
     Raises:
-        RunError: the folder holds a run with other settings, or something else.
+        RunError: the folder holds a run with other settings, or something else, or another process
+            works in it.
         ConfigError: the cuts do not fit, or the simulated user was trained on what came after T0.
         DataError: nobody has all that is needed.
     """
@@ -107,12 +109,12 @@ def retrain(
         split, simulator=config.simulator, simulator_options=config.simulator_options,
         min_history=config.min_history,
     )  # fmt: skip
-    _claim(folder, asdict(config) | {"models": list(config.models)})
-    cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
-    with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
-        runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
-    results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
-    write_json(folder / "retraining.json", results)
+    with run_folder(folder, asdict(config) | {"models": list(config.models)}):
+        cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
+        with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
+            runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
+        results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
+        write_json(folder / "retraining.json", results)
     return results
 
 
@@ -175,11 +177,7 @@ class _Cell:
     def _base(self) -> RecBoleAgent:
         """The recommender as it is before any feedback: it makes the lists and is the first arm."""
         home = self.folder / "base" / f"{self.model}-{self.seed}"
-        if home.exists():
-            return RecBoleAgent.load(home, progress=False)
-        agent = self._agent().fit(self.timeline.split)
-        agent.save(home)
-        return agent
+        return self._agent().fit_once(self.timeline.split, home)
 
     def _agent(self) -> RecBoleAgent:
         options = self.config.model_options
@@ -225,18 +223,3 @@ def check_knowledge(simulator: str, dataset: str, t0: int) -> None:
                 f"is {t0}: it knows what shall be foretold. Cut later, or train one for this cut: "
                 "usermirror train --set data.scenes.fraction=SHARE"
             )
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this run's, or see that it already is."""
-    path = folder / "run.json"
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no run; name another folder")
-        write_json(path, settings)
-    elif changed := [k for k, v in read_json(path).items() if settings.get(k) != v]:
-        raise RunError(
-            f"{folder} holds a run with other settings ({', '.join(changed)}); delete it or name "
-            "another folder"
-        )
-    remove_unfinished(folder)

@@ -15,17 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, ndtri
 
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.errors import ConfigError, RunError, SceneError
+from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.experiments.transfer.logistic_factors import logistic_factors
-from usermirror_gym.files import replacing
+from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines
 from usermirror_gym.simulators.base import ChoiceBatch
@@ -42,6 +40,7 @@ from usermirror_gym.types import (
 )
 
 _LISTS = 4096
+_ARRAYS = ("user_factors", "item_factors", "item_bias")
 """Random lists on which the level of *none of these* is set."""
 
 
@@ -216,12 +215,8 @@ class LatentFactorUser:
         plain = {
             f"settings.{f.name}": getattr(self.settings, f.name) for f in fields(TruthSettings)
         }
-        with replacing(path) as file:
-            np.savez(
-                file, user_factors=self.user_factors, item_factors=self.item_factors,
-                item_bias=self.item_bias, outside=self.outside, **plain,
-            )  # fmt: skip
-        return path
+        arrays = {name: getattr(self, name) for name in (*_ARRAYS, "outside")}
+        return save_arrays(path, **arrays, **plain)
 
     @classmethod
     def load(cls, path: Path) -> LatentFactorUser:
@@ -230,19 +225,11 @@ class LatentFactorUser:
         Raises:
             RunError: the file is missing or damaged.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                held = {name: file[name] for name in file.files}
-            values: dict[str, Any] = {f.name: held[f"settings.{f.name}"].item()
-                                      for f in fields(TruthSettings)}  # fmt: skip
-            return cls(
-                TruthSettings(**values), held["user_factors"], held["item_factors"],
-                held["item_bias"], float(held["outside"]),
-            )  # fmt: skip
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-            raise RunError(
-                f"cannot read {path}: {error}. Delete it to compute it again."
-            ) from error
+        names = [f"settings.{f.name}" for f in fields(TruthSettings)]
+        held = load_arrays(path, *names, *_ARRAYS, "outside")
+        settings = TruthSettings(*(held[name].item() for name in names))
+        arrays = {name: held[name] for name in _ARRAYS}
+        return cls(settings, **arrays, outside=float(held["outside"]))
 
     @cached_property
     def _directions(self) -> FloatArray:

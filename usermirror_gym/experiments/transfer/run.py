@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
 from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
-from usermirror_gym.errors import ConfigError, RunError
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.adversaries import probe_agents, probe_rows
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
 from usermirror_gym.experiments.transfer.known_truth import (
@@ -47,9 +46,9 @@ from usermirror_gym.experiments.transfer.simulated_log import (
     generate_log,
     save_log,
 )
-from usermirror_gym.files import read_json, replacing, to_json_types, write_json
+from usermirror_gym.files import load_arrays, read_json, save_arrays, to_json_types, write_json
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import claim_folder
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import PopularityChooser, make_simulator
 
 SIMULATOR, TIER = "simulator", "tier"
@@ -122,20 +121,20 @@ def run_transfer(
     """Run, or go on with, the experiment; returns the content of ``results.json``.
 
     Raises:
-        RunError: the folder holds a run with other settings.
+        RunError: the folder holds a run with other settings, or another process works in it.
         UnknownNameError: a name that does not exist.
     """
     folder = Path(folder)
     for name in config.learners:  # a mistaken name must not leave a folder behind
         make_learner(name, config.sessions)
-    claim_folder(folder, settings_of(config))
-    run = _Run(config, folder, display or Display(quiet=True))
-    results = to_json_types({
-        "format": 1, "config": settings_of(config), "about": run.about(),
-        "ranking": run.stage("ranking", run.ranking), "probe_base": run.probe_base,
-        "probes": run.stage("probes", run.probes), "curves": run.curves(),
-    })  # fmt: skip
-    write_transfer_report(results, folder)
+    with run_folder(folder, settings_of(config)):
+        run = _Run(config, folder, display or Display(quiet=True))
+        results = to_json_types({
+            "format": 1, "config": settings_of(config), "about": run.about(),
+            "ranking": run.stage("ranking", run.ranking), "probe_base": run.probe_base,
+            "probes": run.stage("probes", run.probes), "curves": run.curves(),
+        })  # fmt: skip
+        write_transfer_report(results, folder)
     return dict(results)
 
 
@@ -333,8 +332,7 @@ class _Run:
             steps, returns = judge(
                 checkpoints, self.worlds, self.plan, c.sessions, progress=advance
             )
-        with replacing(file) as out:
-            np.savez(out, steps=steps, **{f"returns.{w}": v for w, v in returns.items()})  # type: ignore[arg-type]
+        save_arrays(file, steps=steps, **{f"returns.{w}": v for w, v in returns.items()})
 
     def _played(
         self, agents: list[Agent], worlds: Mapping[str, World], what: str
@@ -350,20 +348,13 @@ class _Run:
         return found
 
     def _fitted(self, name: str) -> Agent:
-        home = self.folder / "agents" / name
-        if home.is_dir():
-            return RecBoleAgent.load(home)
         agent = make_agent(name, seed=self.config.seed, progress=not self.display.quiet)
-        agent.fit(self.split)
         if isinstance(agent, RecBoleAgent):
-            agent.save(home)
-        return agent
+            return agent.fit_once(self.split, self.folder / "agents" / name)
+        return agent.fit(self.split)
 
 
 def _read_curve(file: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    try:
-        with np.load(file, allow_pickle=False) as held:
-            names = [n for n in held.files if n.startswith("returns.")]
-            return held["steps"], {n.removeprefix("returns."): held[n] for n in names}
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-        raise RunError(f"cannot read {file}: {error}. Delete it to compute it again.") from error
+    held = load_arrays(file, "steps")
+    steps = held.pop("steps")
+    return steps, {name.removeprefix("returns."): values for name, values in held.items()}

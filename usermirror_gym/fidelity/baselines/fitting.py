@@ -5,26 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.fidelity.baselines.base import ScoredBaseline, Stages, Trial, judge
 from usermirror_gym.fidelity.baselines.registry import RECIPES
-from usermirror_gym.files import read_json, remove_unfinished, replacing, write_json
+from usermirror_gym.files import load_arrays, read_json, save_arrays, write_json
 from usermirror_gym.measures.nested_logit import NestedLogit
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import package_versions
+from usermirror_gym.run_folder import locked, package_versions
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import FloatArray
 
@@ -98,24 +96,11 @@ class _Fitting:
     display: Display
     settled: dict[str, Trial] = field(default_factory=dict)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """No other process writes into the folder meanwhile."""
         if self.folder is None:
-            yield
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.display.say(f"another process fits in {self.folder}: waiting for it")
-            lock.acquire()
-        try:
-            remove_unfinished(self.folder)
-            yield
-        finally:
-            lock.release()
+            return nullcontext()
+        return locked(self.folder, "fits", wait=self.display.say)
 
     def baseline(self, name: str) -> ScoredBaseline:
         """One that is no stack."""
@@ -149,8 +134,7 @@ class _Fitting:
         trial = RECIPES[name].settle(self.stages)
         trial = replace(trial, seconds=time.perf_counter() - started)
         if self.folder is not None:
-            with replacing(self.folder / f"{name}.npz") as file:
-                np.savez(file, utilities=trial.utilities)
+            save_arrays(self.folder / f"{name}.npz", utilities=trial.utilities)
             # Last, because it says that the baseline is settled.
             recipe = {"logit": trial.logit.to_json(), "recipe": RECIPES[name].describe()}
             write_json(self.folder / f"{name}.json", _about(trial, trial.seconds) | recipe)
@@ -164,13 +148,12 @@ class _Fitting:
             facts = read_json(self.folder / f"{name}.json")
             if facts["recipe"] != RECIPES[name].describe():
                 return None
-            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
-                utilities = arrays["utilities"]
+            utilities = load_arrays(self.folder / f"{name}.npz", "utilities")["utilities"]
             if utilities.shape != self.stages.calibration.shown.shape:
                 return None
             logit = NestedLogit.from_json(facts["logit"])
             return Trial(facts["settings"], logit, facts["loss"], utilities, facts["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, RunError):
+        except (ValueError, KeyError, TypeError, RunError):
             self.display.say(f"{name}: what was kept cannot be read; it is fitted anew")
             return None
 

@@ -1,4 +1,4 @@
-"""Scenes from a log: logged choices, with sampled company at uniform positions."""
+"""Scenes from a log: logged choices among sampled distractors, at uniform positions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import numpy as np
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.columns import SceneColumns, Timeline, spans
 from usermirror_gym.scenes.draw.exposure import LOG, ORIGINS, check_samplers, fill_lists
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.samplers import Draft
-from usermirror_gym.scenes.draw.strata import Strata
-from usermirror_gym.scenes.draw.timeline import Timeline, spans
+from usermirror_gym.scenes.draw.samplers import Draft, Strata
 from usermirror_gym.scenes.randomness import integers, keys, uniforms
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.types import AVAILABLE_FROM, PAD, BoolArray, IntArray
@@ -90,7 +88,7 @@ def build_scenes(
 def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColumns:
     """Scenes around ``plan.count`` interactions of the window, in random order.
 
-    The memory is what the user did strictly before the event.  Company excludes everything the
+    The memory is what the user did strictly before the event.  Distractors exclude everything the
     user ever touched and what was not yet published.  The true item's position is uniform over all
     K places.  An event whose item the user had touched before is not used: among items they never
     touched it would give itself away.  Each scene is a function of the seed and its event alone,
@@ -220,8 +218,8 @@ def _allowed(rankers: Rankers, users: IntArray, times: IntArray) -> BoolArray:
 
 
 def _published(rankers: Rankers, items: IntArray, times: IntArray) -> BoolArray:
-    """``(B,)`` whether each item was published at its time; among published company one that was
-    not would give itself away."""
+    """``(B,)`` whether each item was published at its time; among published distractors one that
+    was not would give itself away."""
     if AVAILABLE_FROM not in rankers.split.dataset.items:
         return np.ones(len(items), np.bool_)
     return _published_from(rankers)[items] <= times
@@ -234,7 +232,7 @@ def _published_from(rankers: Rankers) -> IntArray:
 
 
 def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArray, IntArray]:
-    """The true item (unless removed) and its company in random order; padding at the end."""
+    """The true item (unless removed) and its distractors in random order; padding at the end."""
     first = np.where(removed, PAD, draft.chosen)
     items = np.column_stack([first, draft.items])
     origins = np.column_stack([np.where(removed, -1, ORIGINS.index(LOG)), origin])

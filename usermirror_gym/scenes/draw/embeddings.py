@@ -1,10 +1,9 @@
-"""Embeddings of item texts, for company that resembles the true item."""
+"""Embeddings of item texts, for distractors that resemble the true item."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +15,10 @@ from usermirror_gym.errors import (
     ConfigError,
     EngineError,
     MissingDependencyError,
+    RunError,
     UnknownNameError,
 )
-from usermirror_gym.files import replacing
+from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.progress import Display
 from usermirror_gym.types import Float32Array, IntArray
 
@@ -80,8 +80,7 @@ def embed_texts(
     encode = _encoder(model, [texts[row] for row in rows], batch_size)
     vectors = _embed(texts, encode, batch_size, display or Display(quiet=True))
     if path is not None:
-        with replacing(path) as file:
-            np.savez(file, vectors=vectors)
+        save_arrays(path, vectors=vectors)
     return vectors
 
 
@@ -170,10 +169,8 @@ def _digest(identity: str, rows: list[int], texts: list[str]) -> str:
 def _read(path: Path, n: int) -> Float32Array | None:
     """The kept vectors; ``None`` if there are none, or the file is damaged."""
     try:
-        content = io.BytesIO(path.read_bytes())
-        with np.load(content, allow_pickle=False) as file:  # its checksum is tested on reading
-            vectors = file["vectors"]
-    except Exception:  # a damaged file can fail in any way; it is computed again
+        vectors = load_arrays(path, "vectors")["vectors"]
+    except RunError:  # it is computed again
         return None
     return vectors if vectors.ndim == 2 and len(vectors) == n else None
 

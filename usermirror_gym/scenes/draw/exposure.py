@@ -3,7 +3,7 @@
 Each free place of a list is given to one of the samplers at random; the sampler fills it with the
 best candidate of its own ranking that is still allowed.  With ``balance="popularity"`` the place
 also has a stratum of popularity, drawn from how popular chosen items are, and the sampler keeps to
-it: a true item is then neither more nor less popular than its company.
+it: a true item is then neither more nor less popular than the distractors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import numpy as np
 
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.samplers import SAMPLERS, Draft, Place
-from usermirror_gym.scenes.draw.strata import Strata
+from usermirror_gym.scenes.draw.samplers import SAMPLERS, Draft, Place, Strata
 from usermirror_gym.scenes.randomness import uniforms
 from usermirror_gym.types import IntArray
 

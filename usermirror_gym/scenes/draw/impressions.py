@@ -16,10 +16,9 @@ from usermirror_gym.scenes.draw.build import (
     as_range,
     inside,
 )
-from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.columns import SceneColumns, Timeline
 from usermirror_gym.scenes.draw.exposure import LOG, ORIGINS
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.timeline import Timeline
 from usermirror_gym.scenes.randomness import integers, keys, uniforms
 from usermirror_gym.types import PAD, IntArray
 

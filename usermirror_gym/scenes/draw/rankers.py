@@ -14,7 +14,7 @@ from scipy.linalg import eigh
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.scenes.draw.timeline import Timeline, spans
+from usermirror_gym.scenes.draw.columns import Timeline, spans
 from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, FloatArray, IntArray
 
 # The last digits of a decomposition differ from run to run; rounding makes lists repeatable.
@@ -207,7 +207,5 @@ class Rankers:
         pairs = self.split.dataset.friends
         if pairs is None:
             return {}
-        friends: dict[int, list[int]] = {}
-        for user, friend in pairs[[USER_ID, FRIEND_ID]].itertuples(index=False):
-            friends.setdefault(user, []).append(friend)
-        return friends
+        friends = pairs.groupby(USER_ID)[FRIEND_ID].agg(list)
+        return dict(zip(friends.index.tolist(), friends.tolist(), strict=True))

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.scenes.scene import UNKNOWN_AGE, Scene, Turn
-from usermirror_gym.scenes.words.text import DomainText
+from usermirror_gym.scenes.words.template import DomainText
 from usermirror_gym.types import PAD, Message, Prompt
 
 PromptForm = Literal["scene", "session"]

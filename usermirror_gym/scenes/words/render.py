@@ -9,10 +9,9 @@ import pandas as pd
 import pyarrow as pa
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.scenes.draw.columns import SceneColumns
+from usermirror_gym.scenes.draw.columns import SceneColumns, spans
 from usermirror_gym.scenes.draw.exposure import ORIGINS
 from usermirror_gym.scenes.draw.rankers import Rankers
-from usermirror_gym.scenes.draw.timeline import spans
 from usermirror_gym.scenes.scene import UNKNOWN_AGE
 from usermirror_gym.scenes.table import SCHEMA
 from usermirror_gym.scenes.words.template import TemplateText

@@ -1,16 +1,25 @@
-"""A data set in the words of a template."""
+"""The words of a domain: how its items, histories and profiles read, by way of a template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Protocol
 
 import pandas as pd
 
+from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.data import RecDataset
-from usermirror_gym.errors import ConfigError, SceneError
+from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
 from usermirror_gym.scenes.words.segments import UNTITLED, Piece, Words, render, visible
-from usermirror_gym.scenes.words.template_form import AGO, BEHAVIOUR, OPTION, Template
+from usermirror_gym.scenes.words.template_form import (
+    AGO,
+    BEHAVIOUR,
+    OPTION,
+    Template,
+    check_columns,
+    read_template,
+)
 from usermirror_gym.types import PAD, RATING, TITLE
 
 _BEHAVIOUR_LIMIT = 400
@@ -20,8 +29,8 @@ _NAN = float("nan")
 class TemplateText:
     """Items, histories and profiles of a data set in the words of a template.
 
-    Implements :class:`usermirror_gym.scenes.words.text.DomainText`.  Every text is rendered for all
-    items or users at once, when the first one is asked for.
+    Implements :class:`DomainText`.  Every text is rendered for all items or users at once, when the
+    first one is asked for.
 
     Raises:
         ConfigError: the data set has none of the columns that titles are made of.
@@ -149,3 +158,53 @@ def ago(seconds: int) -> str:
         if count:
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
+
+
+class DomainText(Protocol):
+    """Everything a prompt or a rendering says about users and items; every text is clean."""
+
+    noun: str
+    """What one item is called, e.g. ``"film"``."""
+    past: str
+    """What the user did with the items of the history, e.g. ``"watched"``."""
+
+    def title(self, item_id: int) -> str:
+        """Short name of an item."""
+        ...
+
+    def option(self, item_id: int) -> str:
+        """What a list shows of an item: title and public facts."""
+        ...
+
+    def past_item(
+        self, item_id: int, rating: float, *, behaviour: str = "", age: int | None = None
+    ) -> str:
+        """What the history shows of an item; NaN is no rating.
+
+        Args:
+            behaviour: what else is known of what the user did with it.
+            age: seconds between it and the start of the session, if that is known.
+        """
+        ...
+
+    def profile(self, user_id: int) -> str:
+        """One sentence on the user, or an empty string if nothing is known."""
+        ...
+
+
+def domain_text(dataset: RecDataset) -> TemplateText:
+    """The words of a data set: its own template, else that of its domain.
+
+    Raises:
+        UnknownNameError: there is no template for this domain; suggests the nearest.
+        ConfigError: the template cannot be used; names the text and the segment.
+    """
+    if dataset.template is not None:
+        where = f"template of data set {dataset.name!r}"
+        template = read_template(dataset.template, where)
+        check_columns(template, dataset, where)
+        return TemplateText(dataset, template)
+    if dataset.domain not in preset_names("domains"):
+        raise UnknownNameError("domain", dataset.domain, preset_names("domains"))
+    content = read_preset("domains", dataset.domain)
+    return TemplateText(dataset, read_template(content, f"configs/domains/{dataset.domain}.yaml"))

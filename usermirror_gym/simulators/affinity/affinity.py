@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +25,11 @@ class AffinityScores(NamedTuple):
     """What the head says about S lists, ``(S, K)`` each: the arguments of ``fit_affinity``."""
 
     affinity: FloatArray
-    appeal: FloatArray
+    item_bias: FloatArray
     mask: BoolArray
 
 
+@dataclass(eq=False)
 class AffinitySimulator:
     """Compares the options with the lines of the memory in the LLM's own space.
 
@@ -45,32 +47,28 @@ class AffinitySimulator:
         engine: reads the lines.
         builder: words them; ``history_lines`` of its configuration limits the memory.
         head: trained on states of the same engine.
-        weights: how much affinity and appeal count.
+        weights: how much affinity and item bias count.
         cache: folder that keeps what was read, for the next start; ``None`` keeps nothing.
 
     Raises:
         ConfigError: more history lines than the head was trained for.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        builder: PromptBuilder,
-        head: AffinityHead,
-        weights: AffinityWeights,
-        *,
-        cache: Path | None = None,
-    ) -> None:
-        lines = builder.config.history_lines
-        if lines > head.history_lines:
+    engine: Engine
+    builder: PromptBuilder
+    head: AffinityHead
+    weights: AffinityWeights
+    cache: Path | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        lines = self.builder.config.history_lines
+        if lines > self.head.history_lines:
             raise ConfigError(
                 f"history_lines is {lines}, and the affinity head has learned weights for "
-                f"{head.history_lines} lines: use at most so many"
+                f"{self.head.history_lines} lines: use at most so many"
             )
-        self.engine, self.builder = engine, builder
-        self.head, self.weights, self.cache = head, weights, cache
-        self._lag_weights = head.lag_weights(lines)  # (n + 1, n)
-        self._items = ItemVectors(engine, builder, head, cache)
+        self._lag_weights = self.head.lag_weights(lines)  # (n + 1, n)
+        self._items = ItemVectors(self.engine, self.builder, self.head, self.cache)
 
     @property
     def name(self) -> str:
@@ -105,9 +103,7 @@ class AffinitySimulator:
 
     def _ask(self, scenes: Sequence[Scene]) -> tuple[AffinityScores, IntArray]:
         batch = SceneBatch.of(scenes)
-        slates = batch.slates
-        if batch is not scenes:  # lists of earlier turns may be longer
-            slates = slates[:, : max((len(scene.slate) for scene in scenes), default=0)]
+        slates = shown_slates(batch, scenes)
         memory = newest_lines(batch, self._lag_weights.shape[1])
         tokens = self._read(np.concatenate([slates, memory], axis=1))
         taste = self._taste(memory)
@@ -117,7 +113,7 @@ class AffinitySimulator:
         match -= self._for_itself(slates, memory)
         known = (memory[:, :1] != PAD) & (slates != PAD)
         affinity = np.where(known, self.head.affinity(match), 0.0)
-        return AffinityScores(affinity, self._items.appeal(slates), slates != PAD), tokens
+        return AffinityScores(affinity, self._items.item_bias(slates), slates != PAD), tokens
 
     def _taste(self, memory: IntArray) -> FloatArray:
         """``(B, d)``: weighted sum over the lines of the memory, newest first."""
@@ -165,6 +161,14 @@ def newest_lines(batch: SceneBatch, count: int) -> IntArray:
     memory = np.full((len(items), count), PAD, np.int64)
     memory[rows, lag[rows, columns]] = items[rows, columns]
     return memory
+
+
+def shown_slates(batch: SceneBatch, scenes: Sequence[Scene]) -> IntArray:
+    """``(B, K)`` of a batch made of these scenes, as wide as the longest list among them."""
+    if batch is scenes:
+        return batch.slates
+    # Lists of earlier turns may be longer.
+    return batch.slates[:, : max((len(scene.slate) for scene in scenes), default=0)]
 
 
 def _until(items: IntArray, counts: IntArray) -> IntArray:

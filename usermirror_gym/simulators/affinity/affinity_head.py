@@ -13,9 +13,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from usermirror_gym.engines.adapters import find_files
 from usermirror_gym.engines.base import Pool, StatePart
@@ -28,6 +29,9 @@ AFFINITY_WEIGHTS = "affinity.safetensors"
 HeadDtype = Literal["float16", "float32"]
 _ARRAYS = ("mean", "history", "option", "bias", "lags")
 _FLOOR = "floor"
+_PARTS: TypeAdapter[tuple[StatePart, ...]] = TypeAdapter(
+    Annotated[tuple[tuple[NonNegativeInt, Pool], ...], Field(min_length=1)]
+)
 _KNOWN, _REMEMBERED = "known", ("known_history", "known_option", "known_appeal")
 
 
@@ -40,7 +44,7 @@ class AffinityHead:
 
         h = (x - mean) @ history        o = (x - mean) @ option        b = (x - mean) @ bias
         taste = sum over m < n of softmax(lags[:n])[m] * h(m), newest line first
-        affinity = log(max(taste . o, 0) + floor)            appeal = b
+        affinity = log(max(taste . o, 0) + floor)            item bias = b
 
     What is remembered of a line gives h and o more numbers, and is added to b.  n is the number of
     lines of the memory, at most ``len(lags)``; without any the affinity is 0.  The lines vote: one
@@ -131,7 +135,7 @@ class AffinityHead:
         return LineVectors(
             np.concatenate([told.history, known.history], axis=1),
             np.concatenate([told.option, known.option], axis=1),
-            told.appeal + known.appeal,
+            told.item_bias + known.item_bias,
         )
 
     def lag_weights(self, lines: int) -> FloatArray:
@@ -214,7 +218,7 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
     with np.errstate(over="ignore"):
         arrays = {name: getattr(head, name).astype(dtype) for name in _ARRAYS}
         if head.memory is not None:
-            of = (head.memory.history, head.memory.option, head.memory.appeal)
+            of = (head.memory.history, head.memory.option, head.memory.item_bias)
             arrays |= {n: a.astype(dtype) for n, a in zip(_REMEMBERED, of, strict=True)}
     path = Path(folder) / AFFINITY_WEIGHTS
     for name, values in arrays.items():
@@ -231,15 +235,12 @@ def write_head(folder: str | Path, head: AffinityHead, dtype: HeadDtype = "float
 def _checked_parts(parts: Any) -> tuple[StatePart, ...]:
     """Parts as they come from JSON; whether a model has these layers only the engine knows."""
     try:
-        checked = tuple((int(layer), str(pool)) for layer, pool in parts)
-    except (TypeError, ValueError):
-        checked = ()
-    if not checked or any(layer < 0 or pool not in get_args(Pool) for layer, pool in checked):
+        return _PARTS.validate_python(parts)
+    except ValidationError as error:
         raise CheckpointError(
             f"parts = {parts!r} must be pairs of a layer and a pool ({', '.join(get_args(Pool))}), "
             "for example [[12, 'mean']]"
-        )
-    return checked  # type: ignore[return-value]
+        ) from error
 
 
 def _check_arrays(head: AffinityHead) -> None:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from usermirror_gym.engines.base import Engine
-from usermirror_gym.files import replacing
+from usermirror_gym.errors import RunError
+from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.progress import Display, in_phase
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
@@ -57,7 +57,7 @@ class ItemVectors:
         """``(..., d)`` of items as options; zeros for padding."""
         return self._columns(items, self._head.d, 2 * self._head.d)
 
-    def appeal(self, items: IntArray) -> FloatArray:
+    def item_bias(self, items: IntArray) -> FloatArray:
         """``(...)`` of items as options; 0 for padding."""
         return self._columns(items, 2 * self._head.d, 2 * self._head.d + 1)[..., 0]
 
@@ -113,7 +113,7 @@ class ItemVectors:
 
     def _table(self, states: Float32Array, lines: Sequence[str]) -> FloatArray:
         vectors = self._head.vectors(states, lines)
-        return np.concatenate([vectors.history, vectors.option, vectors.appeal[:, None]], axis=1)
+        return np.concatenate([vectors.history, vectors.option, vectors.item_bias[:, None]], axis=1)
 
     def _cost(self, asked: Prompt, line: str) -> int:
         return self._engine.count_tokens(Prompt((), asked.answer_prefix, (line,)))
@@ -149,8 +149,6 @@ logger = logging.getLogger(__name__)
 _SAVING_SHARE = 0.05
 """Saving may take so much of the time that the new vectors took: a kill loses little, and a large
 file is not written at every step."""
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile)
-"""What numpy raises for a file that is none of ours, cut, or changed (its members are checked)."""
 
 
 class VectorStore:
@@ -203,12 +201,8 @@ class VectorStore:
         began = time.perf_counter()
         self._take_from_file()  # another process may have written since
         try:
-            with replacing(path) as file:
-                np.savez(
-                    file,
-                    digests=np.array(self._digests[1:]),
-                    vectors=self.vectors[1:].astype(np.float32),
-                )
+            vectors = self.vectors[1:].astype(np.float32)
+            save_arrays(path, digests=np.array(self._digests[1:]), vectors=vectors)
             self._seen = _stamp(path)
         except OSError as error:
             logger.warning("what was read of items is not kept: %s", error)
@@ -221,13 +215,13 @@ class VectorStore:
             return
         self._seen = stamp
         try:
-            with np.load(self._path, allow_pickle=False) as content:
-                digests, vectors = content["digests"], content["vectors"]
+            found = load_arrays(self._path, "digests", "vectors")
+            digests, vectors = found["digests"], found["vectors"]
             if vectors.shape != (len(digests), self.vectors.shape[1]) or digests.dtype.kind != "U":
                 raise ValueError(f"arrays of shape {digests.shape} and {vectors.shape}")
             if vectors.dtype != np.float32 or not np.isfinite(vectors).all():
                 raise ValueError(f"{vectors.dtype} numbers, not all finite float32")
-        except _UNREADABLE as error:
+        except (RunError, ValueError) as error:
             logger.warning("%s is damaged and is made anew: %s", self._path, error)
             return
         self._append(digests.tolist(), vectors)

@@ -18,7 +18,7 @@ class LineVectors(NamedTuple):
 
     history: FloatArray  # (n, d) as a line of the memory
     option: FloatArray  # (n, d) as an option
-    appeal: FloatArray  # (n,) as an option, whoever looks at it
+    item_bias: FloatArray  # (n,) as an option, whoever looks at it
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class LineMemory:
         digests: ``(n,)`` uint64, see :func:`line_digests`; ascending, each once.
         history: ``(n, e)``.
         option: ``(n, e)``.
-        appeal: ``(n,)``.
+        item_bias: ``(n,)``.
 
     Raises:
         CheckpointError: shapes that do not fit together, or digests out of order.
@@ -38,12 +38,15 @@ class LineMemory:
     digests: np.ndarray
     history: Float32Array
     option: Float32Array
-    appeal: Float32Array
+    item_bias: Float32Array
 
     def __post_init__(self) -> None:
-        for name in ("history", "option", "appeal"):
+        for name in ("history", "option", "item_bias"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float32))
-        n, shapes = self.digests.shape, [self.history.shape, self.option.shape, self.appeal.shape]
+        n, shapes = (
+            self.digests.shape,
+            [self.history.shape, self.option.shape, self.item_bias.shape],
+        )
         if (
             len(n) != 1
             or 0 in n
@@ -61,11 +64,11 @@ class LineMemory:
 
     @classmethod
     def of(
-        cls, lines: Sequence[str], history: FloatArray, option: FloatArray, appeal: FloatArray
+        cls, lines: Sequence[str], history: FloatArray, option: FloatArray, item_bias: FloatArray
     ) -> LineMemory:
         """Of n lines and their vectors; of lines that read alike the first is kept."""
         digests, rows = np.unique(line_digests(lines), return_index=True)
-        kept = (values[rows].astype(np.float32) for values in (history, option, appeal))
+        kept = (values[rows].astype(np.float32) for values in (history, option, item_bias))
         return cls(digests, *kept)
 
     @property
@@ -77,7 +80,7 @@ class LineMemory:
         """Of these lines, ``(len(lines), e)`` and ``(len(lines),)``; zeros for unknown ones."""
         rows, known = self._rows(line_digests(lines))
         held = (np.where(known, values[rows].T, 0.0).T.astype(np.float64)
-                for values in (self.history, self.option, self.appeal))  # fmt: skip
+                for values in (self.history, self.option, self.item_bias))  # fmt: skip
         return LineVectors(*held)
 
     def _rows(self, digests: np.ndarray) -> tuple[IntArray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class LikelihoodScores(NamedTuple):
     mask: BoolArray
 
 
+@dataclass(eq=False)
 class LikelihoodSimulator:
     """Scores the text of every option as the next line of the user's history.
 
@@ -39,11 +41,10 @@ class LikelihoodSimulator:
     per item and kept.
     """
 
-    def __init__(self, engine: Engine, builder: PromptBuilder, weights: LikelihoodWeights) -> None:
-        self.engine = engine
-        self.builder = builder
-        self.weights = weights
-        self._alone: dict[int, float] = {}
+    engine: Engine
+    builder: PromptBuilder
+    weights: LikelihoodWeights
+    _alone: dict[int, float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def name(self) -> str:

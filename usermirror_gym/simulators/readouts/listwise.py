@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,9 +25,8 @@ from usermirror_gym.simulators.readouts.llm import (
 from usermirror_gym.simulators.readouts.utility import ChoiceWeights, choice_logprobs
 from usermirror_gym.types import FloatArray, Prompt
 
-_UNCORRECTED = ChoiceWeights()
 
-
+@dataclass(eq=False)
 class ListSimulator(ABC):
     """Asks about a list in one or several orders, averages the answers, corrects the average.
 
@@ -38,22 +39,15 @@ class ListSimulator(ABC):
         weights: temperature and position bias, applied to the average.
     """
 
-    readout: str
+    engine: Engine
+    builder: PromptBuilder
+    permutations: int = 1
+    weights: ChoiceWeights = field(default_factory=ChoiceWeights)
+    readout: ClassVar[str]
 
-    def __init__(
-        self,
-        engine: Engine,
-        builder: PromptBuilder,
-        *,
-        permutations: int = 1,
-        weights: ChoiceWeights = _UNCORRECTED,
-    ) -> None:
-        if permutations < 1:
-            raise ConfigError(f"permutations must be at least 1, got {permutations}")
-        self.engine = engine
-        self.builder = builder
-        self.permutations = permutations
-        self.weights = weights
+    def __post_init__(self) -> None:
+        if self.permutations < 1:
+            raise ConfigError(f"permutations must be at least 1, got {self.permutations}")
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from usermirror_gym.errors import SceneError
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.base import ChoiceBatch
+from usermirror_gym.simulators.readouts.utility import RENAMED
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Prompt
 
 
@@ -61,7 +62,10 @@ def simulator_name(
         weights: a frozen dataclass.
         more: what else the name should say.
     """
-    settings = hashlib.sha256(f"{builder.config!r} {weights!r}".encode()).hexdigest()[:6]
+    told = f"{builder.config!r} {weights!r}"
+    for old, new in RENAMED.items():  # the simulators that reports know keep their names
+        told = told.replace(f"{new}=", f"{old}=")
+    settings = hashlib.sha256(told.encode()).hexdigest()[:6]
     return f"{readout}({', '.join([engine.model_id, builder.config.form, *more, settings])})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Thinking:
             )
 
 
+@dataclass(eq=False)
 class RationaleSimulator:
     """``P(Y | X) = mean over n rationales D of P(Y | X, D)``, the letters read behind each.
 
@@ -72,18 +73,10 @@ class RationaleSimulator:
         weights: temperature and position bias, applied to the average.
     """
 
-    readout = "letters"
-
-    def __init__(
-        self,
-        engine: Engine,
-        builder: PromptBuilder,
-        thinking: Thinking | None = None,
-        weights: ChoiceWeights | None = None,
-    ) -> None:
-        self.engine, self.builder = engine, builder
-        self.thinking = Thinking() if thinking is None else thinking
-        self.weights = ChoiceWeights() if weights is None else weights
+    engine: Engine
+    builder: PromptBuilder
+    thinking: Thinking = Thinking()
+    weights: ChoiceWeights = field(default_factory=ChoiceWeights)
 
     @property
     def name(self) -> str:

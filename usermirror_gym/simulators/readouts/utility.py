@@ -33,6 +33,8 @@ from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 _STEEPEST, _FLATTEST = 100.0, 0.01
 """Bounds of the inverse temperature."""
+RENAMED = {"outside": "outside_utility", "worth": "inclusive_value", "appeal": "item_bias"}
+"""Weights by the names that they had before: files and options with those are still read."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class LikelihoodWeights:
     conditional_per_token: float = 1.0
     unconditional_per_token: float = -0.5
     tokens: float = 0.0
-    outside: float | None = 0.0
+    outside_utility: float | None = 0.0
     """Utility of *none of these*; ``None``: the choice is forced."""
 
     @property
@@ -65,35 +67,39 @@ class LikelihoodWeights:
 
 @dataclass(frozen=True)
 class AffinityWeights:
-    """How much taste and appeal count, in two steps.
+    """How much taste and item bias count, in two steps.
 
-    Which item, if any, is a conditional logit of ``affinity * affinity_i + appeal * appeal_i``.
-    Whether any is taken depends on what the list is worth::
+    Which item, if any, is a conditional logit of ``affinity * affinity_i + item_bias * bias_i``.
+    Whether any is taken depends on the list's inclusive value::
 
-        value = log sum_i exp(worth * affinity_i)
-        P(none of these) = 1 / (1 + exp(value - outside))
+        value = log sum_i exp(inclusive_value * affinity_i)
+        P(none of these) = 1 / (1 + exp(value - outside_utility))
 
-    as in a nested logit (Ben-Akiva & Lerman, Discrete Choice Analysis, 1985, ch. 10).  Appeal plays
-    no part in it: in lists of items that are alike popular it tells which of them is taken, and
-    nothing of what a list of unknown items is worth.
+    as in a nested logit (Ben-Akiva & Lerman, Discrete Choice Analysis, 1985, ch. 10).  The items'
+    biases play no part in it: in lists of items that are alike popular they tell which of them is
+    taken, and nothing of the utility of a list of unknown items.
     """
 
     affinity: float = 1.0
-    appeal: float = 1.0
-    outside: float | None = 0.0
+    item_bias: float = 1.0
+    outside_utility: float | None = 0.0
     """Utility of *none of these*; ``None``: the choice is forced."""
-    worth: float | None = None
+    inclusive_value: float | None = None
     """``None``: both steps are one conditional logit."""
 
     @property
     def coefficients(self) -> FloatArray:
         """``(2,)`` of which item."""
-        return np.array([self.affinity, self.appeal])
+        return np.array([self.affinity, self.item_bias])
 
     @property
-    def worth_coefficients(self) -> FloatArray:
+    def inclusive_value_coefficients(self) -> FloatArray:
         """``(2,)`` of whether any."""
-        return self.coefficients if self.worth is None else np.array([self.worth, 0.0])
+        return (
+            self.coefficients
+            if self.inclusive_value is None
+            else np.array([self.inclusive_value, 0.0])
+        )
 
 
 @dataclass(frozen=True)
@@ -156,11 +162,11 @@ def likelihood_logprobs(
         mask: ``(S, K)``.
     """
     features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
-    return linear_logprobs(features, weights.coefficients, weights.outside, mask)
+    return linear_logprobs(features, weights.coefficients, weights.outside_utility, mask)
 
 
 def affinity_logprobs(
-    weights: AffinityWeights, affinity: FloatArray, appeal: FloatArray, mask: BoolArray
+    weights: AffinityWeights, affinity: FloatArray, item_bias: FloatArray, mask: BoolArray
 ) -> FloatArray:
     """``(S, K + 1)`` log-probabilities of the options.
 
@@ -168,14 +174,16 @@ def affinity_logprobs(
         weights: see :class:`AffinityWeights`.
         affinity: ``(S, K)`` how much each item goes with the memory; what stands where ``mask`` is
             false does not matter, here and in the next.
-        appeal: ``(S, K)`` what each item has for everybody.
+        item_bias: ``(S, K)`` what each item has for everybody.
         mask: ``(S, K)``.
     """
-    features = np.stack(_held(mask, affinity, appeal), axis=-1)
+    features = np.stack(_held(mask, affinity, item_bias), axis=-1)
     which = linear_logprobs(features, weights.coefficients, None, mask)
-    if weights.outside is None:
+    if weights.outside_utility is None:
         return which
-    gain = linear_worth(features, weights.worth_coefficients, mask) - weights.outside
+    gain = (
+        linear_worth(features, weights.inclusive_value_coefficients, mask) - weights.outside_utility
+    )
     taken = -np.logaddexp(0.0, -gain)
     return np.column_stack([which[:, :-1] + taken[:, None], -np.logaddexp(0.0, gain)])
 
@@ -210,17 +218,15 @@ def fit_likelihood(
             on its list, or *none of these* chosen although ``outside`` is false.
     """
     check_choices(mask, targets, outside)
-    for name, values in (("cond", cond), ("uncond", uncond), ("n_tokens", n_tokens)):
-        check_finite(name, values, mask)
-    features = likelihood_features(*_held(mask, cond, uncond, n_tokens))
-    found = fit_linear(features, mask, targets, outside=outside)
+    scores = _checked(mask, cond=cond, uncond=uncond, n_tokens=n_tokens)
+    found = fit_linear(likelihood_features(*scores), mask, targets, outside=outside)
     c, u, c_each, u_each, n = found.slopes.tolist()
     return LikelihoodWeights(c, u, c_each, u_each, n, found.outside)
 
 
 def fit_affinity(
     affinity: FloatArray,
-    appeal: FloatArray,
+    item_bias: FloatArray,
     mask: BoolArray,
     targets: IntArray,
     *,
@@ -229,7 +235,7 @@ def fit_affinity(
     """As :func:`fit_likelihood`, for the two numbers of the affinity readout and their two steps.
 
     Args:
-        affinity, appeal: ``(S, K)``, see :func:`affinity_logprobs`.
+        affinity, item_bias: ``(S, K)``, see :func:`affinity_logprobs`.
         mask: ``(S, K)``.
         targets: ``(S,)``.
         outside: see :func:`fit_likelihood`.
@@ -238,9 +244,7 @@ def fit_affinity(
         DataError: as :func:`fit_likelihood`.
     """
     check_choices(mask, targets, outside)
-    for name, values in (("affinity", affinity), ("appeal", appeal)):
-        check_finite(name, values, mask)
-    features = np.stack(_held(mask, affinity, appeal), axis=-1)
+    features = np.stack(_checked(mask, affinity=affinity, item_bias=item_bias), axis=-1)
     none = targets == mask.sum(axis=1)
     if none.all():
         raise DataError(
@@ -307,6 +311,12 @@ def fit_choice(
         bias = bias - bias[:-1].mean()
         bias[-1] *= fits_outside
     return ChoiceWeights(1.0 / float(found[0]), tuple(bias.tolist()))
+
+
+def _checked(mask: BoolArray, **values: FloatArray) -> list[FloatArray]:
+    for name, own in values.items():
+        check_finite(name, own, mask)
+    return _held(mask, *values.values())
 
 
 def _held(mask: BoolArray, *values: FloatArray) -> list[FloatArray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,21 +65,6 @@ def profile_codes(features: tuple[ProfileFeature, ...], users: pd.DataFrame) -> 
         codes[1:, column] = np.where(own > 0, own + first, 0)
         first += feature.size
     return codes
-
-
-def features_to_json(features: tuple[ProfileFeature, ...]) -> list[dict[str, Any]]:
-    """For the metadata of a file."""
-    return [vars(feature) | {} for feature in features]
-
-
-def features_from_json(content: list[dict[str, Any]]) -> tuple[ProfileFeature, ...]:
-    """The inverse of :func:`features_to_json`."""
-    return tuple(
-        ProfileFeature(
-            str(c["column"]), tuple(map(str, c["values"])), tuple(map(float, c["edges"]))
-        )
-        for c in content
-    )
 
 
 def _feature(name: str, column: pd.Series) -> ProfileFeature | None:

@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import CheckpointError, ConfigError, SceneError
 from usermirror_gym.files import write_bytes
 from usermirror_gym.scenes.scene import Scene, SceneBatch
-from usermirror_gym.simulators.affinity.affinity import newest_lines
+from usermirror_gym.simulators.affinity.affinity import newest_lines, shown_slates
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.simulators.surrogate.profile_codes import (
-    ProfileFeature,
-    features_from_json,
-    features_to_json,
-    profile_codes,
-)
+from usermirror_gym.simulators.surrogate.profile_codes import ProfileFeature, profile_codes
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, TOKEN, Float32Array, IntArray
 
@@ -115,20 +111,14 @@ class Questions:
         from usermirror_gym.simulators.surrogate.surrogate_net import session_features
 
         batch = SceneBatch.of(scenes)
-        slates = batch.slates
-        if batch is not scenes:  # lists of earlier turns may be longer
-            slates = slates[:, : max((len(scene.slate) for scene in scenes), default=0)]
         memory = newest_lines(batch, lines)
         turns, length = batch.turn_counts, (memory != PAD).sum(axis=1)
         session = session_features(turns, _misses(batch), length)
-        return cls(batch.user_ids, memory, session, slates)
+        return cls(batch.user_ids, memory, session, shown_slates(batch, scenes))
 
     def part(self, rows: IntArray | slice | np.ndarray) -> Questions:
         """Some of them."""
-        return Questions(*(getattr(self, name)[rows] for name in _QUESTION_COLUMNS))
-
-
-_QUESTION_COLUMNS = tuple(Questions.__dataclass_fields__)
+        return Questions(*(column[rows] for column in vars(self).values()))
 
 
 class SurrogateSimulator:
@@ -141,7 +131,7 @@ class SurrogateSimulator:
         net: trained; see :func:`usermirror_gym.train.surrogate.distil.distill`.
         facts: what it was trained for.
         split: the data whose items and users are talked about.
-        outside: false forces a choice.
+        offers_outside: false forces a choice.
         folder: where it was read from, and its report lies.
 
     Raises:
@@ -154,11 +144,11 @@ class SurrogateSimulator:
         facts: SurrogateFacts,
         split: TimeSplit,
         *,
-        outside: bool = True,
+        offers_outside: bool = True,
         folder: Path | None = None,
     ) -> None:
         facts.catalogue.check(split.dataset)
-        self.facts, self.outside, self.folder = facts, outside, folder
+        self.facts, self.offers_outside, self.folder = facts, offers_outside, folder
         self._codes = profile_codes(facts.profiles, split.dataset.users)
         self.net = net
 
@@ -174,7 +164,7 @@ class SurrogateSimulator:
 
     @property
     def name(self) -> str:
-        forced = "" if self.outside else ", forced"
+        forced = "" if self.offers_outside else ", forced"
         return f"surrogate({self.facts.teacher}, net@{self._digest[:8]}{forced})"
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
@@ -190,7 +180,7 @@ class SurrogateSimulator:
 
         self._check(asked)
         with torch.inference_mode(), one_thread():
-            probs = self.net(self.inputs(asked), outside=self.outside).exp()
+            probs = self.net(self.inputs(asked), offers_outside=self.offers_outside).exp()
         return probs.numpy()
 
     def inputs(self, asked: Questions) -> Any:
@@ -204,15 +194,15 @@ class SurrogateSimulator:
         return NetInputs(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns))
 
     def _check(self, asked: Questions) -> None:
+        items, users = self.facts.catalogue.n_items, len(self._codes) - 1
         for what, values, most in (
-            ("item", asked.slates, self.facts.catalogue.n_items),
-            ("item", asked.memory, self.facts.catalogue.n_items),
-            ("user", asked.users, len(self._codes) - 1),
-        ):
-            if values.size and not (values.min() >= 0 and values.max() <= most):
-                wrong = int(values[(values < 0) | (values > most)][0])
+            ("item", asked.slates, items), ("item", asked.memory, items),
+            ("user", asked.users, users),
+        ):  # fmt: skip
+            wrong = values[(values < 0) | (values > most)]
+            if len(wrong):
                 raise SceneError(
-                    f"a scene has {what} {wrong}, and {self.facts.catalogue.dataset!r} has the "
+                    f"a scene has {what} {wrong[0]}, and {self.facts.catalogue.dataset!r} has the "
                     f"{what}s 1 .. {most}: build scenes from the data that the surrogate was made "
                     "with"
                 )
@@ -242,13 +232,8 @@ def write_surrogate(folder: str | Path, net: SurrogateNet, facts: SurrogateFacts
                 f"{path}: {name} holds numbers that cannot be stored: train again"
             )
         weights[name] = values.contiguous()
-    metadata = {
-        "shape": asdict(net.shape),
-        "teacher": facts.teacher,
-        "catalogue": asdict(facts.catalogue),
-        "profiles": features_to_json(facts.profiles),
-    }
-    return write_bytes(path, save(weights, {"surrogate": json.dumps(metadata)}))
+    metadata = json.dumps({"shape": asdict(net.shape), **asdict(facts)})
+    return write_bytes(path, save(weights, {"surrogate": metadata}))
 
 
 def read_surrogate(folder: str | Path) -> tuple[SurrogateNet, SurrogateFacts]:
@@ -267,11 +252,7 @@ def read_surrogate(folder: str | Path) -> tuple[SurrogateNet, SurrogateFacts]:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             about = json.loads((file.metadata() or {})["surrogate"])
         net = net_of(NetShape(**about["shape"]), weights)
-        facts = SurrogateFacts(
-            str(about["teacher"]),
-            Catalogue(**about["catalogue"]),
-            features_from_json(about["profiles"]),
-        )
+        facts = TypeAdapter(SurrogateFacts).validate_python(about)
     except Exception as error:  # safetensors' and torch's own errors, OSError, TypeError, KeyError
         raise CheckpointError(
             f"cannot read {path} as a surrogate ({type(error).__name__}: {error}). Fetch or "

@@ -139,18 +139,18 @@ class SurrogateNet(nn.Module):
             self.words_option = nn.Parameter(start.clone())
             self.words_general = nn.Parameter(torch.zeros(e))
 
-    def forward(self, asked: NetInputs, *, outside: bool = True) -> Tensor:
+    def forward(self, asked: NetInputs, *, offers_outside: bool = True) -> Tensor:
         """``(B, K + 1)`` log-probabilities, *none of these* last; very low where no option is.
 
         Args:
             asked: the questions.
-            outside: false forces a choice: the last column is minus infinity.
+            offers_outside: false forces a choice: the last column is minus infinity.
         """
         tables = self._tables()
         mask = asked.slates != PAD
         u, v = self._utilities(asked, mask, tables)
         which = torch.log_softmax(u.masked_fill(~mask, _FAR).double(), dim=1)
-        if not outside:
+        if not offers_outside:
             return torch.cat([which, torch.full_like(which[:, :1], -torch.inf)], dim=1)
         value = torch.logsumexp(v.masked_fill(~mask, _FAR).double(), dim=1)
         gain = (value - self._reluctance(asked, mask).double())[:, None]

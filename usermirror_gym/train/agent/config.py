@@ -30,7 +30,7 @@ class RLConfig(BaseModel):
     dataset: str = "ml-100k"
     data_folder: str | None = None
     agent: dict[str, Any] = {}
-    """Hyperparameters: :mod:`usermirror_gym.agents.learners.settings`."""
+    """Hyperparameters: the settings beside the agent in :mod:`usermirror_gym.agents.learners`."""
     steps: Positive = 100_000
     """User-steps of training, if nobody leaves early; rounded up to whole iterations."""
     users: Positive = 250

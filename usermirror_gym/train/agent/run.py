@@ -13,7 +13,6 @@ was killed goes on from its last checkpoint and draws the same curve::
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,9 +24,9 @@ from usermirror_gym.agents.returns import SessionSettings, evaluate
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.files import read_json, write_jsonl
+from usermirror_gym.files import discard, read_json, write_jsonl
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import own_folder
+from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import SurrogateSimulator
 from usermirror_gym.train.agent.config import RLConfig
 from usermirror_gym.train.loop.tensorboard import Curves
@@ -59,22 +58,6 @@ class Hook(Protocol):
         ...
 
 
-@dataclass
-class _Training:
-    """Everything that an iteration touches."""
-
-    config: RLConfig
-    folder: Path
-    agent: LearningAgent
-    env: SlateVectorEnv
-    users: np.ndarray
-    tests: dict[str, tuple[SlateVectorEnv, Episodes]]
-    curve: list[Row]
-    curves: Curves
-    display: Display
-    hook: Hook | None
-
-
 def train_agent(
     config: RLConfig,
     folder: str | Path,
@@ -102,12 +85,13 @@ def train_agent(
     if eval_world is None and config.eval_simulator is not None:
         eval_world = _world(config, config.eval_simulator, config.eval_simulator_options)
     plan, users = split_users(config, world)
-    with own_folder(config, folder):
+    with run_folder(folder, config, "training run"):
         if (folder / "agent").is_dir():
             return folder / "agent"
         hook = hook or _monitor(config, folder, world, display)
-        training = _begin(config, folder, agent, world, eval_world, plan, users, display, hook)
-        _run(training)
+        training = _Training(config, folder, display, users, hook)
+        training.begin(agent, world, eval_world, plan)
+        training.run()
         training.agent.label = f"{agent.kind}@{folder.resolve().name}"
         training.curves.close()
         return save_agent(training.agent, folder / "agent")
@@ -160,88 +144,98 @@ def _monitor(config: RLConfig, folder: Path, world: World, display: Display) -> 
     )  # fmt: skip
 
 
-def _begin(
-    config: RLConfig,
-    folder: Path,
-    agent: LearningAgent,
-    world: World,
-    eval_world: World | None,
-    plan: Episodes,
-    users: np.ndarray,
-    display: Display,
-    hook: Hook | None,
-) -> _Training:
-    reward = reward_of(config)
-    tests = {"return": (make_env(config, world, len(plan), reward), plan)}
-    if eval_world is not None and config.llm_users:
-        few = plan.part(slice(config.llm_users))
-        tests["llm"] = (make_env(config, eval_world, len(few), reward), few)
-    last = _checkpoints(folder)[-1:]
-    if last:
-        agent = load_agent(last[0], training=True)
-        curve = read_json(last[0] / _CURVE)
-        display.say(f"goes on after iteration {agent.iteration} of {config.iterations}")
-    else:
-        agent.fit(world.split)
-        curve = []
-    own = replace(world, users=users)  # sessions that begin by themselves are of these users too
-    if hook is not None:
-        own = hook.wrap(own, agent.iteration)
-    env = make_env(config, own, config.users, reward)
-    curves = Curves(folder / "tensorboard", agent.iteration, display)
-    return _Training(config, folder, agent, env, users, tests, curve, curves, display, hook)
+@dataclass
+class _Training:
+    """Everything that an iteration touches."""
 
+    config: RLConfig
+    folder: Path
+    display: Display
+    users: np.ndarray
+    hook: Hook | None
 
-def _run(training: _Training) -> None:
-    config, agent = training.config, training.agent
-    if not training.curve:
-        _evaluate(training, {})
-    per_iteration = config.users * config.horizon
-    left = (config.iterations - agent.iteration) * per_iteration
-    with training.display.phase(config.algo, left, "user-steps") as progress:
-        while agent.iteration < config.iterations:
-            numbers = agent.practise(training.env, *_sessions(training))
-            training.curves.write("training", numbers, agent.iteration)
-            progress(per_iteration)
-            if agent.iteration % config.eval_every == 0 or agent.iteration == config.iterations:
-                _evaluate(training, numbers)
+    def begin(
+        self, agent: LearningAgent, world: World, eval_world: World | None, plan: Episodes
+    ) -> None:
+        """At the start, or where the last checkpoint is."""
+        config, reward = self.config, reward_of(self.config)
+        self.tests = {"return": (make_env(config, world, len(plan), reward), plan)}
+        if eval_world is not None and config.llm_users:
+            few = plan.part(slice(config.llm_users))
+            self.tests["llm"] = (make_env(config, eval_world, len(few), reward), few)
+        self.agent, self.curve = agent, list[Row]()
+        if last := self._checkpoints()[-1:]:
+            self.agent = load_agent(last[0], training=True)
+            self.curve = read_json(last[0] / _CURVE)
+            done = self.agent.iteration
+            self.display.say(f"goes on after iteration {done} of {config.iterations}")
+        else:
+            agent.fit(world.split)
+        # Sessions that begin by themselves are of these users too.
+        own = replace(world, users=self.users)
+        if self.hook is not None:
+            own = self.hook.wrap(own, self.agent.iteration)
+        self.env = make_env(config, own, config.users, reward)
+        self.curves = Curves(self.folder / "tensorboard", self.agent.iteration, self.display)
 
+    def run(self) -> None:
+        """All iterations that are left."""
+        config, agent = self.config, self.agent
+        if not self.curve:
+            self._evaluate({})
+        per_iteration = config.users * config.horizon
+        left = (config.iterations - agent.iteration) * per_iteration
+        with self.display.phase(config.algo, left, "user-steps") as progress:
+            while agent.iteration < config.iterations:
+                numbers = agent.practise(self.env, *self._sessions())
+                self.curves.write("training", numbers, agent.iteration)
+                progress(per_iteration)
+                if agent.iteration % config.eval_every == 0 or agent.iteration == config.iterations:
+                    self._evaluate(numbers)
 
-def _sessions(training: _Training) -> tuple[np.ndarray, list[int]]:
-    """Users and seeds of the next iteration, which follow from seed and iteration alone."""
-    config, users = training.config, training.users
-    rng = np.random.default_rng([config.seed, 1, training.agent.iteration])
-    rounds = -(-config.users // len(users))
-    drawn = np.concatenate([rng.permutation(users) for _ in range(rounds)])[: config.users]
-    return drawn, rng.integers(2**31, size=config.users).tolist()
+    def _sessions(self) -> tuple[np.ndarray, list[int]]:
+        """Users and seeds of the next iteration, which follow from seed and iteration alone."""
+        count = self.config.users
+        rng = np.random.default_rng([self.config.seed, 1, self.agent.iteration])
+        rounds = -(-count // len(self.users))
+        drawn = np.concatenate([rng.permutation(self.users) for _ in range(rounds)])[:count]
+        return drawn, rng.integers(2**31, size=count).tolist()
 
+    def _evaluate(self, numbers: dict[str, float]) -> None:
+        """A row of the curve, and a checkpoint."""
+        config, agent = self.config, self.agent
+        steps = agent.iteration * config.users * config.horizon
+        row: Row = {"iteration": agent.iteration, "steps": steps}
+        for name in self._due():
+            env, plan = self.tests[name]
+            found = evaluate(env, agent, plan).summary()
+            row |= {f"{name}{key}": value for key, value in found.items()}
+        row |= {f"training_{name}": value for name, value in numbers.items()}
+        if self.hook is not None and numbers:
+            row |= self.hook.on_evaluation(row)
+        shown = {k: v for k, v in row.items() if k not in ("iteration", "steps")}
+        self.curves.write("evaluation", shown, agent.iteration)
+        self.curve.append(row)
+        write_jsonl(self.folder / "curve.jsonl", self.curve)
+        self._keep()
+        self.display.say(_line(row))
 
-def _evaluate(training: _Training, numbers: dict[str, float]) -> None:
-    """A row of the curve, and a checkpoint."""
-    config, agent = training.config, training.agent
-    steps = agent.iteration * config.users * config.horizon
-    row: Row = {"iteration": agent.iteration, "steps": steps}
-    for name in _due(training):
-        env, plan = training.tests[name]
-        found = evaluate(env, agent, plan).summary()
-        row |= {f"{name}{key}": value for key, value in found.items()}
-    row |= {f"training_{name}": value for name, value in numbers.items()}
-    if training.hook is not None and numbers:
-        row |= training.hook.on_evaluation(row)
-    shown = {k: v for k, v in row.items() if k not in ("iteration", "steps")}
-    training.curves.write("evaluation", shown, agent.iteration)
-    training.curve.append(row)
-    write_jsonl(training.folder / "curve.jsonl", training.curve)
-    _checkpoint(training)
-    training.display.say(_line(row))
+    def _due(self) -> list[str]:
+        """In which simulators the agent is evaluated now."""
+        config, number = self.config, len(self.curve)
+        ends = self.agent.iteration in (0, config.iterations)
+        often = config.llm_every and number % config.llm_every == 0
+        return [name for name in self.tests if name != "llm" or ends or often]
 
+    def _checkpoints(self) -> list[Path]:
+        """Complete ones, oldest first."""
+        return sorted(p for p in (self.folder / "checkpoints").glob("*") if p.name[0] != ".")
 
-def _due(training: _Training) -> list[str]:
-    """In which simulators the agent is evaluated now."""
-    config, number = training.config, len(training.curve)
-    ends = training.agent.iteration in (0, config.iterations)
-    often = config.llm_every and number % config.llm_every == 0
-    return [name for name in training.tests if name != "llm" or ends or often]
+    def _keep(self) -> None:
+        place = self.folder / "checkpoints" / f"{self.agent.iteration:06d}"
+        save_agent(self.agent, place, training=True, more={_CURVE: self.curve})
+        for old in self._checkpoints()[:-_KEPT]:
+            discard(old)
 
 
 def _line(row: Row) -> str:
@@ -249,18 +243,3 @@ def _line(row: Row) -> str:
     if "llm" in row:
         text += f", under the evaluating simulator {row['llm']:.3f} ± {row['llm_ci']:.3f}"
     return text
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Complete ones, oldest first."""
-    return sorted(p for p in (folder / "checkpoints").glob("*") if p.name[0] != ".")
-
-
-def _checkpoint(training: _Training) -> None:
-    place = training.folder / "checkpoints" / f"{training.agent.iteration:06d}"
-    save_agent(training.agent, place, training=True, more={_CURVE: training.curve})
-    for old in _checkpoints(training.folder)[:-_KEPT]:
-        # Renamed first: a checkpoint must not be found half deleted.
-        doomed = old.with_name(f".{old.name}.tmp")
-        old.rename(doomed)
-        shutil.rmtree(doomed)

@@ -1,1 +1,1 @@
-"""The loop of a training: trainers, weights, resuming, curves."""
+"""The loop of a training: trainers, weights, callbacks, curves."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.local.model_loading import (
@@ -14,10 +17,9 @@ from usermirror_gym.engines.local.model_loading import (
     torch_device,
     torch_dtype,
 )
-from usermirror_gym.errors import ConfigError, MissingDependencyError, UnknownNameError
+from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError, UnknownNameError
 from usermirror_gym.files import write_bytes
-from usermirror_gym.train.config import LoRA, TrainConfig
-from usermirror_gym.train.loop.weights import load_trained
+from usermirror_gym.train.config import LoRA, Precision, TrainConfig
 
 
 def load_tokenizer_of(config: TrainConfig) -> Any:
@@ -31,7 +33,7 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
     What is trained is float32.  Frozen weights are bfloat16 on a GPU if the run says so.
 
     Args:
-        weights: what an earlier stage trained, see :func:`~usermirror_gym.train.loop.weights.
+        weights: what an earlier stage trained, see :func:`~usermirror_gym.train.loop.model.
             save_trained`; by default training begins at the base weights.
 
     Raises:
@@ -40,7 +42,7 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
         UnknownNameError: the model has no layer of a name that ``lora.targets`` gives.
     """
     device = torch_device("auto")
-    low = config.lora is not None and device.type == "cuda" and wants_bfloat16(config)
+    low = config.lora is not None and device.type == "cuda" and wants_bfloat16(config.precision)
     model = load_model(
         resolve_checkpoint(config.checkpoint),
         torch.bfloat16 if low else torch.float32,
@@ -55,18 +57,18 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
     return model
 
 
-def wants_bfloat16(config: TrainConfig) -> bool:
+def wants_bfloat16(precision: Precision) -> bool:
     """Whether a GPU computes in bfloat16."""
-    if config.precision == "auto":
+    if precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return config.precision == "bfloat16"
+    return precision == "bfloat16"
 
 
 def write_weights(config: TrainConfig, trained: Path, folder: Path) -> None:
     """Write what was trained as an adapter, or (merged, or without LoRA) as full weights.
 
     Args:
-        trained: file of :func:`~usermirror_gym.train.loop.weights.save_trained`.
+        trained: file of :func:`~usermirror_gym.train.loop.model.save_trained`.
         folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``, or
             ``config.json``, ``model.safetensors`` and the tokenizer.
     """
@@ -160,3 +162,51 @@ def _own(device: torch.device) -> torch.device:
 
     own: torch.device = PartialState().device
     return own
+
+
+def save_trained(model: Any, path: Path) -> Path:
+    """All weights that are trained, to the bit; the old file or the whole new one, never less."""
+    weights = {name: p.detach().cpu().contiguous() for name, p in _trained(model).items()}
+    return write_bytes(path, save(weights))
+
+
+def load_trained(model: Any, path: Path) -> None:
+    """Put the weights of :func:`save_trained` back.
+
+    Raises:
+        RunError: the file belongs to another model, or to other LoRA settings.
+    """
+    saved, own = load_file(path), _trained(model)
+    wrong = sorted(saved.keys() ^ own.keys()) or [
+        name for name, p in own.items() if p.shape != saved[name].shape
+    ]
+    if wrong:
+        raise RunError(
+            f"{path} does not fit the model: {len(wrong)} weights differ, {wrong[0]!r} among "
+            "them. It was saved with another base model or other LoRA settings; use a new folder."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(saved[name])
+
+
+@contextmanager
+def frozen_in_bfloat16(model: Any, *, active: bool) -> Iterator[None]:
+    """Inside the block the float32 weights that are not trained are rounded to bfloat16.
+
+    What is trained (LoRA) stays float32.  On CPUs with bfloat16 instructions the large products
+    are then two to three times as fast.  The exact weights are kept, and are back afterwards.
+    """
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.dtype == torch.float32]
+    kept = [p.data for p in frozen] if active else []
+    for parameter, _ in zip(frozen, kept, strict=False):
+        parameter.data = parameter.data.to(torch.bfloat16)
+    try:
+        yield
+    finally:
+        for parameter, data in zip(frozen, kept, strict=False):
+            parameter.data = data.to(parameter.device)
+
+
+def _trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -6,8 +6,8 @@ objective  examples                                       trainer
 next_item  :class:`~usermirror_gym.train.objectives.next_item.Histories`     ``trl.SFTTrainer``
 letters    :class:`~usermirror_gym.train.objectives.letters.Letters`         ``trl.SFTTrainer``
 rationale  :class:`~usermirror_gym.train.objectives.letters.Reasoned`        ``trl.SFTTrainer``
-dpo        :class:`~usermirror_gym.train.objectives.preference.ReasonedPairs`, or
-           :class:`~usermirror_gym.train.objectives.preference.LetterPairs`  ``trl.DPOTrainer``
+dpo        :class:`~usermirror_gym.train.objectives.letters.ReasonedPairs`, or
+           :class:`~usermirror_gym.train.objectives.letters.LetterPairs`  ``trl.DPOTrainer``
 options    :class:`~usermirror_gym.train.objectives.options.Lines`           ``OptionsTrainer``
 ========== ============================================== =======================
 
@@ -34,22 +34,22 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
 from usermirror_gym.train.config import Precision, Stage
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.loop.resuming import (
+from usermirror_gym.train.loop.callbacks import (
     WATCH_FILE,
     WEIGHTS_FILE,
+    Point,
     Resumable,
+    Watch,
     checkpoints,
-    tidy,
 )
-from usermirror_gym.train.loop.watching import Point, Watch
-from usermirror_gym.train.loop.weights import frozen_in_bfloat16, load_trained
+from usermirror_gym.train.loop.model import frozen_in_bfloat16, load_trained, wants_bfloat16
 from usermirror_gym.train.objectives.options import (
-    HEAD_FILE,
     LinesCollator,
     OptionsTrainer,
     inner_model,
@@ -138,11 +138,10 @@ def run_stage(
             f"{torch.cuda.device_count()} GPUs and one process: start it by 'accelerate launch', "
             "or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
         )
-    tidy(folder)
     plan = plan_stage(stage, tokenizer, data, seed=seed, display=display)
     order = _order(stage, plan.examples, seed)
     steps = math.ceil(len(order) / _per_step(stage))
-    low = _bfloat16(precision)
+    low = wants_bfloat16(precision)
     lora = hasattr(model, "peft_config")
     cast = low and lora and not torch.cuda.is_available()
     with ExitStack() as inside:
@@ -150,8 +149,7 @@ def run_stage(
         inside.enter_context(frozen_in_bfloat16(model, active=cast))
         layer = None
         if stage.objective == "options":
-            start = None if head is None else head / HEAD_FILE
-            layer = inside.enter_context(reading_lines(model, start))
+            layer = inside.enter_context(reading_lines(model, head))
         advance = inside.enter_context(display.phase(stage.objective, steps, "step"))
         watch = _watch(stage, plan, order, folder, advance)
         arguments = _arguments(stage, folder, steps, seed, low and not cast, gradient_checkpointing)
@@ -165,7 +163,7 @@ def run_stage(
         if stage.patience is not None:
             watch.load_best(model)
         if layer is not None and PartialState().is_main_process:
-            save_head(layer, folder / HEAD_FILE)
+            save_head(layer, folder / HEAD_WEIGHTS)
     state = trainer.state
     return StageResult(
         history=tuple(watch.history),
@@ -222,9 +220,13 @@ def _watch(
 def _trainer(
     stage: Stage, model: Any, tokenizer: Any, examples: Examples, rows: Dataset, arguments: Any
 ) -> Any:
+    def made(collate: Callable[[list[Row]], Any]) -> Callable[[Sequence[Row]], Any]:
+        """Numbers of examples -> a batch of tensors."""
+        return lambda rows: collate([examples.row(row["epoch"], row["index"]) for row in rows])
+
     common = {"model": model, "train_dataset": rows}
     if stage.objective == "options":
-        collator = _Collator(examples, LinesCollator(padding(tokenizer)))
+        collator = made(LinesCollator(padding(tokenizer)))
         trainer = LinesTrainer(
             **common, args=TrainingArguments(**arguments), data_collator=collator
         )
@@ -232,29 +234,21 @@ def _trainer(
         return trainer
     if stage.objective == "dpo":
         pairs = DataCollatorForPreference(pad_token_id=padding(tokenizer))
-        # Without LoRA the model itself changes, and TRL would read the reference from the hub.
-        reference = None if hasattr(model, "peft_config") else _frozen_copy(model)
+        reference = None
+        if not hasattr(model, "peft_config"):
+            # Without LoRA the model itself changes, and TRL would read it from the hub.
+            reference = copy.deepcopy(model).eval().requires_grad_(False)
         return PreferenceTrainer(
             **common, ref_model=reference, processing_class=tokenizer,
-            data_collator=_Collator(examples, pairs),
+            data_collator=made(pairs),
             args=DPOConfig(**arguments, beta=stage.beta, max_length=None, disable_dropout=False),
         )  # fmt: skip
     sequences = DataCollatorForLanguageModeling(pad_token_id=padding(tokenizer))
     ready = {"skip_prepare_dataset": True}
     return SupervisedTrainer(
-        **common, processing_class=tokenizer, data_collator=_Collator(examples, sequences),
+        **common, processing_class=tokenizer, data_collator=made(sequences),
         args=SFTConfig(**arguments, max_length=None, dataset_kwargs=ready),
     )  # fmt: skip
-
-
-class _Collator:
-    """Numbers of examples -> a batch of tensors."""
-
-    def __init__(self, examples: Examples, collate: Callable[[list[Row]], Any]) -> None:
-        self._examples, self._collate = examples, collate
-
-    def __call__(self, rows: Sequence[Row]) -> Any:
-        return self._collate([self._examples.row(row["epoch"], row["index"]) for row in rows])
 
 
 def _arguments(
@@ -289,17 +283,6 @@ def _arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }  # fmt: skip
-
-
-def _bfloat16(precision: Precision) -> bool:
-    if precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return precision == "bfloat16"
-
-
-def _frozen_copy(model: Any) -> Any:
-    reference = copy.deepcopy(model).eval()
-    return reference.requires_grad_(False)
 
 
 @contextmanager

@@ -1,27 +1,38 @@
-"""Direct answers (loss on the letter) and reasoned ones (loss on the rationale and the letter)."""
+"""Direct answers (loss on the letter), reasoned ones (loss on the rationale and the letter), and
+preference pairs of both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.scenes.randomness import KeyArray
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
-from usermirror_gym.train.objectives.permute import epoch_keys, name_keys, orders, shortened
-from usermirror_gym.train.objectives.sequences import Row, Wording, sequence
+from usermirror_gym.train.objectives.sequences import (
+    Row,
+    Wording,
+    epoch_keys,
+    name_keys,
+    orders,
+    sequence,
+    shortened,
+    wrong_options,
+)
 from usermirror_gym.types import IntArray, Message, Prompt
 
 
-class Letters:
-    """Scenes whose answer is a letter; the options are lettered anew in every epoch.
+class SceneExamples:
+    """Scenes in tokens, with their options in another order in every epoch.
 
     Args:
         history: range of history lines shown, drawn anew in every epoch; ``None``: all.
-        everything: loss on the question too.
+        everything: loss on the question too, where the answer is a letter.
 
     Raises:
         ConfigError: no scene has an answer that the prompt offers.
@@ -44,7 +55,18 @@ class Letters:
 
     def sizes(self, epoch: int) -> IntArray:
         """``(n,)`` lines of history and list."""
-        return scene_lines(self.scenes, self._builder)
+        most = self._builder.config.history_lines
+        lines = [min(len(s.history), most) + len(s.slate) for s in self.scenes]
+        return np.array(lines, np.int64)
+
+    def drawn(self, epoch: int, index: int) -> tuple[KeyArray, Scene]:
+        """``(1,)`` the key of an example's draws, and its scene with the history of the epoch."""
+        own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
+        return own, shortened(self.scenes[index], own, self._history)
+
+
+class Letters(SceneExamples):
+    """Scenes whose answer is a letter; the options are lettered anew in every epoch."""
 
     def row(self, epoch: int, index: int) -> Row:
         """The question and the right letter."""
@@ -54,8 +76,7 @@ class Letters:
 
     def question(self, epoch: int, index: int) -> tuple[tuple[int, ...], list[int], int]:
         """Ids before the answer, the id of each letter, and the place of the right one."""
-        own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
-        scene = shortened(self.scenes[index], own, self._history)
+        own, scene = self.drawn(epoch, index)
         count = len(scene.slate) + self._builder.config.outside_option
         (order,) = orders(own, np.array([count]))
         question = self._wording.fitted(
@@ -65,7 +86,29 @@ class Letters:
         return question.prefix, letters, order.index(answer_of(scene))
 
 
-class Reasoned:
+class _Fitting:
+    """Rows of a training file in tokens, as far as they fit into ``max_length``."""
+
+    def __init__(self, rows: Iterable[Row], wording: Wording, what: str) -> None:
+        every = list(rows)
+        self._rows = [row for row in every if _tokens(row) <= wording.max_length]
+        self.left_out = len(every) - len(self._rows)
+        if not self._rows:
+            raise ConfigError(
+                f"none of {len(every)} {what} fits into max_length = {wording.max_length} tokens: "
+                "raise it"
+            )
+
+    def sizes(self, epoch: int) -> IntArray:
+        """``(n,)`` tokens, of a pair those of its longer side."""
+        return np.array([_tokens(row) for row in self._rows], np.int64)
+
+    def row(self, epoch: int, index: int) -> Row:
+        """The question, then the answer with its end of turn, or both answers."""
+        return dict(self._rows[index])
+
+
+class Reasoned(_Fitting):
     """Rationales with the answer line behind them, as a build writes them.
 
     Their letters stand in the rationales too, so the lists keep their order.
@@ -85,24 +128,9 @@ class Reasoned:
                 "the data have no rationales: build them with a 'rationales' part, or train on "
                 "'letters'"
             )
-        self._everything = everything
         encoded = (answered(row["prompt"], row["completion"], wording) for row in rows)
-        self._rows = [row for row in encoded if len(row.ids) <= wording.max_length]
-        self.left_out = len(rows) - len(self._rows)
-        if not self._rows:
-            raise ConfigError(
-                f"none of {len(rows)} rationales fits into max_length = {wording.max_length} "
-                "tokens: raise it"
-            )
-
-    def sizes(self, epoch: int) -> IntArray:
-        """``(n,)`` tokens."""
-        return np.array([len(row.ids) for row in self._rows], np.int64)
-
-    def row(self, epoch: int, index: int) -> Row:
-        """The question, then the answer with its end of turn."""
-        row = self._rows[index]
-        return sequence(row.ids, len(row.question), everything=self._everything)
+        sequences = (sequence(a.ids, len(a.question), everything=everything) for a in encoded)
+        super().__init__(sequences, wording, "rationales")
 
 
 def answerable(scenes: Sequence[Scene], builder: PromptBuilder) -> list[Scene]:
@@ -127,12 +155,6 @@ def answer_of(scene: Scene) -> int:
     if scene.target is None:
         raise DataError(f"{scene.name}: nobody knows what was chosen; it cannot be trained on")
     return scene.target
-
-
-def scene_lines(scenes: Sequence[Scene], builder: PromptBuilder) -> IntArray:
-    """``(n,)`` how many lines the prompts of the scenes have."""
-    most = builder.config.history_lines
-    return np.array([min(len(s.history), most) + len(s.slate) for s in scenes], np.int64)
 
 
 class Answered(NamedTuple):
@@ -198,3 +220,57 @@ def _single(option: tuple[int, ...], name: str) -> int:
             "'options' or 'next_item'"
         )
     return option[0]
+
+
+_SIDES = ("chosen", "rejected")
+
+
+class ReasonedPairs(_Fitting):
+    """Pairs of a chosen and a rejected rationale, each with its answer line.
+
+    Args:
+        rows: ``{"prompt": [messages], "chosen": [answer], "rejected": [answer], ...}``.
+
+    Raises:
+        ConfigError: none fits into ``max_length``.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], wording: Wording) -> None:
+        super().__init__((_pair(row, wording) for row in rows), wording, "preference pairs")
+
+
+class LetterPairs:
+    """The right letter of each scene against another one, which is drawn anew in every epoch."""
+
+    def __init__(self, letters: Letters, *, seed: int) -> None:
+        self._letters, self._seed = letters, seed
+
+    def sizes(self, epoch: int) -> IntArray:
+        """``(n,)`` lines of history and list."""
+        return self._letters.sizes(epoch)
+
+    def row(self, epoch: int, index: int) -> Row:
+        """The question and two letters."""
+        prefix, letters, target = self._letters.question(epoch, index)
+        own = epoch_keys(self._seed, epoch, np.array([index]))
+        (other,) = wrong_options(own, np.array([len(letters)]), np.array([target])).tolist()
+        return {
+            "prompt_ids": list(prefix),
+            "chosen_ids": [letters[target]],
+            "rejected_ids": [letters[other]],
+        }
+
+
+def _pair(row: Mapping[str, Any], wording: Wording) -> Row:
+    chosen, rejected = (answered(row["prompt"], row[side], wording) for side in _SIDES)
+    return {
+        "prompt_ids": list(chosen.question),
+        "chosen_ids": list(chosen.answer),
+        "rejected_ids": list(rejected.answer),
+    }
+
+
+def _tokens(row: Row) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))

@@ -18,8 +18,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.randomness import integers, uniforms
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
-from usermirror_gym.train.objectives.permute import epoch_keys
-from usermirror_gym.train.objectives.sequences import Row, Wording, sequence
+from usermirror_gym.train.objectives.sequences import Row, Wording, epoch_keys, sequence
 from usermirror_gym.types import IntArray
 
 # Random streams, see scenes/randomness.py.

@@ -12,73 +12,49 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch.nn import functional
 from transformers import Trainer
 
+from usermirror_gym.engines.adapters import load_head
 from usermirror_gym.engines.local.encoding import EncodedPrompt
-from usermirror_gym.errors import CheckpointError
+from usermirror_gym.engines.local.local import whole
 from usermirror_gym.files import write_bytes
-from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.scenes.words.prompt import PromptBuilder
-from usermirror_gym.train.objectives.letters import answer_of, answerable, scene_lines
-from usermirror_gym.train.objectives.permute import epoch_keys, name_keys, orders, shortened
-from usermirror_gym.train.objectives.sequences import Row, Wording
-from usermirror_gym.types import IntArray
+from usermirror_gym.train.objectives.letters import SceneExamples, answer_of
+from usermirror_gym.train.objectives.sequences import Row, orders
 
 HEAD = "option_head"
 """Name of the head among the modules of a model that is being trained."""
-HEAD_FILE = "head.safetensors"
 _NO_LINE = -1
 
 
-class Lines:
+class Lines(SceneExamples):
     """Scenes as one text each, with one line per option; the lines are permuted in every epoch.
 
     *None of these* stays the last line, where the readout puts it.
-
-    Args:
-        history: range of history lines shown, drawn anew in every epoch; ``None``: all.
-
-    Raises:
-        ConfigError: no scene has an answer that the prompt offers.
     """
-
-    def __init__(
-        self,
-        scenes: Sequence[Scene],
-        builder: PromptBuilder,
-        wording: Wording,
-        *,
-        seed: int,
-        history: tuple[int, int] | None = None,
-    ) -> None:
-        self.scenes = answerable(scenes, builder)
-        self._builder, self._wording = builder, wording
-        self._seed, self._history = seed, history
-        self._names = name_keys([scene.name for scene in self.scenes])
-
-    def sizes(self, epoch: int) -> IntArray:
-        """``(n,)`` lines of history and list."""
-        return scene_lines(self.scenes, self._builder)
 
     def row(self, epoch: int, index: int) -> Row:
         """Ids, the place of the last token of each line, and the number of the right line."""
-        own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
-        scene = shortened(self.scenes[index], own, self._history)
+        own, scene = self.drawn(epoch, index)
         (order,) = orders(own, np.array([len(scene.slate)]))
         question = self._wording.fitted(
             partial(self._builder.lines, scene, order),
             self._builder.history_lines_shown(scene),
-            whole_length,
+            whole,
         )
-        ends = accumulate(map(len, question.options), initial=len(question.prefix))
         target = answer_of(scene)
-        return {
-            "input_ids": [*question.prefix, *(i for line in question.options for i in line)],
-            "line_ends": [end - 1 for end in ends][1:],
-            "target": order.index(target) if target < len(order) else len(order),
-        }
+        return line_row(question, order.index(target) if target < len(order) else len(order))
+
+
+def line_row(question: EncodedPrompt, target: int) -> Row:
+    """Ids, the place of the last token of each line, and the number of the right line."""
+    ends = accumulate(map(len, question.options), initial=len(question.prefix))
+    return {
+        "input_ids": [*question.prefix, *(i for line in question.options for i in line)],
+        "line_ends": [end - 1 for end in ends][1:],
+        "target": target,
+    }
 
 
 class LinesCollator:
@@ -146,7 +122,7 @@ def reading_lines(model: Any, head: Path | None = None) -> Iterator[torch.nn.Lin
 
     Args:
         model: a causal LM of transformers, or one wrapped by PEFT.
-        head: a file to begin with; zeros otherwise, by which all options are equally likely.
+        head: folder of one to begin with; zeros otherwise, by which all options are equally likely.
     """
     inner = inner_model(model)
     plain = inner.forward
@@ -194,27 +170,16 @@ def inner_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def _new_head(inner: Any, path: Path | None) -> torch.nn.Linear:
+def _new_head(inner: Any, folder: Path | None) -> torch.nn.Linear:
     size = inner.config.get_text_config(decoder=True).hidden_size
     layer = torch.nn.Linear(size, 1, device=inner.device, dtype=torch.float32)
-    values = {"weight": torch.zeros(size), "bias": torch.zeros(1)}
-    if path is not None:
-        values = load_file(path)
-        shapes = {name: tuple(value.shape) for name, value in values.items()}
-        if shapes != {"weight": (size,), "bias": (1,)}:
-            raise CheckpointError(
-                f"{path} holds {shapes}, and this model needs weight ({size},) and bias (1,): "
-                "take the head that was trained with it"
-            )
+    weight, bias = torch.zeros(size), torch.zeros(1)
+    if folder is not None:
+        weight, bias = load_head(folder, size)
     with torch.no_grad():
-        layer.weight.copy_(values["weight"][None])
-        layer.bias.copy_(values["bias"])
+        layer.weight.copy_(weight[None])
+        layer.bias.copy_(bias)
     return layer
-
-
-def whole_length(question: EncodedPrompt) -> int:
-    """Tokens of the prompt with all its lines, one after another."""
-    return len(question.prefix) + sum(map(len, question.options))
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -9,10 +9,15 @@ from typing import Any
 from usermirror_gym.progress import Display
 from usermirror_gym.train.config import Stage
 from usermirror_gym.train.data import TrainData, TrainSource
-from usermirror_gym.train.objectives.letters import Letters, Reasoned, answered
+from usermirror_gym.train.objectives.letters import (
+    LetterPairs,
+    Letters,
+    Reasoned,
+    ReasonedPairs,
+    answered,
+)
 from usermirror_gym.train.objectives.next_item import Histories
 from usermirror_gym.train.objectives.options import Lines
-from usermirror_gym.train.objectives.preference import LetterPairs, ReasonedPairs
 from usermirror_gym.train.objectives.sequences import Examples, Joined, Wording
 from usermirror_gym.train.objectives.validation import (
     LettersLoss,

@@ -19,18 +19,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
+from usermirror_gym.engines.local.local import whole
 from usermirror_gym.engines.local.model_loading import context_length, exact_tree_length
-from usermirror_gym.engines.local.tree.plain_forward import PlainScorer
-from usermirror_gym.engines.local.tree.self_check import tree_is_exact
+from usermirror_gym.engines.local.tree.plain_forward import PlainScorer, tree_is_exact
 from usermirror_gym.engines.local.tree.tree_scorer import TreeScorer
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.readouts.llm import padded
 from usermirror_gym.simulators.readouts.utility import fit_likelihood, likelihood_logprobs
 from usermirror_gym.train.objectives.letters import Answered, answer_of, answerable
-from usermirror_gym.train.objectives.options import LinesCollator, inner_model, whole_length
+from usermirror_gym.train.objectives.options import LinesCollator, inner_model, line_row
 from usermirror_gym.train.objectives.sequences import Wording
 from usermirror_gym.types import FloatArray
 
@@ -109,12 +108,9 @@ class OptionsLoss:
         self._rows = []
         for scene in _own_share(answerable(scenes, builder)):
             question = wording.fitted(
-                partial(builder.lines, scene), builder.history_lines_shown(scene), whole_length
+                partial(builder.lines, scene), builder.history_lines_shown(scene), whole
             )
-            lengths = np.cumsum([len(question.prefix), *map(len, question.options)])
-            ids = [*question.prefix, *(i for option in question.options for i in option)]
-            ends = (lengths[1:] - 1).tolist()
-            self._rows.append({"input_ids": ids, "line_ends": ends, "target": answer_of(scene)})
+            self._rows.append(line_row(question, answer_of(scene)))
 
     @torch.no_grad()
     def __call__(self, model: Any) -> float:

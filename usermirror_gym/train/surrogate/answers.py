@@ -7,17 +7,17 @@ only for the parts that are missing, and ends with the same answers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from usermirror_gym.agents import Agent
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import SlateVectorEnv, make_world
-from usermirror_gym.errors import ConfigError, RunError
-from usermirror_gym.files import replacing
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.randomness import keys, uniforms
 from usermirror_gym.scenes.scene import Scene, SceneBatch
@@ -244,9 +244,9 @@ def _lists(
     """
     k, width = size
     ranked = agent.recommend(observations, width)
-    luck = uniforms(own, _PICK_STREAM, n=width, first=step * width)
+    draws = uniforms(own, _PICK_STREAM, n=width, first=step * width)
     wanders = uniforms(own, _WANDER_STREAM, first=step)[:, 0] < wander
-    order = np.where(wanders[:, None], luck, np.arange(width)).argsort(axis=1, kind="stable")
+    order = np.where(wanders[:, None], draws, np.arange(width)).argsort(axis=1, kind="stable")
     return np.take_along_axis(ranked, order[:, :k], axis=1)
 
 
@@ -258,8 +258,7 @@ def _answered(questions: Questions, answer: ChoiceBatch, source: str) -> Answers
 
 def write_answers(path: Path, answers: Answers) -> None:
     """An ``.npz`` file, whole or not at all."""
-    with replacing(path) as file:
-        np.savez(file, probs=answers.probs, sources=answers.sources, **vars(answers.questions))
+    save_arrays(path, probs=answers.probs, sources=answers.sources, **vars(answers.questions))
 
 
 def read_answers(path: Path) -> Answers:
@@ -268,13 +267,10 @@ def read_answers(path: Path) -> Answers:
     Raises:
         RunError: it cannot be read.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            columns: dict[str, Any] = dict(content)
-        probs, sources = columns.pop("probs"), columns.pop("sources")
-        return Answers(Questions(**columns), probs, sources)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"cannot read {path}: {error}. Delete it to ask again.") from error
+    names = [field.name for field in fields(Questions)]
+    found = load_arrays(path, *names, "probs", "sources", cure="Delete it to ask again.")
+    questions = Questions(**{name: found[name] for name in names})
+    return Answers(questions, found["probs"], found["sources"])
 
 
 def _widened(columns: np.ndarray, width: int) -> np.ndarray:

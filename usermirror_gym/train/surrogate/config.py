@@ -5,22 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from usermirror_gym.configs.settings import read_settings, validated
+from usermirror_gym.configs.settings import FolderName, Positive, Settings, Share, read_as
 from usermirror_gym.engines.base import StatePart
-from usermirror_gym.errors import ConfigError
 from usermirror_gym.simulators import DEFAULT_SIMULATOR
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class QuestionSettings(_Settings):
+class QuestionSettings(Settings):
     """Which scenes the teacher is asked about: sessions with agents, played in the environment."""
 
     total: Annotated[int, Field(ge=100)] = 100_000
@@ -49,7 +41,7 @@ class QuestionSettings(_Settings):
     """Share of the users that nothing is learned from."""
 
 
-class NetworkSettings(_Settings):
+class NetworkSettings(Settings):
     """See :mod:`usermirror_gym.simulators.surrogate.surrogate_net`."""
 
     dim: Positive = 64
@@ -69,7 +61,7 @@ class NetworkSettings(_Settings):
         return self
 
 
-class FitSettings(_Settings):
+class FitSettings(Settings):
     """AdamW on the divergence of the student's probabilities from the teacher's."""
 
     epochs: Positive = 40
@@ -82,14 +74,14 @@ class FitSettings(_Settings):
     weights are kept."""
 
 
-class SurrogateConfig(_Settings):
+class SurrogateConfig(Settings):
     """A whole distillation."""
 
-    name: str
+    name: FolderName
     seed: int = 0
     teacher: str = DEFAULT_SIMULATOR
     """A simulator's name or folder."""
-    teacher_options: dict[str, Any] = {}
+    teacher_options: dict[str, Any] = Field(default={})
     dataset: str = "ml-100k"
     data_folder: str | None = None
     questions: QuestionSettings = QuestionSettings()
@@ -100,17 +92,6 @@ class SurrogateConfig(_Settings):
 def read_surrogate_config(
     name_or_path: str | Path, overrides: dict[str, Any] | None = None
 ) -> SurrogateConfig:
-    """A preset of ``configs/surrogates`` by name, or a YAML file by path.
-
-    Args:
-        overrides: dotted names and values: ``{"questions.total": 2000}``.
-
-    Raises:
-        UnknownNameError: no such preset or setting; suggests the nearest.
-        ConfigError: not YAML, or a value that cannot be used; names the setting.
-    """
-    content = read_settings("surrogates", name_or_path, overrides)
-    config: SurrogateConfig = validated(SurrogateConfig, content, str(name_or_path))
-    if not config.name or Path(config.name).name != config.name:
-        raise ConfigError(f"{name_or_path}, name: must be usable as a folder, got {config.name!r}")
-    return config
+    """A preset of ``configs/surrogates`` by name, or a YAML file by path, with ``overrides`` like
+    ``{"questions.total": 2000}``; raises as :func:`~usermirror_gym.configs.settings.read_as`."""
+    return read_as(SurrogateConfig, "surrogates", name_or_path, overrides)

@@ -13,7 +13,6 @@ checkpoint/                   the surrogate; it appears when it is whole
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +23,9 @@ from usermirror_gym.agents import Agent, make_agent
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import make_world
 from usermirror_gym.errors import ConfigError
+from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import keep_same, own_folder
+from usermirror_gym.run_folder import keep_same, run_folder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.checkpoint import write_simulator
@@ -92,7 +92,7 @@ def distill(
         UserMirrorError: whatever a step raises; what was done stays, and the next run goes on.
     """
     folder = Path(folder)
-    with own_folder(config, folder):
+    with run_folder(folder, config, "training run"):
         about = {
             "teacher": teacher.name, "catalogue": asdict(Catalogue.of(split.dataset)),
             "t0": split.t0,
@@ -106,7 +106,11 @@ def distill(
             student = new_student(
                 split, config.network, words, teacher=teacher.name, seed=config.seed
             )
-            curve = _fit(student, answers, config, folder, display)
+            with display.phase("learning", config.fit.epochs, "epoch") as advance:
+                curve = fit(
+                    student, answers["train"], answers["validation"], config.fit,
+                    seed=config.seed, state=folder / "fit.pt", progress=advance,
+                )  # fmt: skip
             _write_checkpoint(student, teacher, split, config, folder, answers, curve, words)
     return folder / "checkpoint"
 
@@ -199,20 +203,6 @@ def _answers(
     return ask_sessions(teacher, split, config, agents, folder / "answers", display=display)
 
 
-def _fit(
-    student: SurrogateSimulator,
-    answers: Mapping[str, Answers],
-    config: SurrogateConfig,
-    folder: Path,
-    display: Display,
-) -> list[float]:
-    with display.phase("learning", config.fit.epochs, "epoch") as advance:
-        return fit(
-            student, answers["train"], answers["validation"], config.fit, seed=config.seed,
-            state=folder / "fit.pt", progress=advance,
-        )  # fmt: skip
-
-
 def _write_checkpoint(
     student: SurrogateSimulator,
     teacher: UserSimulator,
@@ -223,19 +213,16 @@ def _write_checkpoint(
     curve: list[float],
     words: Float32Array | None,
 ) -> None:
-    """Write ``checkpoint/`` under another name, and rename it when it is whole."""
-    staging, checkpoint = folder / ".checkpoint.tmp", folder / "checkpoint"
-    shutil.rmtree(staging, ignore_errors=True)
-    write_surrogate(staging, student.net, student.facts)
+    """``checkpoint/``, which appears when it is whole."""
     # A folder's name means nothing elsewhere.
     name = teacher.name if Path(config.teacher).expanduser().exists() else config.teacher
     settings = {"checkpoint": name, "readout": "surrogate", "domain": split.dataset.domain}
-    write_simulator(staging, settings)
-    stored = SurrogateSimulator(*read_surrogate(staging), split)  # as it is rounded in the file
-    facts = report(stored, teacher, split, answers, config)
-    write_surrogate_card(staging, config, stored, split, facts, curve, words is not None)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    staging.rename(checkpoint)
+    with replacing_folder(folder / "checkpoint") as new:
+        write_surrogate(new, student.net, student.facts)
+        write_simulator(new, settings)
+        stored = SurrogateSimulator(*read_surrogate(new), split)  # as it is rounded in the file
+        facts = report(stored, teacher, split, answers, config)
+        write_surrogate_card(new, config, stored, split, facts, curve, words is not None)
 
 
 def _parted(answers: Answers, seed: int) -> tuple[Answers, Answers]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from usermirror_gym.files import replacing
+from usermirror_gym.files import kept_array, replacing
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs, SurrogateNet
@@ -51,7 +51,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
-    questions, targets = student.inputs(train.questions), _targets(train.probs)
+    questions, targets = student.inputs(train.questions), torch.from_numpy(train.probs)
     now = _read(state, net, optimizer) or {
         "curve": [divergence(student, validation)], "best": _copy(net), "since": 0,
     }  # fmt: skip
@@ -76,7 +76,7 @@ def fit(
 
 def divergence(student: SurrogateSimulator, answers: Answers) -> float:
     """Mean KL(teacher || student) in nats."""
-    questions, targets = student.inputs(answers.questions), _targets(answers.probs)
+    questions, targets = student.inputs(answers.questions), torch.from_numpy(answers.probs)
     total = 0.0
     with torch.inference_mode():
         for start in range(0, len(targets), _CHUNK):
@@ -103,17 +103,14 @@ def item_words(
     engine, builder = (getattr(teacher, name, None) for name in ("engine", "builder"))
     if settings.items == "none" or engine is None or builder is None:
         return None
-    if cache is not None and cache.is_file():
-        kept: Float32Array = np.load(cache)
-        return kept
-    parts = getattr(getattr(teacher, "head", None), "parts", settings.parts)
-    asked = builder.item_lines(tuple(range(1, n_items + 1)))
-    states = engine.line_states(asked.options, head=asked.answer_prefix, parts=parts)
-    words = principal(states.astype(np.float64), len(parts), settings.dim)
-    if cache is not None:
-        with replacing(cache) as file:
-            np.save(file, words)
-    return words
+
+    def read() -> Float32Array:
+        parts = getattr(getattr(teacher, "head", None), "parts", settings.parts)
+        asked = builder.item_lines(tuple(range(1, n_items + 1)))
+        states = engine.line_states(asked.options, head=asked.answer_prefix, parts=parts)
+        return principal(states.astype(np.float64), len(parts), settings.dim)
+
+    return kept_array(cache, read)
 
 
 def principal(states: FloatArray, parts: int, dim: int) -> Float32Array:
@@ -169,10 +166,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int
 
 def _part(questions: NetInputs, rows: Any) -> NetInputs:
     return NetInputs(*(column[rows] for column in questions))
-
-
-def _targets(probs: FloatArray) -> torch.Tensor:
-    return torch.from_numpy(probs)
 
 
 def _copy(net: SurrogateNet) -> dict[str, torch.Tensor]:

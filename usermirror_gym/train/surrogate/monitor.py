@@ -209,7 +209,7 @@ def monitor_of(
         )
     recipe = read_json(home / FACTS_FILE)["recipe"]
     options = dict(recipe["teacher_options"])
-    if not surrogate.outside:
+    if not surrogate.offers_outside:
         options["outside_option"] = False
     teacher = make_simulator(recipe["teacher"], split, **options)
     return FidelityMonitor(

@@ -6,15 +6,17 @@ positions that are ignored).  Right padding is exact for every causal model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, Scorer
 from usermirror_gym.engines.local.head import OptionHead
+from usermirror_gym.engines.local.local import answers_of
+from usermirror_gym.types import FloatArray
 
 
 class PlainScorer:
@@ -31,47 +33,35 @@ class PlainScorer:
     def letters(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
         """Logits of the options' single tokens behind each prefix."""
         rows = [q.prefix for q in questions]
-        answers: list[Answer | None] = [None] * len(rows)
+        values: dict[int, FloatArray] = {}
         for index, logits in self._logits(rows):
             at = [o[0] for o in questions[index].options]
-            values = logits[len(rows[index]) - 1, at].double().cpu().numpy()
-            answers[index] = Answer(values, len(rows[index]))
-        return [a for a in answers if a is not None]
+            values[index] = logits[len(rows[index]) - 1, at].double().cpu().numpy()
+        return _in_order(rows, values)
 
     def texts(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
         """Summed log-probabilities of the options' tokens behind each prefix."""
-        sequences = [(i, k) for i, q in enumerate(questions) for k in range(len(q.options))]
-        rows = [questions[i].prefix + questions[i].options[k] for i, k in sequences]
-        sums = torch.zeros(len(rows), dtype=torch.float64)
+        pairs = [(q, option) for q in questions for option in q.options]
+        rows = [q.prefix + option for q, option in pairs]
+        values: dict[int, FloatArray] = {}
         for index, logits in self._logits(rows):
-            i, k = sequences[index]
-            option = torch.tensor(questions[i].options[k], device=logits.device)
-            start = len(questions[i].prefix) - 1
+            question, text = pairs[index]
+            option = torch.tensor(text, device=logits.device)
+            start = len(question.prefix) - 1
             there = logits[start : start + len(option)]
             picked = there.gather(1, option[:, None])[:, 0] - there.logsumexp(1)
-            sums[index] = picked.double().sum().cpu()
-        return self._by_question(questions, rows, sums)
+            values[index] = picked.double().sum(0, keepdim=True).cpu().numpy()
+        return answers_of(questions, _in_order(rows, values))
 
     def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
         """What the head reads at the last token of each option, all options in one sequence."""
         rows = [q.prefix + tuple(i for o in q.options for i in o) for q in questions]
-        answers: list[Answer | None] = [None] * len(rows)
+        values: dict[int, FloatArray] = {}
         for batch, out in self._batches(self._model.base_model, rows):
             for b, i in enumerate(batch):
                 ends = len(questions[i].prefix) + np.cumsum([len(o) for o in questions[i].options])
-                values = head.scores(out.last_hidden_state[b, ends - 1])
-                answers[i] = Answer(values, len(rows[i]))
-        return [a for a in answers if a is not None]
-
-    def _by_question(
-        self, questions: Sequence[EncodedPrompt], rows: Sequence[Sequence[int]], sums: torch.Tensor
-    ) -> list[Answer]:
-        answers, at = [], 0
-        for question in questions:
-            end = at + len(question.options)
-            answers.append(Answer(sums[at:end].numpy(), sum(map(len, rows[at:end]))))
-            at = end
-        return answers
+                values[i] = head.scores(out.last_hidden_state[b, ends - 1])
+        return _in_order(rows, values)
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, torch.Tensor]]:
         """Float32 logits ``(padded length, V)`` of every row, longest rows first."""
@@ -81,6 +71,10 @@ class PlainScorer:
 
     def _batches(self, run: Any, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Any]]:
         return padded_batches(run, rows, self._batch_tokens, self._model.device)
+
+
+def _in_order(rows: Sequence[Sequence[int]], values: dict[int, FloatArray]) -> list[Answer]:
+    return [Answer(values[i], len(row)) for i, row in enumerate(rows)]
 
 
 @torch.inference_mode()
@@ -109,3 +103,65 @@ def padded_batches(
             batch,
             run(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False),
         )
+
+
+logger = logging.getLogger(__name__)
+
+_REFUSALS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a model raises that does not take masks, positions and caches of ours."""
+_TOLERANCE = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+"""Mean absolute difference of log-probabilities (summed over up to four tokens)."""
+
+
+def tree_is_exact(model: Any, make_tree: Callable[[], Scorer]) -> bool:
+    """Whether shared, cached and padded rows agree with one plain sequence at a time.
+
+    Models that ignore explicit masks or positions, carry a recurrent state, or treat their output
+    layer in a way we do not know fail here.
+    """
+    probes = _probes(model)
+    try:
+        tree = make_tree()
+        cold, warm = tree.texts(probes), tree.texts(probes)
+        letters = tree.letters([_first_tokens(p) for p in probes])
+    except _REFUSALS as error:
+        logger.warning("shared prefixes are off, this model does not take them: %r", error)
+        return False
+    plain = PlainScorer(model, batch_tokens=1)
+    texts = np.concatenate([a.values for a in plain.texts(probes)])
+    single = np.concatenate([a.values for a in plain.letters([_first_tokens(p) for p in probes])])
+    found = [np.concatenate([a.values for a in answers]) for answers in (cold, warm, letters)]
+    errors = [np.abs(f - w).mean() for f, w in zip(found, (texts, texts, single), strict=True)]
+    exact = bool(max(errors) <= _TOLERANCE[model.dtype])
+    if not exact:
+        logger.warning(
+            "shared prefixes are off, they would change the answers by %.2g", max(errors)
+        )
+    return exact
+
+
+def _probes(model: Any) -> list[EncodedPrompt]:
+    """Three prompts behind one beginning, of different lengths, with options of 1 to 4 tokens."""
+    rng = np.random.default_rng(0)
+    vocabulary = model.get_input_embeddings().num_embeddings
+
+    def draw(n: int) -> tuple[int, ...]:
+        return tuple(rng.integers(0, vocabulary, n).tolist())
+
+    start = draw(12)
+    return [
+        EncodedPrompt(f"probe {i}", start + draw(n), tuple(draw(k) for k in (1, 2, 4)))
+        for i, n in enumerate((3, 9, 5))
+    ]
+
+
+def _first_tokens(question: EncodedPrompt) -> EncodedPrompt:
+    return EncodedPrompt(question.name, question.prefix, tuple(o[:1] for o in question.options))

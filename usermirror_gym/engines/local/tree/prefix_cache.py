@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usermirror_gym.engines.local.tree.token_tree import common_prefix
+from usermirror_gym.engines.local.tree.packing import common_prefix
 
 if TYPE_CHECKING:
     import torch

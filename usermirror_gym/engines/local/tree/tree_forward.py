@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from usermirror_gym.engines.local.tree.token_tree import TokenTree
+from usermirror_gym.engines.local.tree.packing import TokenTree
 
 Pieces = list[torch.Tensor]
 

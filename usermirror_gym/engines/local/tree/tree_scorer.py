@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from usermirror_gym.engines.local.answers import Answer
-from usermirror_gym.engines.local.encoding import EncodedPrompt
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.head import Head, OptionHead
-from usermirror_gym.engines.local.tree.packing import Row, separate_rows, shared_rows
+from usermirror_gym.engines.local.tree.packing import Row, TokenTree, separate_rows, shared_rows
 from usermirror_gym.engines.local.tree.prefix_cache import PrefixCache
-from usermirror_gym.engines.local.tree.token_tree import TokenTree
 from usermirror_gym.engines.local.tree.tree_forward import TreeForward, TreeOutput, TreeRow
 from usermirror_gym.types import FloatArray
 
+States = Callable[[Sequence[int]], torch.Tensor]
+"""``(n, d)`` hidden states of nodes of a row."""
 _ENOUGH = 256
 """Padded tokens from which on a larger batch no longer pays for more padding."""
 
@@ -48,7 +48,7 @@ class TreeScorer:
     """Scores options by tree attention over cached prefixes.
 
     Args:
-        model: a causal LM that takes explicit masks and positions exactly (see ``self_check``).
+        model: a causal LM that takes explicit masks and positions exactly (see ``tree_is_exact``).
         cache_tokens: size of the prefix cache; 0 turns reuse between calls off.
         batch_tokens: padded new tokens of one forward pass.
         row_tokens: new tokens of one row that several questions share.
@@ -111,14 +111,13 @@ class TreeScorer:
             for batch in self._batches(laid_out):
                 out = self._forward([item.run for item in batch])
                 for b, item in enumerate(batch):
-                    read(item, b, out, asked, values)
-                    kept = (
-                        [item.row.trunk]
-                        if item.row.trunk
-                        else [_kept(fed[i], chained) for i in item.row.members]
-                    )
+                    members, trunk = item.row.members, item.row.trunk
+                    found = read(item, partial(out.at, b), [asked[i] for i in members])
+                    for i, value in zip(members, found, strict=True):
+                        values[i] = value
+                    kept = [trunk] if trunk else [_kept(fed[i], chained) for i in members]
                     self._keep(item, kept, out, b)
-                    owners = item.row.members or (item.row.owner,)
+                    owners = members or (item.row.owner,)
                     for i, n in zip(owners, item.computed, strict=True):
                         computed[i] += n
         return [Answer(v, n) for v, n in zip(values, computed, strict=True)]
@@ -162,69 +161,39 @@ class TreeScorer:
             yield batch
 
     def _read_letters(
-        self,
-        item: _LaidOut,
-        b: int,
-        out: TreeOutput,
-        asked: Sequence[EncodedPrompt],
-        values: list[FloatArray],
-    ) -> None:
-        for i, nodes in zip(item.row.members, item.prefixes, strict=False):
-            letters = torch.tensor([o[0] for o in asked[i].options], device=self._device)
-            logits = self.head.logits(out.at(b, nodes[-1:]), letters)
-            values[i] = logits[0].double().cpu().numpy()
+        self, item: _LaidOut, at: States, asked: Sequence[EncodedPrompt]
+    ) -> list[FloatArray]:
+        ids = [torch.tensor([o[0] for o in q.options], device=self._device) for q in asked]
+        pairs = zip(item.prefixes, ids, strict=False)
+        found = [self.head.logits(at(nodes[-1:]), letters)[0] for nodes, letters in pairs]
+        return [logits.double().cpu().numpy() for logits in found]
 
     def _read_texts(
-        self,
-        item: _LaidOut,
-        b: int,
-        out: TreeOutput,
-        asked: Sequence[EncodedPrompt],
-        values: list[FloatArray],
-    ) -> None:
+        self, item: _LaidOut, at: States, asked: Sequence[EncodedPrompt]
+    ) -> list[FloatArray]:
         """All options of all members in one pass through the head."""
         nodes: list[int] = []
-        targets: list[int] = []
-        for k, i in enumerate(item.row.members):
-            for option, path in zip(asked[i].options, item.options[k], strict=True):
-                nodes += [item.prefixes[k][-1], *path]
-                targets += option
-        if not nodes:
-            return
+        for prefix, paths in zip(item.prefixes, item.options, strict=True):
+            for path in paths:
+                nodes += [prefix[-1], *path]
+        options = [option for question in asked for option in question.options]
+        if not options:
+            return []
         unique, where = np.unique(nodes, return_inverse=True)
-        found = self._logprobs(out.at(b, unique.tolist()), where, targets)
-        at = 0
-        for i in item.row.members:
-            lengths = np.array([len(o) for o in asked[i].options])
-            ends = at + lengths.cumsum()
-            spans = zip(ends - lengths, ends, strict=True)
-            values[i] = np.array([found[a:b].sum() for a, b in spans])
-            at = int(ends[-1])
+        logprobs = self.head.shared_logprobs(
+            at(unique.tolist()),
+            torch.as_tensor(where, device=self._device),
+            torch.tensor([i for option in options for i in option], device=self._device),
+        )
+        by_option = np.split(logprobs.double().cpu().numpy(), np.cumsum([*map(len, options)])[:-1])
+        sums = np.array([part.sum() for part in by_option])
+        return np.split(sums, np.cumsum([len(question.options) for question in asked])[:-1])
 
     def _read_lines(
-        self,
-        head: OptionHead,
-        item: _LaidOut,
-        b: int,
-        out: TreeOutput,
-        asked: Sequence[EncodedPrompt],
-        values: list[FloatArray],
-    ) -> None:
-        for i, paths in zip(item.row.members, item.options, strict=False):
-            values[i] = head.scores(out.at(b, [path[-1] for path in paths]))
-
-    def _logprobs(self, hidden: torch.Tensor, where: np.ndarray, targets: list[int]) -> FloatArray:
-        """Log-probability of each target at its (possibly shared) position."""
-        return (
-            self.head.shared_logprobs(
-                hidden,
-                torch.as_tensor(where, device=self._device),
-                torch.tensor(targets, device=self._device),
-            )
-            .double()
-            .cpu()
-            .numpy()
-        )
+        self, head: OptionHead, item: _LaidOut, at: States, asked: Sequence[EncodedPrompt]
+    ) -> list[FloatArray]:
+        pairs = zip(asked, item.options, strict=False)
+        return [head.scores(at([path[-1] for path in paths])) for _, paths in pairs]
 
     def _keep(
         self, item: _LaidOut, prefixes: Sequence[tuple[int, ...]], out: TreeOutput, b: int

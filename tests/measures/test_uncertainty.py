@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.corpus.selection.uncertainty import (
+from usermirror_gym.errors import DataError
+from usermirror_gym.measures.uncertainty import (
     Predictions,
     aleatoric,
     difficulty,
@@ -18,7 +19,6 @@ from usermirror_gym.corpus.selection.uncertainty import (
     sampled_choices,
     total,
 )
-from usermirror_gym.errors import DataError
 
 
 def one(rows, role: str = "weak", scene: str = "s") -> Predictions:

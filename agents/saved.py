@@ -1,0 +1,89 @@
+"""A saved agent: a folder with ``agent.json`` and arrays as safetensors; no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
+from usermirror_gym.files import replacing_folder
+
+FORMAT = 1
+HEADER, TENSORS = "agent.json", "agent.safetensors"
+Arrays = dict[str, np.ndarray]
+
+
+def save_files(
+    folder: Path,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, Arrays],
+    write: Callable[[Path], object] = lambda new: None,
+) -> Path:
+    """Write an agent into ``folder``, which appears when it is whole; returns it.
+
+    An agent saved there before is replaced.
+
+    Args:
+        header: plain types, for ``agent.json``.
+        arrays: by the name of their file, and by their own.
+        write: puts further files into the new folder.
+
+    Raises:
+        AgentError: ``folder`` exists and holds something other than a saved agent.
+    """
+    from safetensors.numpy import save_file
+
+    folder = folder.expanduser().absolute()
+    if folder.exists() and not (folder / HEADER).is_file() and any(folder.iterdir()):
+        raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
+    with replacing_folder(folder) as new:
+        for name, own in arrays.items():
+            # Views, matrices and non-contiguous arrays would be written wrongly.
+            save_file({key: np.array(values, order="C") for key, values in own.items()}, new / name)
+        write(new)
+        text = json.dumps({"format": FORMAT} | dict(header), indent=1)
+        (new / HEADER).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[dict[str, Any]]:
+    """The header of a saved agent; in the block its arrays are read and the agent is made.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another format; or the block fails.
+    """
+    try:
+        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder} has format {header['format']}, this version reads {FORMAT}; train and "
+                "save the agent again"
+            )
+        yield header
+    except (CheckpointError, UnknownNameError):
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder} holds no saved agent: {Path(error.filename).name} is missing"
+        ) from error
+    except Exception as error:
+        raise CheckpointError(
+            f"the agent saved in {folder} cannot be read ({type(error).__name__}: {error}); train "
+            "and save it again"
+        ) from error
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The arrays in one file of a saved agent."""
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such file", str(path))
+    arrays: Arrays = load_file(path)
+    return arrays

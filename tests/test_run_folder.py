@@ -1,0 +1,105 @@
+"""The folder of a run: whose it is, who is at work in it, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from usermirror_gym.errors import RunError
+from usermirror_gym.run_folder import locked, numbered_folder, run_folder
+
+
+class Settings(BaseModel):
+    """Of a training."""
+
+    group: dict[str, int] = {"steps": 3}
+    price: float = 1.0
+
+
+def test_after_sigkill_the_next_run_goes_on(tmp_path: Path, holder) -> None:
+    folder = tmp_path / "run"
+    with run_folder(folder, {"users": 6}):
+        pass
+    other = holder(folder)
+    (folder / ".half.npz.9.tmp").touch()
+    with pytest.raises(RunError, match=f"process {other.pid} on"), run_folder(folder, {"users": 6}):
+        pass
+    assert (folder / ".half.npz.9.tmp").exists()  # the other one may be writing it
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (folder / ".holder.json").exists()  # it had no time to delete it
+    with run_folder(folder, {"users": 6}):
+        assert not (folder / ".half.npz.9.tmp").exists()
+        assert json.loads((folder / ".holder.json").read_text())["pid"] != other.pid
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "run.json"]
+
+
+def test_the_folder_is_given_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), run_folder(tmp_path, {"users": 6}):
+        raise KeyboardInterrupt
+    with run_folder(tmp_path, {"users": 6}):
+        pass
+
+
+def test_who_waits_is_told_for_whom(tmp_path: Path, holder) -> None:
+    other, said = holder(tmp_path), []
+
+    def told(message: str) -> None:
+        said.append(message)
+        other.kill()
+
+    with locked(tmp_path, "fits", wait=told):
+        pass
+    assert len(said) == 1
+    assert f"another process fits in {tmp_path} (process {other.pid} on" in said[0]
+
+
+def test_a_holder_of_an_older_version_has_no_name(tmp_path: Path, holder) -> None:
+    holder(tmp_path)
+    for content in ("", "[]", "{}"):
+        (tmp_path / ".holder.json").write_text(content)
+        with (
+            pytest.raises(RunError, match=rf"another process is at work in {tmp_path}: wait"),
+            locked(tmp_path),
+        ):
+            pass
+
+
+def test_settings_are_compared_and_some_may_change(tmp_path: Path) -> None:
+    def begin(settings: Settings, **more: object) -> None:
+        with run_folder(tmp_path, settings, "build", **more):
+            pass
+
+    begin(Settings())
+    begin(Settings(price=2.0), may_change=lambda name: name == "price")
+    with pytest.raises(RunError, match=r"a build with other settings \(price: 1.0 there, 2.0 here"):
+        begin(Settings(price=2.0))
+    with pytest.raises(RunError, match=r"group.steps: 3 there, 4 here"):
+        begin(Settings(group={"steps": 4}), may_change=lambda name: name == "price")
+    assert json.loads((tmp_path / "config.json").read_text()) == Settings().model_dump()
+
+
+def test_hidden_files_are_nothing_and_others_are_left_alone(tmp_path: Path) -> None:
+    for name in (".run.json.7.tmp", ".lock", ".DS_Store"):
+        (tmp_path / "mine" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).touch()
+    with run_folder(tmp_path / "mine", {}):
+        pass
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(RunError, match="not empty and holds no run"), run_folder(tmp_path, {}):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt", "mine"]
+
+
+def test_numbered_folders(tmp_path: Path) -> None:
+    base = tmp_path / "card"
+    assert numbered_folder(base, {"users": 1}) == base
+    for users, name in ((1, "card"), (2, "card-2"), (3, "card-3"), (2, "card-2")):
+        folder = numbered_folder(base, {"users": users})
+        assert folder.name == name
+        with run_folder(folder, {"users": users}):
+            pass
