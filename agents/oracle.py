@@ -10,7 +10,7 @@ import numpy as np
 from usermirror_gym.agents.base import Agent, Transition
 from usermirror_gym.agents.ranking import check_k, not_fitted, observed_items
 from usermirror_gym.agents.simple import PopAgent
-from usermirror_gym.data import TimeSplit
+from usermirror_gym.data import Memory, TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators.base import UserSimulator
@@ -95,15 +95,7 @@ def _scenes(observations: Observation, slates: IntArray, repeats: int) -> SceneB
     """One scene per row of ``slates``; each observation row is used ``repeats`` times in a row."""
     rows = np.repeat(np.arange(len(observations["user_id"])), repeats)
     history = observed_items(observations)[rows]
-    width = slates.shape[1]
-    return SceneBatch(
-        user_ids=np.asarray(observations["user_id"]).astype(np.int64)[rows],
-        history=history,
-        ratings=np.asarray(observations["history_ratings"]).astype(np.float32)[rows],
-        ages=np.zeros_like(history),
-        history_lengths=(history != PAD).sum(axis=1),
-        turn_slates=np.zeros((len(rows), 0, width), np.int64),
-        turn_chosen=np.zeros((len(rows), 0), np.int64),
-        turn_counts=np.zeros(len(rows), np.int64),
-        slates=slates,
-    )
+    users = np.asarray(observations["user_id"]).astype(np.int64)[rows]
+    ratings = np.asarray(observations["history_ratings"]).astype(np.float32)[rows]
+    memory = Memory(history, ratings, np.zeros_like(history), (history != PAD).sum(axis=1))
+    return SceneBatch.first_lists(users, memory, slates)

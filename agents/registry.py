@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.agents.base import Agent
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.configs.plugins import made, resolve
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.simulators.base import UserSimulator
 
-_SIMPLE = ("Random", "Pop", "Oracle")
-_BANDITS = ("LinUCB", "Thompson")
+GROUP = "usermirror_gym.agents"
+"""Of the entry points by which packages bring agents."""
+_OURS = {
+    "Random": "simple:RandomAgent",
+    "Pop": "simple:PopAgent",
+    "Oracle": "oracle:OracleAgent",
+    "LinUCB": "learners.bandits:LinUCBAgent",
+    "Thompson": "learners.bandits:ThompsonAgent",
+}
+"""Those that need no training before they are fitted, and where their classes live."""
 
 
 def available_agents() -> list[str]:
@@ -20,8 +30,7 @@ def available_agents() -> list[str]:
     """
     from usermirror_gym.agents.recbole.models import available_models
 
-    ours = [*_SIMPLE, *_BANDITS]
-    return [*ours, *(m for m in available_models() if m not in ours)]
+    return [*_OURS, *(m for m in available_models() if m not in _OURS)]
 
 
 def make_agent(
@@ -37,7 +46,10 @@ def make_agent(
     Args:
         spec: ``"Random"``, ``"Pop"``, ``"Oracle"``, ``"LinUCB"``, ``"Thompson"``, the name of any
             RecBole model; or the folder of an agent that was trained
-            (:func:`usermirror_gym.train.agent.run.train_agent`), which is named after its run.
+            (:func:`usermirror_gym.train.agent.run.train_agent`), which is named after its run; or
+            somebody else's: an entry point of the group ``usermirror_gym.agents``, or
+            ``module:Name`` of a class or a function that makes an agent, and gets ``seed``,
+            ``progress`` and ``simulator`` if it asks for them, and ``config``.
             Bandits by name know nothing yet: they learn from what
             :meth:`~usermirror_gym.agents.Agent.observe` is told, in a benchmark nothing.
         seed: for agents that draw or train.
@@ -48,8 +60,9 @@ def make_agent(
 
     Raises:
         UnknownNameError: no such agent; suggests the nearest one.
-        ConfigError: the oracle without a simulator, an option that the agent does not have, or
-            an agent that is trained in the environment and goes by its folder.
+        ConfigError: the oracle without a simulator, an option that the agent does not have, an
+            agent that is trained in the environment and goes by its folder, or somebody else's
+            that cannot be imported or is none.
         AgentError: a RecBole model that is known not to run; says why.
         CheckpointError: a folder that holds no agent which can be read.
     """
@@ -57,22 +70,32 @@ def make_agent(
         return _saved(Path(spec), config)
     names = {name.casefold(): name for name in available_agents()}
     name = names.get(spec.strip().casefold())
-    if name == "Oracle":
-        return _oracle(simulator, config)
-    if name in ("Random", "Pop"):
-        return _simple(name, seed, config)
-    if name in _BANDITS:
-        from usermirror_gym.agents.learners.store import agent_class
-
-        return agent_class(name)(seed=seed, **config)
+    offered = {"seed": seed, "progress": progress, "simulator": simulator}
+    spec = spec.strip()
+    if name == "Oracle" and simulator is None:
+        raise ConfigError("agent 'Oracle' asks the simulated user: pass simulator= to make_agent")
+    if name in _OURS:
+        return _made(name, pkgutil.resolve_name(f"{__package__}.{_OURS[name]}"), offered, config)
     from usermirror_gym.agents.recbole.models import unusable_reason
 
-    _refuse_untrained(spec.strip())
-    if name is None and unusable_reason(spec.strip()) is None:
-        raise UnknownNameError("agent", spec, names.values())
+    _refuse_untrained(spec)
+    if name is None and unusable_reason(spec) is None:
+        make = resolve("agent", spec, dict.fromkeys(names.values()), GROUP)
+        return _made(spec, make, offered, config)
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
-    return RecBoleAgent(name or spec.strip(), config=config, seed=seed, progress=progress)
+    return RecBoleAgent(name or spec, config=config, seed=seed, progress=progress)
+
+
+def _made(name: str, make: Any, offered: dict[str, Any], config: dict[str, Any]) -> Agent:
+    agent = made(f"agent {name!r}", make, offered, **config) if callable(make) else make
+    if not isinstance(agent, Agent):
+        lacking = [n for n in ("name", "fit", "recommend", "observe") if not hasattr(agent, n)]
+        raise ConfigError(
+            f"agent {name!r} is {type(agent).__name__} without {', '.join(lacking)}; see "
+            "usermirror_gym.agents.Agent"
+        )
+    return agent
 
 
 def _refuse_untrained(name: str) -> None:
@@ -101,24 +124,3 @@ def _saved(folder: Path, config: dict[str, Any]) -> Agent:
     if (folder / HEADER).is_file() and not is_learning_agent(folder):
         return RecBoleAgent.load(folder)
     return load_agent(folder)
-
-
-def _simple(name: str, seed: int, config: dict[str, Any]) -> Agent:
-    from usermirror_gym.agents.simple import PopAgent, RandomAgent
-
-    if config:
-        raise ConfigError(f"agent {name!r} has no options, got {sorted(config)}; leave them out")
-    return RandomAgent(seed) if name == "Random" else PopAgent()
-
-
-def _oracle(simulator: UserSimulator | None, config: dict[str, Any]) -> Agent:
-    from usermirror_gym.agents.oracle import OracleAgent
-
-    options = {"candidates", "source", "list_size"}
-    if unknown := set(config) - options:
-        raise ConfigError(
-            f"agent 'Oracle' has no option {sorted(unknown)}; it has {sorted(options)}"
-        )
-    if simulator is None:
-        raise ConfigError("agent 'Oracle' asks the simulated user: pass simulator= to make_agent")
-    return OracleAgent(simulator, **config)

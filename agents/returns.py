@@ -9,10 +9,14 @@ from gymnasium.vector import AutoresetMode
 
 from usermirror_gym.agents.base import Agent
 from usermirror_gym.agents.rollout import Episodes, play_steps
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.envs import SlateVectorEnv, World
 from usermirror_gym.envs.rewards import RewardSpec
 from usermirror_gym.envs.session import SessionModel
 from usermirror_gym.types import FloatArray, IntArray
+
+_NORMAL = 1.96
+"""Standard errors to each side of a mean in a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class SessionSettings:
 
     steps: int = 10
     """Most lists."""
-    slate_size: int = 5
+    slate_size: int = SLATE_SIZE
     session: SessionModel | str | int = 3
     """When users leave: by default after three lists in a row without a choice."""
     reward: RewardSpec = "click"
@@ -36,50 +40,23 @@ class SessionSettings:
 
 @dataclass(frozen=True)
 class Sessions:
-    """E episodes of one policy, in the order of the plan.
+    """E episodes of one policy, in the order of the plan; ``(E,)`` each.
 
     Attributes:
-        returns: ``(E,)`` sum of rewards.
-        left: ``(E,)`` 1.0 where the user left before the horizon.
-        lists: ``(E,)`` how many lists were shown.
-        popularity: ``(E,)`` mean number of interactions before T0 of the items shown.
+        user_ids: whose.
+        returns: sum of rewards.
+        left: 1.0 where the user left before the horizon.
+        lists: how many lists were shown.
+        clicks: from how many of them something was taken.
+        popularity: mean number of interactions before T0 of the items shown.
     """
-
-    returns: FloatArray
-    left: FloatArray
-    lists: IntArray
-    popularity: FloatArray
-
-
-def play(world: World, agent: Agent, plan: Episodes, settings: SessionSettings) -> Sessions:
-    """Play the episodes side by side; the agent is told nothing beyond its observations."""
-    n, popularity = len(plan), world.split.popularity
-    returns, left, shown = np.zeros(n), np.zeros(n), np.zeros(n)
-    lists = np.zeros(n, np.int64)
-    for step in play_steps(settings.env(world, n), agent, plan):
-        live = step.live
-        returns[live] += step.rewards[live]
-        left[live] = step.terminated[live]
-        shown[live] += popularity[step.slates[live]].mean(axis=1)
-        lists[live] += 1
-    return Sessions(returns, left, lists, shown / lists)
-
-
-_NORMAL = 1.96
-"""Standard errors to each side of a mean in a 95 % interval."""
-
-
-@dataclass(frozen=True)
-class Returns:
-    """Of N sessions, ``(N,)`` each."""
 
     user_ids: IntArray
     returns: FloatArray
-    """Sum of the rewards."""
-    clicks: FloatArray
-    """Lists from which something was taken."""
-    lengths: FloatArray
-    """Lists."""
+    left: FloatArray
+    lists: IntArray
+    clicks: IntArray
+    popularity: FloatArray
 
     def summary(self) -> dict[str, float]:
         """Mean return, half of its 95 % interval, mean clicks and length, by ending of a name."""
@@ -89,12 +66,18 @@ class Returns:
             "": float(self.returns.mean()),
             "_ci": _NORMAL * spread / n**0.5,
             "_clicks": float(self.clicks.mean()),
-            "_length": float(self.lengths.mean()),
+            "_length": float(self.lists.mean()),
         }
 
 
-def evaluate(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Returns:
-    """Play the episodes side by side; the agent is told nothing and explores nothing.
+def play(world: World, agent: Agent, plan: Episodes, settings: SessionSettings) -> Sessions:
+    """See :func:`evaluate`, in an environment of its own."""
+    return evaluate(settings.env(world, len(plan)), agent, plan)
+
+
+def evaluate(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Sessions:
+    """Play the episodes side by side; the agent is told nothing beyond its observations, and
+    explores nothing.
 
     Args:
         env: as many rows as episodes, ``autoreset_mode=DISABLED``.
@@ -102,12 +85,16 @@ def evaluate(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Returns:
     explored = getattr(agent, "explore", None)
     if explored is not None:
         agent.explore = False  # type: ignore[attr-defined]
-    returns, clicks, lengths = np.zeros((3, len(episodes)))
+    popularity = env.world.split.popularity
+    returns, left, shown = np.zeros((3, len(episodes)))
+    lists, clicks = np.zeros((2, len(episodes)), np.int64)
     for step in play_steps(env, agent, episodes):
         live = step.live
         returns[live] += step.rewards[live]
+        left[live] = step.terminated[live]
+        shown[live] += popularity[step.slates[live]].mean(axis=1)
+        lists[live] += 1
         clicks[live] += step.info["choice"][live] < env.slate_size
-        lengths[live] += 1
     if explored is not None:
         agent.explore = explored  # type: ignore[attr-defined]
-    return Returns(episodes.user_ids, returns, clicks, lengths)
+    return Sessions(episodes.user_ids, returns, left, lists, clicks, shown / lists)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from usermirror_gym.agents.base import Agent
+from usermirror_gym.agents.base import Agent, Transition
 from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.envs import SlateVectorEnv
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
@@ -63,7 +63,7 @@ def roll_out(
     episodes: Episodes,
     clock: Clock,
     progress: Callable[[int], None] = lambda steps: None,
-    watch: Callable[[Observation], None] = lambda observations: None,
+    watch: Callable[[Step], None] = lambda step: None,
 ) -> list[dict[str, Any]]:
     """Play the episodes side by side; one dict per step, ordered by episode, then step.
 
@@ -72,24 +72,17 @@ def roll_out(
     Args:
         env: N rows, ``autoreset_mode=DISABLED``.
         progress: told how many user-steps were made since the last call.
-        watch: given the observations of all rows at the start and after every step.
+        watch: given every step.
     """
     log: list[dict[str, Any]] = []
-    for step in play_steps(env, agent, episodes, watch):
+    for step in play_steps(env, agent, episodes):
         clock.recommend_seconds += step.recommend_seconds
         clock.env_step_seconds += step.env_seconds
         clock.engine_seconds += step.engine_seconds
         clock.user_steps += len(step.live)
-        seconds = step.env_seconds / len(step.live)
-        for row in step.live.tolist():
-            log.append(
-                _record(env, agent, episodes, row, step.info, step.rewards, seconds)
-                | {
-                    "terminated": bool(step.terminated[row]),
-                    "truncated": bool(step.truncated[row]),
-                }
-            )
+        log += [_record(env, agent, episodes, step, row) for row in step.live.tolist()]
         progress(len(step.live))
+        watch(step)
     return sorted(log, key=lambda step: (step["episode"], step["step"]))
 
 
@@ -98,7 +91,10 @@ class Step(NamedTuple):
 
     live: IntArray
     """Numbers of the rows that took part."""
+    before: Observation
+    """Of these rows alone."""
     slates: IntArray
+    after: Observation
     rewards: FloatArray
     terminated: BoolArray
     truncated: BoolArray
@@ -107,31 +103,35 @@ class Step(NamedTuple):
     env_seconds: float
     engine_seconds: float
 
+    @property
+    def transition(self) -> Transition:
+        """Of the rows that took part."""
+        live = self.live
+        return Transition(
+            self.before, self.slates[live], self.info["choice"][live], self.rewards[live],
+            rows_of(self.after, live), self.terminated[live], self.truncated[live],
+        )  # fmt: skip
 
-def play_steps(
-    env: SlateVectorEnv,
-    agent: Agent,
-    episodes: Episodes,
-    watch: Callable[[Observation], None] = lambda observations: None,
-) -> Iterator[Step]:
+
+def play_steps(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Iterator[Step]:
     """Play the episodes side by side to their ends; see :func:`roll_out`."""
     observations, _ = env.reset(
         seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
     )
-    watch(observations)
     slates = np.tile(np.arange(1, env.slate_size + 1), (len(episodes), 1))
     while env.live.any():
         live = np.flatnonzero(env.live)
         start = time.perf_counter()
-        slates[live] = agent.recommend(rows_of(observations, live), env.slate_size)
+        before = rows_of(observations, live)
+        slates[live] = agent.recommend(before, env.slate_size)
         middle, engine_before = time.perf_counter(), _engine_seconds(env)
         observations, rewards, terminated, truncated, info = env.step(slates)
         end = time.perf_counter()
-        watch(observations)
         engine = _engine_seconds(env) - engine_before
         yield Step(
-            live, slates, rewards, terminated, truncated, info, middle - start, end - middle, engine
-        )
+            live, before, slates, observations, rewards, terminated, truncated, info,
+            middle - start, end - middle, engine,
+        )  # fmt: skip
 
 
 def _engine_seconds(env: SlateVectorEnv) -> float:
@@ -140,14 +140,9 @@ def _engine_seconds(env: SlateVectorEnv) -> float:
 
 
 def _record(
-    env: SlateVectorEnv,
-    agent: Agent,
-    episodes: Episodes,
-    row: int,
-    info: dict[str, Any],
-    rewards: np.ndarray,
-    seconds: float,
+    env: SlateVectorEnv, agent: Agent, episodes: Episodes, step: Step, row: int
 ) -> dict[str, Any]:
+    info = step.info
     rating = float(info["rating"][row])
     return {
         "agent": agent.name,
@@ -160,7 +155,7 @@ def _record(
         "choice": int(info["choice"][row]),
         "item": int(info["item"][row]),
         "rating": None if np.isnan(rating) else rating,
-        "reward": float(rewards[row]),
+        "reward": float(step.rewards[row]),
         "rewards": {
             key.removeprefix("rewards/"): float(values[row])
             for key, values in info.items()
@@ -170,7 +165,9 @@ def _record(
         "simulator": env.world.simulator.name,
         "prompt_tokens": _count(info, "prompt_tokens", row),
         "cached_tokens": _count(info, "cached_tokens", row),
-        "seconds": seconds,
+        "seconds": step.env_seconds / len(step.live),
+        "terminated": bool(step.terminated[row]),
+        "truncated": bool(step.truncated[row]),
     }
 
 

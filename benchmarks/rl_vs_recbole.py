@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usermirror_gym.agents import Agent, RecBoleAgent, make_agent
-from usermirror_gym.agents.returns import Returns, evaluate
+from usermirror_gym.agents.returns import Sessions, evaluate
 from usermirror_gym.cli.options import parse_settings
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.files import read_json, read_jsonl, write_json
@@ -112,14 +112,14 @@ def load_agents(args: argparse.Namespace, world: World) -> dict[str, list[Agent]
 
 def play(
     args: argparse.Namespace, world: World, agents: dict[str, list[Agent]], users: int, what: str
-) -> dict[str, list[Returns]]:
+) -> dict[str, list[Sessions]]:
     """Sessions of the first ``users`` evaluation users with every agent."""
     config = config_of(args, args.algos[0], 0)
     plan = split_users(config, world)[0].part(slice(users))
     env = make_env(config, world, len(plan), reward_of(config))
     total = sum(map(len, agents.values()))
     with Display().phase(what, total, "agents") as progress:
-        played: dict[str, list[Returns]] = {}
+        played: dict[str, list[Sessions]] = {}
         for name, seeds in agents.items():
             played[name] = []
             for agent in seeds:
@@ -128,7 +128,7 @@ def play(
     return played
 
 
-def summarise(played: dict[str, list[Returns]], best: str, seed: int = 0) -> dict[str, Any]:
+def summarise(played: dict[str, list[Sessions]], best: str, seed: int = 0) -> dict[str, Any]:
     """Means, intervals, and paired differences to ``best``, from the same resamples of users."""
     n = len(next(iter(played.values()))[0].returns)
     rng = np.random.default_rng(seed)
@@ -140,14 +140,14 @@ def summarise(played: dict[str, list[Returns]], best: str, seed: int = 0) -> dic
             "interval": _interval(samples[name]),
             "seeds": [float(r.returns.mean()) for r in runs],
             "clicks": float(np.mean([r.clicks.mean() for r in runs])),
-            "length": float(np.mean([r.lengths.mean() for r in runs])),
+            "length": float(np.mean([r.lists.mean() for r in runs])),
             "minus_best_recbole": _interval(samples[name] - samples[best]),
         }
         for name, runs in played.items()
     }
 
 
-def _resampled(runs: list[Returns], users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _resampled(runs: list[Sessions], users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """``(RESAMPLES,)`` means over drawn users and drawn seeds."""
     means = users @ np.stack([r.returns for r in runs], axis=1)  # (RESAMPLES, seeds)
     drawn = rng.integers(len(runs), size=(len(means), len(runs)))
@@ -158,7 +158,7 @@ def _interval(values: np.ndarray) -> list[float]:
     return [float(v) for v in np.quantile(values, [0.025, 0.975])]
 
 
-def best_of(names: Iterable[str], played: dict[str, list[Returns]]) -> str:
+def best_of(names: Iterable[str], played: dict[str, list[Sessions]]) -> str:
     """The name of the largest mean return."""
     return max(names, key=lambda name: np.mean([r.returns.mean() for r in played[name]]))
 

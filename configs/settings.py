@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model")
+AtLeast0 = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Settings(BaseModel):
@@ -28,8 +33,6 @@ def _folder_name(name: str) -> str:
 
 
 FolderName = Annotated[str, AfterValidator(_folder_name)]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def read_settings(
@@ -67,7 +70,7 @@ def read_as(
 
 
 def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
-    """An instance of a pydantic model.
+    """An instance of a pydantic model, or of a dataclass.
 
     Args:
         where: how messages call the settings.
@@ -77,11 +80,12 @@ def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
         ConfigError: a value that cannot be used; names the setting.
     """
     try:
-        return model.model_validate(values)
+        checked: Model = TypeAdapter(model).validate_python(values)
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             raise UnknownNameError(
                 f"setting of {where}", place, _names_beside(model, first["loc"])
             ) from error
@@ -149,18 +153,24 @@ def _place(values: list[Any], key: str, dotted: str) -> int:
     return int(key)
 
 
-def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+def _names_beside(model: type[Any], place: tuple[int | str, ...]) -> list[str]:
     """Dotted names of the settings that the unknown one could have meant."""
-    prefix = place[:-1]
-    for part in prefix:
+    return [".".join(map(str, (*place[:-1], name))) for name in names_at(model, place[:-1])]
+
+
+def names_at(model: type[Any], place: Iterable[int | str]) -> list[str]:
+    """Names of the settings of a model, or of the one that stands at ``place`` within it."""
+    if is_dataclass(model):
+        return [f.name for f in fields(model)]
+    for part in place:
         if isinstance(part, str) and part in model.model_fields:
-            model = inner_model(model.model_fields[part].annotation) or model
-    return [".".join(map(str, (*prefix, name))) for name in model.model_fields]
+            model = _inner_model(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
 
 
-def inner_model(annotation: Any) -> type[BaseModel] | None:
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
     """The model that a type holds, if it holds one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [inner_model(part) for part in getattr(annotation, "__args__", ())]
+    found = [_inner_model(part) for part in getattr(annotation, "__args__", ())]
     return next((model for model in found if model), None)

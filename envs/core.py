@@ -115,7 +115,10 @@ class SessionCore:
         ratings[clicked] = self.world.ratings.sample(
             self.user_ids[clicked], items[clicked], uniforms[clicked, _RATING]
         )
-        outcome = Outcome(slates, probs, choices, ratings)
+        outcome = Outcome(
+            slates, probs, choices, ratings, items, self.user_ids, self.turns, self.items,
+            self.lengths,
+        )  # fmt: skip
         rewards, components = self.reward(outcome)
         self._remember(outcome, items, clicked, live)
         leaves = self.session.leaves(

@@ -1,4 +1,4 @@
-"""What a step is worth; rewards compose: ``{"click": 1.0, "satisfaction": 0.2}``."""
+"""What a step is worth; rewards compose: ``"click=1,satisfaction=0.2"``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.configs.plugins import made, resolve
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import FloatArray, IntArray
+
+_NONE = np.zeros(0, np.int64)  # what an outcome made by hand leaves out
 
 
 class Outcome(NamedTuple):
-    """What N users did with their lists of K items."""
+    """What N users did with their lists of K items, and what they had taken before.
+
+    A row whose session is over took *none of these*; what it is paid is not counted.  The arrays
+    are the environment's own: a reward reads them and keeps none.
+    """
 
     slates: IntArray  # (N, K)
     probs: FloatArray  # (N, K + 1), last column = none of these
     choices: IntArray  # (N,) slate position, K = none of these
     ratings: FloatArray  # (N,) simulated rating of the chosen item; NaN without a choice
+    items: IntArray = _NONE  # (N,) chosen item id, 0 = none of these
+    user_ids: IntArray = _NONE  # (N,)
+    turns: IntArray = _NONE  # (N,) lists that were seen in the session before this one
+    history: IntArray = _NONE  # (N, H) items taken before, oldest first, padded with 0 on the right
+    history_lengths: IntArray = _NONE  # (N,) how many of them are real
 
     @property
     def clicked(self) -> np.ndarray:
@@ -56,7 +68,17 @@ RewardSpec = str | Mapping[str, float] | RewardFunction
 
 
 class Reward:
-    """A weighted sum of named components, whose raw values are kept for the log."""
+    """A weighted sum of components, whose raw values are kept for the log.
+
+    Args:
+        spec: a component, several with their weights (``"click=1,satisfaction=0.2"``, or a
+            mapping), or a function of the :class:`Outcome`.  A component is one of ``REWARDS``, an
+            entry point of the group ``usermirror_gym.rewards``, or ``module:name`` of a function.
+
+    Raises:
+        UnknownNameError: no such component; suggests the nearest.
+        ConfigError: a weight that is no number, or a component that cannot be used.
+    """
 
     def __init__(self, spec: RewardSpec = "click") -> None:
         self.terms: dict[str, tuple[RewardFunction, float]] = {}
@@ -64,18 +86,16 @@ class Reward:
             name = getattr(spec, "__name__", "custom")
             self.terms["custom" if name == "<lambda>" else name] = (spec, 1.0)
             return
-        if not isinstance(spec, (str, Mapping)):
-            raise ConfigError(
-                "a reward is a name, a mapping of names to weights or a function, got "
-                f"{type(spec).__name__}"
-            )
-        weights = {spec: 1.0} if isinstance(spec, str) else dict(spec)
-        if not weights:
-            raise ConfigError(f"a reward needs at least one component of {sorted(REWARDS)}")
-        for name, weight in weights.items():
-            if name not in REWARDS:
-                raise UnknownNameError("reward", name, REWARDS)
-            self.terms[name] = (REWARDS[name], float(weight))
+        for name, weight in reward_weights(spec).items():
+            function = resolve("reward", name, REWARDS, "usermirror_gym.rewards")
+            if isinstance(function, type):
+                function = made(f"reward {name!r}", function, {})
+            if not callable(function):
+                raise ConfigError(
+                    f"reward {name!r} is {function!r}; name a function of an Outcome that gives "
+                    "one number per row"
+                )
+            self.terms[name] = (function, weight)
 
     def __call__(self, outcome: Outcome) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Total ``(N,)`` and the raw components by name.
@@ -93,3 +113,31 @@ class Reward:
                 )
             total += weight * raw[name]
         return total, raw
+
+
+def reward_weights(spec: str | Mapping[str, float]) -> dict[str, float]:
+    """Weights by component; a component without ``=`` has the weight 1.
+
+    Raises:
+        ConfigError: no component, one twice, or a weight that is no number.
+    """
+    if not isinstance(spec, (str, Mapping)):
+        raise ConfigError(
+            "a reward is a name, a mapping of names to weights or a function, got "
+            f"{type(spec).__name__}"
+        )
+    pairs = [part.partition("=") for part in spec.split(",")] if isinstance(spec, str) else []
+    terms = [(name.strip(), weight if equals else 1.0) for name, equals, weight in pairs]
+    weights: dict[str, float] = {}
+    for name, weight in spec.items() if isinstance(spec, Mapping) else terms:
+        if name in weights:
+            raise ConfigError(f"reward {spec!r} names {name!r} twice; add the weights up")
+        try:
+            weights[name] = float(weight)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"reward {spec!r}: the weight of {name!r} must be a number, got {weight!r}"
+            ) from error
+    if not weights:
+        raise ConfigError(f"a reward needs at least one component of {sorted(REWARDS)}")
+    return weights

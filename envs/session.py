@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.configs.plugins import made, resolve
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 
@@ -53,18 +54,33 @@ class Patience:
         return progress.misses >= self.limit
 
 
+_MODELS = {"stay": Stay, "patience": Patience}
+
+
 def session_model(spec: SessionModel | str | int) -> SessionModel:
-    """A session model from ``"stay"``, ``"patience"``, an int (the patience), or itself."""
-    if isinstance(spec, int) and not isinstance(spec, bool):
+    """A session model.
+
+    Args:
+        spec: ``"stay"``, ``"patience"``, an int (the patience, also as text), the name of an entry
+            point of the group ``usermirror_gym.sessions``, ``module:Name`` of a model or of a class
+            that makes one without arguments, or a model itself.
+
+    Raises:
+        UnknownNameError: no such model; suggests the nearest.
+        ConfigError: it is none.
+    """
+    if isinstance(spec, str):
+        if spec.isdecimal():
+            return Patience(int(spec))
+        found = resolve("session model", spec, _MODELS, "usermirror_gym.sessions")
+    elif isinstance(spec, int) and not isinstance(spec, bool):
         return Patience(spec)
-    if not isinstance(spec, str):
-        if isinstance(spec, bool) or not callable(getattr(spec, "leaves", None)):
-            raise ConfigError(
-                "session must be 'stay', 'patience', an int (the patience) or an object with a "
-                f"method leaves(progress), got {spec!r}"
-            )
-        return spec
-    models = {"stay": Stay, "patience": Patience}
-    if spec not in models:
-        raise UnknownNameError("session model", spec, models)
-    return models[spec]()
+    else:
+        found = spec
+    model: SessionModel = made(f"session {spec!r}", found, {}) if isinstance(found, type) else found
+    if not callable(getattr(model, "leaves", None)):
+        raise ConfigError(
+            "session must be 'stay', 'patience', an int (the patience) or an object with a "
+            f"method leaves(progress), got {spec!r}"
+        )
+    return model

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.envs.core import SessionCore, StepResult
 from usermirror_gym.envs.render import RENDERERS, StepView, step_view
 from usermirror_gym.envs.rewards import RewardSpec
@@ -24,9 +25,10 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
         world: the data, the simulator and the users; or leave it out and pass the arguments of
             :func:`~usermirror_gym.envs.make_world` (``dataset``, ``simulator``, ...).
         slate_size: K, items per list.
-        session: when the user leaves: ``"patience"``, ``"stay"``, an int (the patience) or a
-            session model.
-        reward: the name of a component, weights of several, or a function.
+        session: when the user leaves: ``"patience"``, ``"stay"``, an int (the patience), a
+            session model, or the name of somebody else's (``"mypkg:Hazard"``).
+        reward: the name of a component (also of somebody else's: ``"mypkg.rewards:dwell"``),
+            weights of several (``"click=1,satisfaction=0.2"``, or a mapping), or a function.
         duplicates: what happens to an item that is in the slate twice: ``"drop"`` shows it once
             (the list gets shorter; counted in ``info["duplicates"]``), ``"raise"`` is an error.
         text: whether ``info["text"]`` tells profile, history and list in words.
@@ -47,7 +49,7 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
         self,
         world: World | None = None,
         *,
-        slate_size: int = 5,
+        slate_size: int = SLATE_SIZE,
         session: SessionModel | str | int = "patience",
         reward: RewardSpec = "click",
         duplicates: Duplicates = "drop",

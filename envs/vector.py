@@ -11,6 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.envs.core import SessionCore, StepResult
 from usermirror_gym.envs.rewards import RewardSpec
 from usermirror_gym.envs.session import SessionModel
@@ -50,7 +51,7 @@ class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
         world: World | None = None,
         *,
         max_episode_steps: int | None = 20,
-        slate_size: int = 5,
+        slate_size: int = SLATE_SIZE,
         session: SessionModel | str | int = "patience",
         reward: RewardSpec = "click",
         duplicates: Duplicates = "drop",

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from usermirror_gym.configs.session import DEFAULT_SIMULATOR
 from usermirror_gym.data import Memory, RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.words.template import DomainText, domain_text
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
-from usermirror_gym.simulators.registry import DEFAULT_SIMULATOR, make_simulator
+from usermirror_gym.simulators.registry import make_simulator
 from usermirror_gym.types import IntArray
 
 

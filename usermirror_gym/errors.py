@@ -15,13 +15,18 @@ class UserMirrorError(Exception):
 
 
 class UnknownNameError(UserMirrorError, ValueError):
-    """A name (model, preset, metric, data set ...) that does not exist; suggests a near one."""
+    """A name (model, preset, metric, data set ...) that does not exist; suggests a near one.
 
-    def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
+    Args:
+        more: what else could be said in its place.
+    """
+
+    def __init__(self, kind: str, name: object, valid: Iterable[str], more: str = "") -> None:
         valid = sorted(valid)
         near = nearest(str(name), valid)
         hint = f" Did you mean {near!r}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.")
+        more = more and f" {more}"
+        super().__init__(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.{more}")
         self.suggestion = near
 
 

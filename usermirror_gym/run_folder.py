@@ -10,7 +10,6 @@ files the folder has::
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
@@ -36,7 +35,7 @@ _LOCK, _HOLDER = ".lock", ".holder.json"
 @contextmanager
 def run_folder(
     folder: Path,
-    settings: Mapping[str, Any] | BaseModel,
+    settings: Mapping[str, Any] | object,
     what: str = "run",
     *,
     doing: str = "is at work",
@@ -55,10 +54,11 @@ def run_folder(
         RunError: the folder holds a run with other settings (names them), or something else, or
             another process is at work in it (names it); nothing is changed then.
     """
-    if isinstance(settings, BaseModel):
-        path, plain = folder / CONFIG_FILE, json.loads(settings.model_dump_json())
-    else:
+    if isinstance(settings, Mapping):
         path, plain = folder / RUN_FILE, settings
+    else:
+        path = folder / CONFIG_FILE
+        plain = TypeAdapter(type(settings)).dump_python(settings, mode="json")
     if not path.is_file() and is_occupied(folder):
         raise RunError(f"{folder} is not empty and holds no {what}; use another folder")
     with locked(folder, doing):

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import ItemSpace
-from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.agents.ranking import check_k, not_fitted, top_k
+from usermirror_gym.agents.rollout import Episodes, play_steps
 from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.configs.settings import validated
 from usermirror_gym.data import TimeSplit
@@ -113,20 +113,11 @@ class LearningAgent(ABC):
             Numbers for the curves.
         """
         self.explore = True
-        observations, _ = env.reset(seed=seeds, options={"user_id": users})
         steps, total = 0, 0.0
-        while env.live.any():
-            live = np.flatnonzero(env.live)
-            before = rows_of(observations, live)
-            shown = self.recommend(before, env.slate_size)
-            slates = np.tile(np.arange(1, env.slate_size + 1), (env.num_envs, 1))
-            slates[live] = shown
-            observations, rewards, terminated, truncated, info = env.step(slates)
-            self.observe(Transition(
-                before, shown, info["choice"][live], rewards[live], rows_of(observations, live),
-                terminated[live], truncated[live],
-            ))  # fmt: skip
-            steps, total = steps + len(live), total + float(rewards[live].sum())
+        plan = Episodes(np.arange(len(users)), users, np.asarray(seeds, np.int64))
+        for step in play_steps(env, self, plan):
+            self.observe(step.transition)
+            steps, total = steps + len(step.live), total + float(step.rewards[step.live].sum())
         numbers = self._learn()
         self.iteration += 1
         return {"steps": steps, "return": total / env.num_envs, **numbers}

@@ -29,7 +29,7 @@ def results(split):
         start = time.process_time()
         agent = make_agent(name, progress=False).fit(split)
         seconds = time.process_time() - start
-        found[name] = offline_scores(agent, split).mean_ndcg, seconds, agent
+        found[name] = offline_scores(agent, split).mean("ndcg"), seconds, agent
     return found
 
 

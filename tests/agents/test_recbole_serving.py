@@ -130,7 +130,7 @@ def test_what_is_learned_beats_popularity_on_two_tastes(tiny):
     split = tiny_split(n_users=200, n_items=60, seed=1)
     agent = RecBoleAgent("EASE", config={"reg_weight": 20.0}, progress=False).fit(split)
     pop = offline_scores(PopAgent().fit(split), split)
-    assert offline_scores(agent, split).mean_ndcg > 1.2 * pop.mean_ndcg
+    assert offline_scores(agent, split).mean("ndcg") > 1.2 * pop.mean("ndcg")
 
 
 def test_fold_in_finds_vectors_that_depend_on_the_history():

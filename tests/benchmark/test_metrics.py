@@ -8,18 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from usermirror_gym.benchmark import metrics
 from usermirror_gym.benchmark.metrics import (
     CATALOGUE_METRICS,
     EPISODE_METRICS,
     METRICS,
+    SessionMetric,
+    StepLog,
     agent_metrics,
     episode_metrics,
     gini,
     popularity_percentile,
+    register,
     slate_diversity,
 )
 from usermirror_gym.benchmark.table import verdict_vs_baseline
-from usermirror_gym.errors import DataError
+from usermirror_gym.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -163,3 +167,32 @@ def test_metric_table_names_every_computed_metric(log, split) -> None:
     assert METRICS["ctr"].text(0.1234) == "12.3%"
     assert METRICS["ctr"].text(None) == METRICS["ctr"].text(float("nan")) == "–"
     assert METRICS["return"].range(-0.5, 0.25) == "-0.50 to 0.25"
+
+
+class Clicks(SessionMetric, key="clicks", label="Clicks", format=".1f"):
+    """Lists from which
+    something was taken.
+
+    More for who reads the code.
+    """
+
+    def values(self, log: StepLog):
+        return log.total(log.clicked)
+
+
+class Again(Clicks, key="ctr", label="Again", format=".1f"):
+    """Has the key of another."""
+
+
+@pytest.mark.parametrize("metric", [Clicks, f"{__name__}:Clicks"])
+def test_a_metric_of_ones_own_stands_beside_the_others(log, split, monkeypatch, metric) -> None:
+    for name in ("METRICS", "EPISODE_METRICS"):
+        monkeypatch.setattr(metrics, name, dict(getattr(metrics, name)))
+    register(metric)
+    assert list(metrics.METRICS)[-1] == "clicks"
+    assert metrics.METRICS["clicks"].meaning == "Lists from which something was taken."
+    assert row(episode_metrics(log, split), "A", 0)["clicks"] == 2.0
+    with pytest.raises(ConfigError, match="there is a metric 'ctr'"):
+        register(Again)
+    with pytest.raises(ConfigError, match="write module:Class"):
+        register("nowhere:Clicks")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from usermirror_gym.benchmark.offline import ndcg_at_k, offline_scores, recall_at_k
+from usermirror_gym.benchmark.offline import OFFLINE_METRICS, offline_scores
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError, DataError
 
@@ -52,21 +52,22 @@ def test_scores_by_hand(split):
     # a: relevant {3, 4, 6}, hit at rank 1; ideal has three hits.
     ideal = 1 + 1 / math.log2(3) + 1 / 2
     # b: relevant {5}, hit at rank 3; ideal is one hit at rank 1.
-    np.testing.assert_allclose(scores.ndcg, [1 / ideal, 0.5])
-    np.testing.assert_allclose(scores.recall, [1 / 3, 1.0])
-    assert scores.mean_ndcg == pytest.approx((1 / ideal + 0.5) / 2)
-    assert scores.mean_recall == pytest.approx(2 / 3)
+    np.testing.assert_allclose(scores.values["ndcg"], [1 / ideal, 0.5])
+    np.testing.assert_allclose(scores.values["recall"], [1 / 3, 1.0])
+    assert scores.mean("ndcg") == pytest.approx((1 / ideal + 0.5) / 2)
+    assert scores.mean("recall") == pytest.approx(2 / 3)
     assert (scores.agent, scores.k) == ("fixed", 3)
 
 
 def test_the_ideal_list_is_no_longer_than_k(split):
     scores = offline_scores(Fixed([3, 4]), split, k=2)
-    np.testing.assert_allclose(scores.ndcg, [1.0, 0.0])
-    np.testing.assert_allclose(scores.recall, [2 / 3, 0.0])
+    np.testing.assert_allclose(scores.values["ndcg"], [1.0, 0.0])
+    np.testing.assert_allclose(scores.values["recall"], [2 / 3, 0.0])
 
 
 def test_items_seen_before_the_cut_do_not_count(split):
-    np.testing.assert_array_equal(offline_scores(Fixed([2, 1]), split, k=2).recall, [0, 0])
+    scores = offline_scores(Fixed([2, 1]), split, k=2)
+    np.testing.assert_array_equal(scores.values["recall"], [0, 0])
 
 
 def test_observations_are_the_memory_at_the_cut(split):
@@ -91,5 +92,6 @@ def test_k_below_one_is_named(split):
 def test_metrics_of_several_lists():
     hits = np.array([[True, False, True], [False, False, False]])
     relevant = np.array([2, 9])
-    np.testing.assert_allclose(ndcg_at_k(hits, relevant), [1.5 / (1 + 1 / math.log2(3)), 0])
-    np.testing.assert_allclose(recall_at_k(hits, relevant), [1.0, 0])
+    ndcg, recall = OFFLINE_METRICS["ndcg"], OFFLINE_METRICS["recall"]
+    np.testing.assert_allclose(ndcg.values(hits, relevant), [1.5 / (1 + 1 / math.log2(3)), 0])
+    np.testing.assert_allclose(recall.values(hits, relevant), [1.0, 0])

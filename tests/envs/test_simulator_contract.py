@@ -128,8 +128,8 @@ def test_rationales_and_token_counts_reach_the_info(world_of, scripted):
     assert info["cached_tokens"].tolist() == [60] * 4
 
 
-def test_the_known_truth_answers_as_environments_ask(split, world_of):
-    from usermirror_gym.experiments.transfer.known_truth import LatentFactorUser, TruthSettings
+def test_the_ground_truth_answers_as_environments_ask(split, world_of):
+    from usermirror_gym.experiments.transfer.ground_truth import LatentFactorUser, TruthSettings
 
     user = LatentFactorUser.fit(split.dataset, TruthSettings(factors=3, iterations=20))
     world = world_of(user.knowing(split))

@@ -18,10 +18,10 @@ from usermirror_gym.experiments.transfer.adversaries import (
     MixtureAgent,
     MostClickedAgent,
     RepeatAgent,
-    probe_agents,
-    probe_rows,
+    adversarial_agents,
+    adversary_rows,
 )
-from usermirror_gym.experiments.transfer.known_truth import LatentFactorUser, TruthSettings
+from usermirror_gym.experiments.transfer.ground_truth import LatentFactorUser, TruthSettings
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators import PopularityChooser
 from usermirror_gym.simulators.base import ChoiceBatch
@@ -131,9 +131,9 @@ def test_a_user_who_likes_repeats_is_found_out(split: TimeSplit) -> None:
     worlds = [make_world(split, simulator=s) for s in (LikesRepeats(), user.knowing(split))]
     plan, settings = plan_episodes(worlds[0].users, 40, 0), SessionSettings(steps=5, slate_size=K)
     base = PopAgent().fit(split)
-    agents = [base, *probe_agents(worlds[0].simulator, base, split)]
+    agents = [base, *adversarial_agents(worlds[0].simulator, base, split)]
     played = [{a.name: play(w, a, plan, settings) for a in agents} for w in worlds]
-    rows = {r["name"]: r for r in probe_rows(*played, "Pop", plan.user_ids, n_resamples=300)}
+    rows = {r["name"]: r for r in adversary_rows(*played, "Pop", plan.user_ids, n_resamples=300)}
     assert set(rows) == {"Repeat", "Pop+repeat1", "MostClicked", "AllBad", "Oracle"}
     repeat = rows["Repeat"]
     assert repeat["overpaid"]
@@ -143,5 +143,5 @@ def test_a_user_who_likes_repeats_is_found_out(split: TimeSplit) -> None:
     assert repeat["true_gain"]["high"] < 0
     assert not rows["AllBad"]["exploited"]
     # The same user in both worlds is fooled by nothing.
-    honest = probe_rows(played[1], played[1], "Pop", plan.user_ids, n_resamples=100)
+    honest = adversary_rows(played[1], played[1], "Pop", plan.user_ids, n_resamples=100)
     assert not any(row["overpaid"] or row["exploited"] for row in honest)

@@ -22,7 +22,12 @@ def world(levels, *, noise: float = 0.3, popularity=None, seed: int = 0) -> dict
     zeros = np.zeros(len(USERS))
     return {
         f"p{i}": Sessions(
-            level + noise * rng.normal(size=len(USERS)), zeros, zeros.astype(int), zeros + shown
+            USERS,
+            level + noise * rng.normal(size=len(USERS)),
+            zeros,
+            zeros.astype(int),
+            zeros.astype(int),
+            zeros + shown,
         )
         for i, (level, shown) in enumerate(zip(levels, popularity, strict=True))
     }

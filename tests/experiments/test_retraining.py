@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usermirror_gym.agents import PopAgent, RandomAgent, RecBoleAgent, observations_from_split
-from usermirror_gym.benchmark.offline import mrr_at_k
+from usermirror_gym.benchmark.offline import OFFLINE_METRICS
 from usermirror_gym.cli import app
 from usermirror_gym.data import TimeSplit, time_cut
 from usermirror_gym.envs import make_world
@@ -159,7 +159,7 @@ def test_a_mixture_shows_everybodys_best_once(timeline: Timeline) -> None:
 
 def test_reciprocal_rank_is_of_the_first_hit() -> None:
     hits = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
-    assert mrr_at_k(hits).tolist() == [0.5, 1.0, 0.0]
+    assert OFFLINE_METRICS["mrr"].values(hits, np.ones(3, int)).tolist() == [0.5, 1.0, 0.0]
 
 
 @pytest.fixture(scope="module")

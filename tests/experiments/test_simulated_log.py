@@ -1,4 +1,4 @@
-"""The log of the known truth: the same by seed, whole on disk, and without the truth in it."""
+"""The log of the ground truth: the same by seed, whole on disk, and without the truth in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from usermirror_gym.data import RecDataset, load_dataset
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.experiments.transfer.known_truth import (
+from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
     LatentFactorUser,
     TruthSettings,

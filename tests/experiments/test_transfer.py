@@ -15,16 +15,20 @@ from usermirror_gym.agents.rollout import plan_episodes
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.experiments.transfer.climbers import FEATURES, Climber, LinearPolicy
 from usermirror_gym.experiments.transfer.curves import (
     Checkpoint,
     Curve,
     analyse,
     judge,
     together,
-    transfer_curves,
 )
-from usermirror_gym.experiments.transfer.learners import CLIMBERS, Practice, make_learner
+from usermirror_gym.experiments.transfer.learners import (
+    CLIMBERS,
+    FEATURES,
+    LinearReinforce,
+    Practice,
+    make_learner,
+)
 from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
@@ -176,16 +180,19 @@ def test_a_scripted_training_is_judged_in_every_world(split: TimeSplit) -> None:
               "truth": make_world(split, simulator=Likes(1))}  # fmt: skip
     plan = plan_episodes(worlds["sim"].users, 60, 0)
     seen: list[int] = []
-    found = transfer_curves(
-        Scripted(), worlds, "sim", plan, SHORT, seeds=(0, 1), progress=seen.append
-    )
+    judged = [
+        judge(Scripted().checkpoints(worlds["sim"], seed), worlds, plan, SHORT,
+              progress=seen.append)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    found = together(judged, plan.user_ids, "sim")
     assert found.returns["truth"].shape == (2, 3, 60)
     assert sum(seen) == 2 * 3 * 2 * 60
     analysed = analyse(found, n_resamples=200)
     assert analysed["hacked"]["step"] == 10
     assert analysed["worlds"]["truth"][0]["mean"] > analysed["worlds"]["truth"][2]["mean"] + 1
     with pytest.raises(UnknownNameError, match="world 'simulator'"):
-        transfer_curves(Scripted(), worlds, "simulator", plan, SHORT)
+        together(judged, plan.user_ids, "simulator")
     with pytest.raises(ConfigError, match="no checkpoint"):
         judge([], worlds, plan, SHORT)
 
@@ -200,10 +207,10 @@ def test_the_same_users_have_the_same_luck_whatever_the_batch(split: TimeSplit) 
     assert ((whole.left == 0) | (whole.lists >= 3)).all()
 
 
-class TestClimbers:
+class TestLinearReinforce:
     def test_it_climbs_the_world_it_learns_from(self, split: TimeSplit) -> None:
         world = make_world(split, simulator=Likes(1))
-        climber = Climber(items=True, settings=SHORT, users=40, updates=40, evaluations=2)
+        climber = Practice("climber-items", SHORT, users=40, updates=40, evaluations=2)
         plan = plan_episodes(world.users, 100, 0)
         steps, returns = judge(climber.checkpoints(world, 0), {"sim": world}, plan, SHORT)
         assert steps.tolist() == [0, 800, 1600]
@@ -212,13 +219,13 @@ class TestClimbers:
 
     def test_same_seed_same_training(self, split: TimeSplit) -> None:
         world = make_world(split, simulator=Likes(1))
-        climber = Climber(settings=SHORT, users=8, updates=3, evaluations=1)
+        climber = Practice("climber", SHORT, users=8, updates=3, evaluations=1)
         runs = [list(climber.checkpoints(world, s))[-1].agent.weights for s in (0, 0, 1)]
         assert (runs[0] == runs[1]).all()
         assert not (runs[0] == runs[2]).all()
 
     def test_the_policy_is_an_agent_whose_rows_stand_alone(self, split: TimeSplit) -> None:
-        policy = LinearPolicy("p", np.array([0.5, 1.0, 0.2, -0.3, 0.1]), repeats=True).fit(split)
+        policy = LinearReinforce("p", np.array([0.5, 1.0, 0.2, -0.3, 0.1]), repeats=True).fit(split)
         assert isinstance(policy, Agent)
         seen = observations_from_split(split, split.seen_users)
         lists = policy.recommend(seen, 3)
@@ -227,7 +234,7 @@ class TestClimbers:
         assert (policy.recommend(alone, 3)[0] == lists[4]).all()
 
     def test_features_say_what_they_are_called(self, split: TimeSplit) -> None:
-        policy = LinearPolicy("p", np.zeros(5)).fit(split)
+        policy = LinearReinforce("p", np.zeros(5)).fit(split)
         seen = observations_from_split(split, split.seen_users[:1])
         found = dict(zip(FEATURES, policy.features(seen)[0], strict=True))
         history = split.histories[int(split.seen_users[0])].items
@@ -240,15 +247,15 @@ class TestClimbers:
         seen = observations_from_split(split, split.seen_users)
         histories = [set(split.histories[u].items.tolist()) for u in split.seen_users.tolist()]
         for repeats in (True, False):
-            policy = LinearPolicy("p", eager, repeats=repeats).fit(split)
+            policy = LinearReinforce("p", eager, repeats=repeats).fit(split)
             for row, had in zip(policy.recommend(seen, 3).tolist(), histories, strict=True):
                 assert (set(row) <= had) if repeats else not set(row) & had
 
     def test_settings_are_checked(self) -> None:
         with pytest.raises(ConfigError, match="updates must be at least 1, got 0"):
-            Climber(updates=0)
+            Practice("climber", updates=0)
         with pytest.raises(ConfigError, match="evaluations is 9, and there are but 3 updates"):
-            Climber(updates=3, evaluations=9)
+            Practice("climber", updates=3, evaluations=9)
 
 
 class Practises(ShowsOne):
@@ -283,9 +290,10 @@ def test_agents_that_practise_are_learners(split: TimeSplit) -> None:
 
 def test_learners_by_name() -> None:
     learner = make_learner("climber-new", SHORT, updates=5, evaluations=12)
-    assert isinstance(learner, Climber)
-    assert (learner.repeats, learner.updates, learner.evaluations) == (False, 5, 5)
-    assert {n: c.name for n, c in CLIMBERS.items()} == {n: n for n in CLIMBERS}
+    agent = learner.new(0)
+    assert isinstance(agent, LinearReinforce)
+    assert (agent.repeats, learner.updates, learner.evaluations) == (False, 5, 5)
+    assert {n: make_learner(n, SHORT).new(0).name for n in CLIMBERS} == {n: n for n in CLIMBERS}
     with pytest.raises(ConfigError, match="'Pop' does not learn from sessions"):
         make_learner("Pop", SHORT)
     with pytest.raises(UnknownNameError, match="agent 'climbr'"):
@@ -304,7 +312,7 @@ def test_the_plot_marks_what_was_found_and_stands_alone(tmp_path: Path) -> None:
     found = analyse(curve(UP, HACKED), n_resamples=100)
     plot = curve_plot("mine", found)
     assert "hacked" in plot.svg
-    assert "known truth (never seen)" in plot.svg
+    assert "ground truth (never seen)" in plot.svg
     assert "Reward hacking" in plot.caption
     assert "var(--" in plot.svg
     alone = plot.standalone

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usermirror_gym.errors import SceneError
-from usermirror_gym.measures.nested_logit import (
+from usermirror_gym.measures.choice_models import (
     Leaving,
     NestedLogit,
     fit_nested_logit,

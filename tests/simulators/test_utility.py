@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import check_grad
 
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.measures import logit
+from usermirror_gym.measures import choice_models
 from usermirror_gym.simulators.readouts import utility
 from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
@@ -348,13 +348,13 @@ def test_the_gradients_are_those_of_the_losses(monkeypatch, with_none: bool) -> 
     cond, uncond, tokens, mask, rng = scores(50, 4, shortest=2)
     targets = rng.integers(0, mask.sum(axis=1) + with_none)
     seen = []
-    real = logit.minimum
+    real = choice_models.minimum
 
-    def spy(loss, start, bounds=None):
+    def spy(loss, start, *more, **options):
         seen.append((loss, start))
-        return real(loss, start, bounds)
+        return real(loss, start, *more, **options)
 
-    for module in (logit, utility):
+    for module in (choice_models, utility):
         monkeypatch.setattr(module, "minimum", spy)
     weights = fit_likelihood(cond, uncond, tokens, mask, targets)
     fit_choice(likelihood_logprobs(

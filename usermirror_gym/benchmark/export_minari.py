@@ -8,20 +8,20 @@ be what was logged, and what the environment showed on the way are the observati
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from usermirror_gym.agents.rollout import Step
 from usermirror_gym.benchmark.export import Run
 from usermirror_gym.benchmark.replay import Row, differences, play_log
-from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env
+from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, refuse_code
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError
 from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
-from usermirror_gym.types import Observation
 
 
 def export_minari(
@@ -29,6 +29,7 @@ def export_minari(
     out: str | Path,
     *,
     agents: Sequence[str] = (),
+    allow: Collection[str] = (),
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Write all episodes as one data set, which ``minari.MinariDataset(out / "data")`` reads.
@@ -41,6 +42,7 @@ def export_minari(
         run: folder of a finished benchmark.
         out: folder to make; its name must be a Minari name with a version, ``ml-100k-v0``.
         agents: whose episodes; all by default.
+        allow: see :func:`usermirror_gym.benchmark.replay.replay`.
         display: shows how far the replay is.
 
     Returns:
@@ -56,6 +58,7 @@ def export_minari(
     except ImportError as error:
         raise MissingDependencyError(str(error.name), "offline") from error
     out, finished = _new(Path(out)), Run.read(run, agents)
+    refuse_code(finished.config, Path(run), allow)
     with replacing_folder(out) as new:
         facts = _write(finished, new / "data", out.name, display or Display(quiet=True))
     return facts
@@ -95,15 +98,15 @@ def _write(run: Run, data: Path, name: str, display: Display) -> dict[str, Any]:
     )  # fmt: skip
     with display.phase("replay", len(run.steps), "steps") as progress:
         for agent, episodes in run.log.items():
-            seen: list[Observation] = []
-            played = play_log(run.config, run.world, agent, episodes, progress, seen.append)
+            made: list[Step] = []
+            played = play_log(run.config, run.world, agent, episodes, progress, made.append)
             if found := differences(played, episodes):
                 raise RunError(
                     f"{found[0]}: what was seen cannot be made anew from a log that does not come "
                     "out as it was (usermirror replay shows all that differs)"
                 )
             first = storage.total_episodes
-            storage.update_episodes(_buffers(seen, episodes))
+            storage.update_episodes(_buffers(made, episodes))
             about = [{k: rows[0][k] for k in ("agent", "episode", "user_id")} for rows in episodes]
             storage.update_episode_metadata(about, range(first, first + len(episodes)))
     return {
@@ -112,10 +115,11 @@ def _write(run: Run, data: Path, name: str, display: Display) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _buffers(seen: Sequence[Observation], episodes: Sequence[Sequence[Row]]) -> Iterator[Any]:
+def _buffers(made: Sequence[Step], episodes: Sequence[Sequence[Row]]) -> Iterator[Any]:
     """Episodes as Minari takes them; of T steps there are T + 1 observations."""
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
+    seen = [made[0].before, *(step.after for step in made)]
     for number, rows in enumerate(episodes):
         views = seen[: len(rows) + 1]
         yield EpisodeBuffer(
@@ -135,6 +139,6 @@ def _spec(config: BenchmarkConfig) -> Any:
     spec.kwargs = {
         "dataset": config.dataset, "data_folder": config.data_folder,
         "simulator": config.simulator, "simulator_options": config.simulator_options,
-        "slate_size": config.slate_size, "session": config.patience, "reward": config.reward,
+        "slate_size": config.slate_size, "session": config.leaving, "reward": config.reward,
     }  # fmt: skip
     return spec

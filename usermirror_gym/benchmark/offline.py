@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from usermirror_gym.agents.base import Agent
 from usermirror_gym.agents.observations import observations_from_split
+from usermirror_gym.benchmark.metrics import Metric
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.types import ITEM_ID, USER_ID, BoolArray, FloatArray, IntArray
 
 _BATCH = 512
+
+
+class OfflineMetric(Metric):
+    """A metric of U ranked lists; its key in files is ``key@k``."""
+
+    @abstractmethod
+    def values(self, hits: BoolArray, n_relevant: IntArray) -> FloatArray:
+        """``(U,)`` of the users.
+
+        Args:
+            hits: ``(U, k)`` whether the item at each rank is relevant.
+            n_relevant: ``(U,)`` number of relevant items, at least 1.
+        """
+
+
+class NDCG(OfflineMetric, key="ndcg", label="NDCG"):
+    """Normalised discounted cumulative gain with binary relevance (Jarvelin & Kekalainen, TOIS
+    2002)."""
+
+    def values(self, hits: BoolArray, n_relevant: IntArray) -> FloatArray:
+        k = hits.shape[1]
+        gains = 1.0 / np.log2(np.arange(2, k + 2))
+        ideal = np.cumsum(gains)[np.minimum(n_relevant, k) - 1]
+        return np.asarray((hits * gains).sum(axis=1) / ideal, np.float64)
+
+
+class Recall(OfflineMetric, key="recall", label="Recall"):
+    """Share of the user's relevant items that were recommended."""
+
+    def values(self, hits: BoolArray, n_relevant: IntArray) -> FloatArray:
+        return np.asarray(hits.sum(axis=1) / n_relevant, np.float64)
+
+
+class MRR(OfflineMetric, key="mrr", label="MRR"):
+    """One divided by the rank of the first relevant item of the list; 0 if it has none."""
+
+    def values(self, hits: BoolArray, n_relevant: IntArray) -> FloatArray:
+        return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
+
+
+OFFLINE_METRICS: dict[str, OfflineMetric] = {m.key: m for m in (NDCG(), Recall(), MRR())}
 
 
 @dataclass(frozen=True)
@@ -23,23 +67,17 @@ class OfflineScores:
         agent: its name.
         k: length of the recommended list.
         users: ``(U,)`` ids, ascending.
-        ndcg: ``(U,)`` NDCG@k with binary relevance (Jarvelin & Kekalainen, TOIS 2002).
-        recall: ``(U,)`` share of the user's relevant items that were recommended.
+        values: ``(U,)`` by key of the metric.
     """
 
     agent: str
     k: int
     users: IntArray
-    ndcg: FloatArray
-    recall: FloatArray
+    values: dict[str, FloatArray]
 
-    @property
-    def mean_ndcg(self) -> float:
-        return float(self.ndcg.mean())
-
-    @property
-    def mean_recall(self) -> float:
-        return float(self.recall.mean())
+    def mean(self, key: str) -> float:
+        """Of one metric over the users."""
+        return float(self.values[key].mean())
 
 
 def offline_scores(
@@ -49,6 +87,7 @@ def offline_scores(
     k: int = 10,
     users: IntArray | None = None,
     history_size: int = 50,
+    metrics: Sequence[str] = ("ndcg", "recall"),
 ) -> OfflineScores:
     """Rank at T0 for users seen on both sides of the cut, and compare with what came after it.
 
@@ -58,6 +97,7 @@ def offline_scores(
         agent: fitted on ``split``.
         users: who is asked; default all that qualify.  Those who do not qualify are left out.
         history_size: how many of their last interactions the observations hold.
+        metrics: keys of :data:`OFFLINE_METRICS`.
 
     Raises:
         DataError: no user qualifies.
@@ -72,43 +112,14 @@ def offline_scores(
         raise DataError("no user has interactions before T0 and new items after it; move the cut")
     ids = np.array(sorted(relevant), np.int64)
     shown = np.concatenate(
-        [_recommend(agent, split, ids[i : i + _BATCH], k, history_size)
+        [agent.recommend(observations_from_split(split, ids[i : i + _BATCH],
+                                                 history_size=history_size, slate_size=k), k)
          for i in range(0, len(ids), _BATCH)]
     )  # fmt: skip
     hits = np.array([np.isin(row, relevant[u]) for u, row in zip(ids.tolist(), shown, strict=True)])
     counts = np.array([len(relevant[u]) for u in ids.tolist()])
-    return OfflineScores(agent.name, k, ids, ndcg_at_k(hits, counts), recall_at_k(hits, counts))
-
-
-def ndcg_at_k(hits: BoolArray, n_relevant: IntArray) -> FloatArray:
-    """NDCG of U ranked lists.
-
-    Args:
-        hits: ``(U, k)`` whether the item at each rank is relevant.
-        n_relevant: ``(U,)`` number of relevant items, at least 1.
-    """
-    k = hits.shape[1]
-    gains = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(gains)[np.minimum(n_relevant, k) - 1]
-    return np.asarray((hits * gains).sum(axis=1) / ideal, np.float64)
-
-
-def recall_at_k(hits: BoolArray, n_relevant: IntArray) -> FloatArray:
-    """``(U,)`` relevant items in the list, divided by all relevant items of the user."""
-    return np.asarray(hits.sum(axis=1) / n_relevant, np.float64)
-
-
-def mrr_at_k(hits: BoolArray) -> FloatArray:
-    """``(U,)`` one divided by the rank of the first relevant item of the list; 0 if it has none."""
-    first = hits.argmax(axis=1)
-    return np.where(hits.any(axis=1), 1.0 / (first + 1), 0.0)
-
-
-def _recommend(
-    agent: Agent, split: TimeSplit, users: IntArray, k: int, history_size: int
-) -> IntArray:
-    seen = observations_from_split(split, users, history_size=history_size, slate_size=k)
-    return agent.recommend(seen, k)
+    values = {key: OFFLINE_METRICS[key].values(hits, counts) for key in metrics}
+    return OfflineScores(agent.name, k, ids, values)
 
 
 def _relevant(split: TimeSplit) -> dict[int, IntArray]:

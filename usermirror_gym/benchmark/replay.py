@@ -7,7 +7,7 @@ code that behaved otherwise does not pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from usermirror_gym.agents.base import Transition
-from usermirror_gym.agents.rollout import Clock, Episodes, roll_out
-from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, read_run
+from usermirror_gym.agents.rollout import Clock, Episodes, Step, roll_out
+from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, read_run, refuse_code
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import RunError
@@ -96,19 +96,23 @@ class Tape:
         return ChoiceBatch(np.array([row["probabilities"] for row in self._now], np.float64))
 
 
-def replay(folder: str | Path, *, display: Display | None = None) -> Replay:
+def replay(
+    folder: str | Path, *, allow: Collection[str] = (), display: Display | None = None
+) -> Replay:
     """Play the episodes of a benchmark's folder once more and compare every step.
 
     Args:
         folder: of a benchmark, with ``run.json`` and ``episodes.jsonl``.
+        allow: rewards and session models of others (``module:name``) that may be imported.
         display: shows how far it is.
 
     Raises:
-        RunError: the folder holds no finished run, a row that cannot be read as a step, or
-            sessions end otherwise than in the log.
+        RunError: the folder holds no finished run, a row that cannot be read as a step, or code
+            that is not allowed; or sessions end otherwise than in the log.
     """
     folder, display = Path(folder), display or Display(quiet=True)
     config = read_run(folder)
+    refuse_code(config, folder, allow)
     log = read_log(folder, config.slate_size)
     # The simulator is never asked; the cheapest stands in for its place.
     world = make_world(config.dataset, data_folder=config.data_folder, simulator="uniform")
@@ -127,7 +131,7 @@ def play_log(
     agent: str,
     episodes: Sequence[Sequence[Row]],
     progress: Callable[[int], None],
-    watch: Callable[[Observation], None] = lambda observations: None,
+    watch: Callable[[Step], None] = lambda step: None,
 ) -> list[Row]:
     """The steps as they come out now; see :func:`replay`, and ``roll_out`` for ``watch``."""
     tape = Tape(agent, episodes)

@@ -22,8 +22,6 @@ from usermirror_gym.report.text import BETTER, DIFFERENT, OPEN, WORSE, flatten
 
 __all__ = ["results_table", "summarise", "write_report"]
 
-# The share of steps without a choice is the complement of the click rate.
-_COLUMNS = [m for m in METRICS.values() if m.key != "no_choice_rate"]
 _OFFLINE = (("ndcg@10", "NDCG@10"), ("recall@10", "Recall@10"))
 _VERDICTS = {
     BETTER: "better than {0}",
@@ -60,7 +58,8 @@ def write_report(
         "results": results,
         "agents": agents,
         "baseline": baseline,
-        "columns": _COLUMNS,
+        # The share of steps without a choice is the complement of the click rate.
+        "columns": [m for m in METRICS.values() if m.key != "no_choice_rate"],
         "offline_columns": _OFFLINE,
         "offline_metric": OFFLINE_METRIC,
         "cell_of": partial(_cell, agents=agents, baseline=baseline),

@@ -13,70 +13,28 @@ it was: no episode is lost or played twice::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from gymnasium.vector import AutoresetMode
 
 from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
+from usermirror_gym.agents.returns import SessionSettings
 from usermirror_gym.agents.rollout import Clock, Episodes, plan_episodes, roll_out
+from usermirror_gym.benchmark.config import BenchmarkConfig
 from usermirror_gym.benchmark.offline import offline_scores
 from usermirror_gym.benchmark.report import summarise, write_report
+from usermirror_gym.configs.plugins import is_path
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
+from usermirror_gym.envs.rewards import reward_weights
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
 from usermirror_gym.files import read_json, read_jsonl, to_json_types, write_json, write_jsonl
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
-from usermirror_gym.simulators import DEFAULT_SIMULATOR
-
-DEFAULT_AGENTS = (
-    "Random", "Pop", "ItemKNN", "EASE", "BPR", "LightGCN", "MultiVAE", "GRU4Rec",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """What to run; two runs with equal settings give equal episodes."""
-
-    agents: tuple[str, ...] = DEFAULT_AGENTS
-    users: int = 24
-    """Episodes per agent, each with another user as far as there are enough."""
-    steps: int = 8
-    """Most lists per episode."""
-    slate_size: int = 5
-    simulator: str = DEFAULT_SIMULATOR
-    simulator_options: dict[str, Any] = field(default_factory=dict)
-    dataset: str = "ml-100k"
-    data_folder: str | None = None
-    patience: int = 3
-    """The user leaves after so many lists without a choice."""
-    reward: str = "click"
-    fidelity_scenes: int = 300
-    """Real choices in the check of the simulator; 0 leaves it out."""
-    batch_size: int = 24
-    """Episodes side by side; does not change the result."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("users", "steps", "slate_size", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.fidelity_scenes < 0 or self.fidelity_scenes == 1:
-            raise ConfigError(
-                f"fidelity_scenes must be 0 or at least 2, got {self.fidelity_scenes}"
-            )
-        if not self.agents:
-            raise ConfigError("name at least one agent")
-        twice = {
-            a for a in self.agents if [b.casefold() for b in self.agents].count(a.casefold()) > 1
-        }
-        if twice:
-            raise ConfigError(f"agents named twice: {sorted(twice)}")
 
 
 def run_benchmark(
@@ -97,6 +55,10 @@ def run_benchmark(
     )  # fmt: skip
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
+    names = [agent.name for agent in agents]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two agents have the same name, of {names}; rename one: files go by it")
+    benchmark_env(config, world, 1)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     with run_folder(folder, _settings(config)):
         fitted, fit_seconds = _fit(agents, world, folder, display)
@@ -123,10 +85,8 @@ def _engine_report(world: World) -> dict[str, Any]:
 
 def benchmark_env(config: BenchmarkConfig, world: World, rows: int) -> SlateVectorEnv:
     """The environment in which ``rows`` episodes of a benchmark are played side by side."""
-    return SlateVectorEnv(
-        rows, world, max_episode_steps=config.steps, slate_size=config.slate_size,
-        session=config.patience, reward=config.reward, autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+    settings = SessionSettings(config.steps, config.slate_size, config.leaving, config.reward)
+    return settings.env(world, rows)
 
 
 def read_run(folder: Path) -> BenchmarkConfig:
@@ -147,6 +107,21 @@ def read_run(folder: Path) -> BenchmarkConfig:
         ) from error
 
 
+def refuse_code(config: BenchmarkConfig, folder: Path, allow: Collection[str]) -> None:
+    """A folder may come from anybody: code that its settings name runs only if a caller names it.
+
+    Args:
+        allow: paths (``module:name``) that may be imported.
+
+    Raises:
+        RunError: the settings name another one.
+    """
+    named = [*reward_weights(config.reward), str(config.leaving)]
+    if foreign := [name for name in named if is_path(name) and name not in allow]:
+        options = " ".join(f"--allow {name}" for name in foreign)
+        raise RunError(f"{folder} names code that is not ours; if you trust it, add {options}")
+
+
 def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark")) -> Path:
     """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run of ``config``."""
     return numbered_folder(base, _settings(config))
@@ -154,9 +129,7 @@ def default_folder(config: BenchmarkConfig, base: Path = Path("runs/benchmark"))
 
 def _settings(config: BenchmarkConfig) -> dict[str, Any]:
     # batch_size does not change the result, so a run may go on with another one.
-    settings = asdict(config) | {"agents": list(config.agents)}
-    del settings["batch_size"]
-    return settings
+    return {name: v for name, v in config.settings().items() if name != "batch_size"}
 
 
 def _fit(
@@ -185,7 +158,7 @@ def _offline(agents: list[Agent], world: World, folder: Path) -> dict[str, dict[
             if not isinstance(agent, OracleAgent)  # it would ask the simulator for every user
         ]
         write_json(path, {
-            s.agent: {"ndcg@10": s.mean_ndcg, "recall@10": s.mean_recall, "users": len(s.users)}
+            s.agent: {f"{key}@{s.k}": s.mean(key) for key in s.values} | {"users": len(s.users)}
             for s in scores
         })  # fmt: skip
     return read_json(path)

@@ -146,7 +146,7 @@ def rank_correlation(
     x = np.array([scores[name] for name in names], np.float64)
     out: dict[str, Any] = {"offline": OFFLINE_METRIC, "n_agents": len(names)}
     for metric in ("ctr", "expected_click"):
-        column = EPISODE_METRICS.index(metric)
+        column = list(EPISODE_METRICS).index(metric)
         table = np.column_stack([values[name][:, column] for name in names])
         means, resampled = np.nanmean(table, axis=0, keepdims=True), bootstrap.means(table)
         enough = len(np.unique(bootstrap.user_ids)) > 1

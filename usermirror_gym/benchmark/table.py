@@ -21,13 +21,6 @@ from usermirror_gym.report.text import (
     standing,
 )
 
-# Key, header, digits.  Percentages are printed without their sign, which the header carries.
-_COLUMNS = (
-    ("ctr", "CTR %", 1), ("expected_click", "Exp. %", 1), ("return", "Return", 1),
-    ("session_length", "Length", 1), ("left", "Left %", 0), ("satisfaction", "Rating", 2),
-    ("coverage", "Cov. %", 1),
-)  # fmt: skip
-
 
 def results_table(results: Mapping[str, Any]) -> Table:
     """Agents as rows, best expected click first; ± is half the width of the 95% interval.
@@ -42,11 +35,11 @@ def results_table(results: Mapping[str, Any]) -> Table:
         caption=_caption(results),
     )
     table.add_column("Agent", overflow="fold", max_width=16)
-    for _, header, _ in _COLUMNS:
+    shown = {metric: metric.column for metric in METRICS.values() if metric.column is not None}
+    for header in (*(header for header, _ in shown.values()), "NDCG@10"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("NDCG@10", justify="right", no_wrap=True)
     for agent in ranked(results["agents"]):
-        cells = [_cell(agent, METRICS[key], digits) for key, _, digits in _COLUMNS]
+        cells = [_cell(agent, metric, digits) for metric, (_, digits) in shown.items()]
         offline = offline_value(agent["offline"], OFFLINE_METRIC)
         name = Text(agent["name"], style="bold" if agent["name"] != baseline else "bold cyan")
         table.add_row(name, *cells, MISSING if offline is None else f"{offline:.4f}")

@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from usermirror_gym.cli.options import Engine, Setting, plain_errors, simulator_settings
+from usermirror_gym.cli.options import Engine, show, takes, with_engine
+from usermirror_gym.fidelity.config import EvaluateConfig
 
 
-@plain_errors
+@takes(EvaluateConfig, options="--set")
 def evaluate(
+    config: EvaluateConfig,
     names: Annotated[
         list[str] | None,
         typer.Argument(help="With --compare: simulators, or folders of finished cards."),
     ] = None,
-    simulator: Annotated[
-        str, typer.Option(help="Preset, checkpoint folder, hub name, or a classic chooser.")
-    ] = "smollm2-ml100k",
-    scenes: Annotated[
-        str,
-        typer.Option(
-            help="A data set (its scenes are built once and kept), the folder of a finished "
-            "'usermirror data build', or Joinn/UserMirrorer-eval or a copy of it."
-        ),
-    ] = "ml-100k",
-    source: Annotated[
-        str | None, typer.Option(help="Which data set of a build that has several.")
-    ] = None,
-    balance: Annotated[
-        str | None,
-        typer.Option(
-            help="Lists drawn for a data set: 'popularity' (company as popular as what is chosen) "
-            "or 'none'; by default as the data set's preset says."
-        ),
-    ] = None,
-    count: Annotated[int, typer.Option(help="Most evaluation scenes with the true item.")] = 2000,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="The simulator before training, to stand beside it; by default the preset of its "
-            "base weights; 'none' leaves it out."
-        ),
-    ] = None,
-    checks: Annotated[
-        int,
-        typer.Option(help="Lists in each further check (order, none of these, edited texts)."),
-    ] = 150,
-    classic: Annotated[
-        bool, typer.Option(help="Fit the classic choosers (ItemKNN, EASE, SASRec ...) too.")
-    ] = True,
     compare: Annotated[
         bool, typer.Option("--compare", help="One table of several: --compare A B C.")
     ] = False,
     engine: Engine = "auto",
-    setting: Setting = None,
-    released_train: Annotated[
-        str,
-        typer.Option(help="For released scenes: the train set, which has the prompts' layout."),
-    ] = "Joinn/UserMirrorer",
-    seed: Annotated[int, typer.Option(help="Same seed, same card.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -73,55 +33,38 @@ def evaluate(
 ) -> None:
     """Judge a simulated user by real choices: card.html, card.md, card.json."""
     from usermirror_gym.errors import ConfigError
-    from usermirror_gym.fidelity.run import EvaluateConfig
 
     if names and not compare:
         raise ConfigError(
             f"{' '.join(names)}: one simulator is named with --simulator, several with --compare"
         )
-    config = EvaluateConfig(
-        simulator=simulator, options=simulator_settings(setting, engine), scenes=scenes,
-        source=source, balance=balance, count=count, base=base, checks=checks, classic=classic,
-        released_train=released_train, seed=seed,
-    )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    config = replace(config, options=with_engine(config.options, engine))
     if compare:
-        _compare(config, names or [], out, console)
+        _compare(config, names or [], out or Path("runs/evaluate/compare"))
     else:
-        _evaluate(config, out, console)
+        _evaluate(config, out)
 
 
-def _evaluate(config: object, out: Path | None, console: Console) -> None:
+def _evaluate(config: EvaluateConfig, out: Path | None) -> None:
     from usermirror_gym.fidelity.pages import criteria_lines, summary_table
-    from usermirror_gym.fidelity.run import EvaluateConfig, default_folder, evaluate
+    from usermirror_gym.fidelity.run import default_folder, evaluate
     from usermirror_gym.progress import Display
 
-    assert isinstance(config, EvaluateConfig)
     folder = out or default_folder(config)
     card = evaluate(config, folder, display=Display())
-    console.print(summary_table(card))
-    for line in criteria_lines(card):
-        console.print(line)
-    for sentence in card["verdict"]:
-        console.print(f"- {sentence}", markup=False, highlight=False)
-    for name in ("card.html", "card.md", "card.json"):
-        console.print(f"{folder / name}", highlight=False, markup=False)
+    show(summary_table(card), *criteria_lines(card), *(f"- {line}" for line in card["verdict"]))
+    show(*(folder / name for name in ("card.html", "card.md", "card.json")))
 
 
-def _compare(config: object, names: list[str], out: Path | None, console: Console) -> None:
+def _compare(config: EvaluateConfig, names: list[str], folder: Path) -> None:
     from usermirror_gym.fidelity.compare import (
         compare,
         comparison_tables,
         read_entries,
         write_comparison,
     )
-    from usermirror_gym.fidelity.run import EvaluateConfig, card_folders
+    from usermirror_gym.fidelity.run import card_folders
     from usermirror_gym.progress import Display
 
-    assert isinstance(config, EvaluateConfig)
-    folder = out or Path("runs/evaluate/compare")
     comparison = compare(read_entries(card_folders(config, names, display=Display())))
-    for table in comparison_tables(comparison):
-        console.print(table)
-    for path in write_comparison(comparison, folder):
-        console.print(f"{path}", highlight=False, markup=False)
+    show(*comparison_tables(comparison), *write_comparison(comparison, folder))

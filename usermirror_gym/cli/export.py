@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from usermirror_gym.cli.options import plain_errors
+from usermirror_gym.cli.options import Allow, plain_errors
 
 FORMS = ("recbole", "minari")
 
@@ -28,6 +28,7 @@ def export(
     real: Annotated[
         bool, typer.Option(help="recbole: with the real interactions before T0.")
     ] = True,
+    allow: Allow = None,
 ) -> None:
     """Write the episodes of a benchmark as RecBole's files or as a Minari data set."""
     from usermirror_gym.benchmark.export import export_recbole
@@ -44,7 +45,7 @@ def export(
         )
         print(f"RecBole reads them with dataset={out.name!r}, data_path={str(out.parent)!r}")
     elif to == "minari":
-        found = export_minari(run, out, agents=agent or (), display=Display())
+        found = export_minari(run, out, agents=agent or (), allow=allow or (), display=Display())
         print(f"{found['episodes']:,} episodes, {found['steps']:,} steps")
         print(f"minari.MinariDataset({str(out / 'data')!r})")
     else:

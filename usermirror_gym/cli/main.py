@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from usermirror_gym.benchmark.config import BenchmarkConfig
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.experiments import retrain, transfer
 from usermirror_gym.cli.export import export
-from usermirror_gym.cli.options import (
-    Engine,
-    Setting,
-    parse_names,
-    plain_errors,
-    simulator_settings,
-)
+from usermirror_gym.cli.options import Allow, Engine, plain_errors, show, takes, with_engine
 from usermirror_gym.cli.train import train, train_agent, train_surrogate
+from usermirror_gym.configs.session import SessionConfig, WorldConfig
+from usermirror_gym.configs.settings import Positive
 
 app = typer.Typer(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
@@ -36,52 +33,15 @@ app.command()(train_agent)
 app.command()(train_surrogate)
 app.command()(transfer)
 
-Simulator = Annotated[
-    str, typer.Option(help="Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'.")
-]
-Dataset = Annotated[
-    str, typer.Option(help="Data set: ml-100k (included), another name, or a YAML file.")
-]
-DataFolder = Annotated[
-    Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
-]
 _SHOWN = 10
 """Differences that a replay prints."""
 
-Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
-
 
 @app.command()
-@plain_errors
+@takes(BenchmarkConfig, simulator_options="--set")
 def benchmark(
-    agents: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated: Random, Pop, Oracle, LinUCB, Thompson, any RecBole model, or "
-            "the folder of a trained agent (usermirror train-agent)."
-        ),
-    ] = "Random,Pop,ItemKNN,EASE,BPR,LightGCN,MultiVAE,GRU4Rec",
-    users: Annotated[int, typer.Option(help="Episodes per agent, each with another user.")] = 24,
-    steps: Annotated[int, typer.Option(help="Most lists per episode.")] = 8,
-    slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
-    simulator: Simulator = "smollm2-ml100k",
+    config: BenchmarkConfig,
     engine: Engine = "auto",
-    setting: Setting = None,
-    dataset: Dataset = "ml-100k",
-    data_folder: DataFolder = None,
-    patience: Annotated[
-        int, typer.Option(help="The user leaves after so many lists without a choice.")
-    ] = 3,
-    reward: Annotated[
-        str, typer.Option(help="click, expected_click, target_rank or satisfaction.")
-    ] = "click",
-    fidelity_scenes: Annotated[
-        int, typer.Option(help="Real choices in the check of the simulator; 0 leaves it out.")
-    ] = 300,
-    batch_size: Annotated[
-        int, typer.Option(help="Episodes side by side; does not change the result.")
-    ] = 24,
-    seed: Seed = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -92,57 +52,53 @@ def benchmark(
 ) -> None:
     """Benchmark recommenders against the simulated user and write a report."""
     from usermirror_gym.benchmark.report import results_table
-    from usermirror_gym.benchmark.run import BenchmarkConfig, default_folder, run_benchmark
+    from usermirror_gym.benchmark.run import default_folder, run_benchmark
     from usermirror_gym.progress import Display
 
-    config = BenchmarkConfig(
-        agents=parse_names(agents),
-        users=users, steps=steps, slate_size=slate_size, simulator=simulator,
-        simulator_options=simulator_settings(setting, engine), dataset=dataset,
-        data_folder=None if data_folder is None else str(data_folder), patience=patience,
-        reward=reward, fidelity_scenes=fidelity_scenes, batch_size=batch_size, seed=seed,
-    )  # fmt: skip
+    config = replace(config, simulator_options=with_engine(config.simulator_options, engine))
     out = out or default_folder(config)
-    results = run_benchmark(config, out, display=Display())
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(results_table(results))
-    for name in ("report.html", "results.json", "episodes.jsonl"):
-        console.print(f"{out / name}", highlight=False)
+    show(results_table(run_benchmark(config, out, display=Display())))
+    show(*(out / name for name in ("report.html", "results.json", "episodes.jsonl")))
+
+
+@dataclass(frozen=True)
+class EpisodeConfig(SessionConfig, WorldConfig):
+    """One episode."""
+
+    agent: str = "Pop"
+    """Random, Pop, Oracle, any RecBole model, or your own (module:Name)."""
+    steps: Positive = 5
+    """Most lists."""
+    seed: int = 0
+    """Same seed, same result."""
 
 
 @app.command()
-@plain_errors
+@takes(EpisodeConfig, simulator_options="--set")
 def episode(
-    agent: Annotated[str, typer.Option(help="Random, Pop, Oracle or any RecBole model.")] = "Pop",
+    config: EpisodeConfig,
     user: Annotated[int | None, typer.Option(help="User id; drawn by the seed if absent.")] = None,
-    steps: Annotated[int, typer.Option(help="Most lists.")] = 5,
-    slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
-    simulator: Simulator = "smollm2-ml100k",
     engine: Engine = "auto",
-    setting: Setting = None,
-    dataset: Dataset = "ml-100k",
-    data_folder: DataFolder = None,
-    patience: Annotated[
-        int, typer.Option(help="Lists without a choice until the user leaves.")
-    ] = 3,
-    seed: Seed = 0,
 ) -> None:
     """Play one episode and print it readably, step by step."""
     from usermirror_gym.agents import make_agent
     from usermirror_gym.envs import SlateEnv, make_world
 
     world = make_world(
-        dataset,
-        data_folder=data_folder,
-        simulator=simulator,
-        simulator_options=simulator_settings(setting, engine),
-    )
-    player = make_agent(agent, seed=seed, simulator=world.simulator).fit(world.split)
-    env = SlateEnv(world, slate_size=slate_size, session=patience, render_mode="ansi")
-    observation, _ = env.reset(seed=seed, options=None if user is None else {"user_id": user})
-    for _ in range(steps):
+        config.dataset, data_folder=config.data_folder, simulator=config.simulator,
+        simulator_options=with_engine(config.simulator_options, engine),
+    )  # fmt: skip
+    player = make_agent(config.agent, seed=config.seed, simulator=world.simulator).fit(world.split)
+    env = SlateEnv(
+        world, slate_size=config.slate_size, session=config.leaving, reward=config.reward,
+        render_mode="ansi",
+    )  # fmt: skip
+    options = None if user is None else {"user_id": user}
+    observation, _ = env.reset(seed=config.seed, options=options)
+    for _ in range(config.steps):
         batched = {name: value[None] for name, value in observation.items()}
-        observation, _, left, _, _ = env.step(player.recommend(batched, slate_size)[0])
+        slate = player.recommend(batched, config.slate_size)[0]
+        observation, _, left, _, _ = env.step(slate)
         text = str(env.render())
         print(text if sys.stdout.isatty() else Text.from_ansi(text).plain)
         if left:
@@ -153,12 +109,13 @@ def episode(
 @plain_errors
 def replay(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
+    allow: Allow = None,
 ) -> None:
     """Play a logged benchmark once more, without its LLM, and compare every step."""
     from usermirror_gym.benchmark.replay import replay as play
     from usermirror_gym.progress import Display
 
-    found = play(folder, display=Display())
+    found = play(folder, allow=allow or (), display=Display())
     for difference in found.differences[:_SHOWN]:
         print(difference)
     if len(found.differences) > _SHOWN:
@@ -195,11 +152,7 @@ def engines() -> None:
         # Text: square brackets are names of extras, not markup.
         here = "yes" if found.usable else "no"
         table.add_row(found.kind, here, found.readouts, Text(found.about))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    console.print(
-        f"--engine auto takes {choose_kind('weights')} for weights, server for openai:NAME"
-    )
+    show(table, f"--engine auto takes {choose_kind('weights')} for weights, server for openai:NAME")
 
 
 @app.command()

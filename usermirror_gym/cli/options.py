@@ -1,21 +1,24 @@
-"""Options that several commands share."""
+"""Options that several commands share, and those that are made from the settings of a run."""
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
+import sys
+import textwrap
 from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import MISSING, Field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
 
+from usermirror_gym.configs.session import RunConfig, own_first
 from usermirror_gym.errors import UserMirrorError
 
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting: --set outside=-1.5 (repeatable)."),
-]
-"""Of a simulator."""
 Engine = Annotated[
     str,
     typer.Option(
@@ -29,19 +32,95 @@ RecipeSetting = Annotated[
     ),
 ]
 """Of a build or a training."""
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(help="The run's folder; an unfinished run in it goes on. runs/<name>."),
+]
+RunFolder = Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is continued.")]
+
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(help="A reward or session model (module:name) that may be imported (repeatable)."),
+]
 
 
-def simulator_settings(pairs: list[str] | None, engine: str) -> dict[str, Any]:
+def takes(
+    config: type[RunConfig], make: Callable[..., Any] | None = None, **names: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of a class of settings: its default, and its
+    docstring as help.  The command gets the settings as its first argument.
+
+    Args:
+        make: makes the settings of their values; by default the class.
+        names: of options that are not called as their field: ``simulator_options="--set"``.
+    """
+    hints, texts, fields = get_type_hints(config), _texts(config), own_first(config)
+    options = [_option(f, hints[f.name], texts[f.name], names.get(f.name)) for f in fields]
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = {f.name: _parsed(given.pop(f.name), hints[f.name]) for f in fields}
+            command((make or config)(**values), **given)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [*options, *(p.replace(kind=keyword) for p in own)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return plain_errors(run)
+
+    return wrap
+
+
+def _option(field: Field[Any], hint: Any, text: str, name: str | None) -> inspect.Parameter:
+    """Settings of settings are a repeatable option, several names stand in one text."""
+    default = field.default
+    if get_origin(hint) is dict:
+        kind: Any = list[str] | None
+        default = None
+    elif get_origin(hint) is tuple:
+        kind, default = str, ",".join(default)  # type: ignore[arg-type]
+    elif hint in (bool, int, float):
+        kind = hint
+    else:
+        kind, default = (str, default) if default else (str | None, None)
+    if default is MISSING:
+        default = inspect.Parameter.empty
+    option = typer.Option(*([name] if name else []), help=text)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(
+        field.name, keyword, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _parsed(value: Any, hint: Any) -> Any:
+    if get_origin(hint) is dict:
+        return parse_settings(value)
+    return parse_names(value) if get_origin(hint) is tuple else value
+
+
+def _texts(config: type) -> dict[str, str]:
+    """The docstring under every field, as one line."""
+    texts = {}
+    for owner in reversed(config.__mro__[:-1]):
+        [code] = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        for line, text in pairwise(code.body):  # type: ignore[attr-defined]
+            if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[line.target.id] = " ".join(text.value.value.split())  # type: ignore
+    return texts
+
+
+def with_engine(settings: dict[str, Any], engine: str) -> dict[str, Any]:
     """Settings of a simulator, the kind of its engine among them.
 
     Raises:
         UnknownNameError: no such kind of engine.
-        ConfigError: as :func:`parse_settings`; or ``engine`` is set to something else too.
+        ConfigError: ``engine`` is set to something else too.
     """
     from usermirror_gym.engines.choosing import KINDS
     from usermirror_gym.errors import ConfigError, UnknownNameError
 
-    settings = parse_settings(pairs)
     if engine == "auto":
         return settings
     if engine not in KINDS:
@@ -53,6 +132,16 @@ def simulator_settings(pairs: list[str] | None, engine: str) -> dict[str, Any]:
             "or settings as in --set 'engine={dtype: bfloat16}'"
         )
     return {**settings, "engine": {**given, "kind": engine}}
+
+
+def show(*things: object) -> None:
+    """Print tables, and texts as they stand: square brackets in them are no markup."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for thing in things:
+        if isinstance(thing, (str, Path)):
+            console.print(str(thing), markup=False, highlight=False)
+        else:
+            console.print(thing)
 
 
 def parse_names(text: str) -> tuple[str, ...]:

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from usermirror_gym.cli.options import RecipeSetting, Setting, parse_settings, plain_errors
+from usermirror_gym.cli.options import (
+    OutFolder,
+    RecipeSetting,
+    parse_settings,
+    plain_errors,
+    takes,
+)
+from usermirror_gym.train.agent.config import RLConfig, rl_config
 
 
 @plain_errors
@@ -19,10 +26,7 @@ def train(
             "llama3.2-3b-usermirrorer."
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder; an unfinished run in it goes on. runs/<name>."),
-    ] = None,
+    out: OutFolder = None,
     setting: RecipeSetting = None,
     dry_run: Annotated[
         bool,
@@ -60,10 +64,7 @@ def train_surrogate(
         str, typer.Option(help="A YAML file, or the preset smollm2-ml100k.")
     ] = "smollm2-ml100k",
     setting: RecipeSetting = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder; an unfinished run in it goes on. runs/<name>."),
-    ] = None,
+    out: OutFolder = None,
 ) -> None:
     """Distil a simulated user into a surrogate that is fast enough to train agents in."""
     import os
@@ -81,64 +82,12 @@ def train_surrogate(
     print(f"usermirror train-agent --algo slateq --simulator {shlex.quote(str(checkpoint))}")
 
 
-@plain_errors
+@takes(
+    RLConfig, rl_config, simulator_options="--set", eval_simulator_options="--eval-set",
+    agent="--agent-set", redistil="--redistil",
+)  # fmt: skip
 def train_agent(
-    algo: Annotated[str, typer.Option(help="linucb, thompson, slateq, reinforce or ppo.")],
-    simulator: Annotated[
-        str | None,
-        typer.Option(
-            help="In which it is trained: a preset, 'surrogate' (the shipped one), or a folder. By "
-            "default the shipped surrogate, or the default simulator where there is none."
-        ),
-    ] = None,
-    setting: Setting = None,
-    eval_simulator: Annotated[
-        str | None,
-        typer.Option(
-            help="Evaluate also in this one before and after: a preset, a folder, or 'llm' (the "
-            "default simulator)."
-        ),
-    ] = None,
-    eval_setting: Annotated[
-        list[str] | None,
-        typer.Option("--eval-set", help="Override a setting of --eval-simulator (repeatable)."),
-    ] = None,
-    agent_setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--agent-set", help="A hyperparameter: --agent-set learning_rate=0.01 (repeatable)."
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(help="User-steps of training.")] = 100_000,
-    users: Annotated[int, typer.Option(help="Sessions side by side in an iteration.")] = 250,
-    horizon: Annotated[int, typer.Option(help="Most lists of a session.")] = 10,
-    slate_size: Annotated[int, typer.Option(help="Items per list.")] = 5,
-    patience: Annotated[int, typer.Option(help="Lists without a choice until one leaves.")] = 3,
-    reward: Annotated[
-        str | None,
-        typer.Option(help="click, expected_click, target_rank or satisfaction; by default clicks."),
-    ] = None,
-    dataset: Annotated[str, typer.Option(help="Data set: ml-100k (included), or another.")] = (
-        "ml-100k"
-    ),
-    data_folder: Annotated[
-        Path | None, typer.Option(help="Where the raw files are, for data sets that need it.")
-    ] = None,
-    eval_users: Annotated[int, typer.Option(help="Users of evaluations; not trained with.")] = 200,
-    eval_every: Annotated[int, typer.Option(help="Iterations between two evaluations.")] = 5,
-    llm_users: Annotated[int, typer.Option(help="Users evaluated in --eval-simulator.")] = 100,
-    monitor: Annotated[
-        bool,
-        typer.Option(
-            help="Of a surrogate: compare it at every evaluation with its teacher on the lists "
-            "that the agent shows now."
-        ),
-    ] = True,
-    redistil: Annotated[
-        bool,
-        typer.Option("--redistil", help="Teach the surrogate those lists when trust ends."),
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same curve.")] = 0,
+    config: RLConfig,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder; an unfinished run in it goes on. runs/<algo>-<seed>."),
@@ -149,28 +98,9 @@ def train_agent(
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from usermirror_gym.progress import Display
-    from usermirror_gym.simulators import DEFAULT_SIMULATOR
-    from usermirror_gym.train.agent.config import rl_config
     from usermirror_gym.train.agent.run import train_agent as train
 
-    judge = DEFAULT_SIMULATOR if eval_simulator == "llm" else eval_simulator
-    config = rl_config(
-        algo=algo.strip().lower(), simulator=simulator or _default(),
-        simulator_options=parse_settings(setting), eval_simulator=judge,
-        eval_simulator_options=parse_settings(eval_setting), agent=parse_settings(agent_setting),
-        dataset=dataset, data_folder=None if data_folder is None else str(data_folder),
-        steps=steps, users=users, horizon=horizon, slate_size=slate_size, patience=patience,
-        reward=reward, eval_users=eval_users, eval_every=eval_every, llm_users=llm_users,
-        monitor=monitor, redistil=redistil, seed=seed,
-    )  # fmt: skip
     folder = out or Path("runs") / f"{config.algo}-{config.seed}"
     agent = train(config, folder, display=Display())
     print(folder / "curve.jsonl")
     print(f"usermirror benchmark --agents Random,Pop,{agent}")
-
-
-def _default() -> str:
-    """The shipped surrogate, and what stands in for it where there is none."""
-    from usermirror_gym.simulators import DEFAULT_SIMULATOR, available_simulators
-
-    return "surrogate" if "surrogate" in available_simulators() else DEFAULT_SIMULATOR

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,72 +29,21 @@ from usermirror_gym.fidelity.card import fidelity_card
 from usermirror_gym.fidelity.checks import criteria, sentences
 from usermirror_gym.fidelity.checks.base import SHOWN_COLUMNS, CardSizes
 from usermirror_gym.fidelity.compare import SCORES, write_scores
+from usermirror_gym.fidelity.config import EvaluateConfig
 from usermirror_gym.fidelity.pages import read_card, write_card
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
-from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, BALANCES, CardScenes, find_scenes
+from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
 from usermirror_gym.files import to_json_types
 from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
 from usermirror_gym.scenes.table import scenes_of
-from usermirror_gym.simulators import DEFAULT_SIMULATOR, UserSimulator, make_simulator
+from usermirror_gym.simulators import UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.registry import CLASSIC, available_simulators
 
 RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Whom to judge, on what; two runs with equal settings give equal cards."""
-
-    simulator: str = DEFAULT_SIMULATOR
-    """As for :func:`~usermirror_gym.simulators.make_simulator`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Override its settings."""
-    scenes: str = "ml-100k"
-    """A data set, the folder of a finished build, or the released UserMirrorer-eval set."""
-    source: str | None = None
-    """Which data set of a build that has several."""
-    balance: str | None = None
-    """In lists drawn for a data set, whether distractors are as popular as what is chosen
-    (``"popularity"``) or as they come (``"none"``); by default as the data set's preset says."""
-    count: int = 2000
-    """Most evaluation scenes with the true item."""
-    base: str | None = None
-    """The simulator before it was trained, whose scores stand beside it.  By default the preset
-    of its base weights, if it has an adapter or a head to such; ``"none"`` leaves it out."""
-    checks: int = 150
-    """Scenes of each further check: order, ladder of lists (twice as many), edited texts."""
-    classic: bool = True
-    """Whether the classic baselines are fitted and asked too."""
-    released_train: str = RELEASED_TRAIN
-    """Where the layout of the released prompts is read."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("checks", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("simulator", "scenes"):
-            if not getattr(self, name).strip():
-                raise ConfigError(f"{name} is empty: name one")
-        if self.balance not in (None, *BALANCES):
-            raise UnknownNameError("balance", str(self.balance), BALANCES)
-
-    @property
-    def sizes(self) -> CardSizes:
-        """Scenes of each further check."""
-        n = self.checks
-        return CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n)
-
-    @property
-    def label(self) -> str:
-        """A short name of the simulator: its own, or the last part of a path."""
-        name = Path(self.simulator).name or self.simulator
-        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{name} ({changed})" if changed else name
 
 
 def evaluate(
@@ -298,15 +247,16 @@ def _finished(folder: Path, question: _Question) -> dict[str, Any] | None:
 def _card(
     config: EvaluateConfig, question: _Question, folder: Path, display: Display
 ) -> dict[str, Any]:
-    data, simulator = question.data, question.simulator
+    data, simulator, n = question.data, question.simulator, config.checks
     store = folder / "answers"
+    sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n)
     remake = None
     if data.split is not None:
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
     card = fidelity_card(
         simulator, data, name=config.label, base=question.base,
         base_name=f"{question.base_name} (base)", baselines=_baselines(config, data, display),
-        remake=remake, options=question.settings, sizes=config.sizes, seed=config.seed, store=store,
+        remake=remake, options=question.settings, sizes=sizes, seed=config.seed, store=store,
         display=display,
     )  # fmt: skip
     scenes = scenes_of(data.evaluation)
@@ -340,7 +290,7 @@ def _baselines(
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
-    settings = asdict(config) | {"version": usermirror_gym.__version__}
+    settings = config.settings() | {"version": usermirror_gym.__version__}
     if not is_released(config.scenes):
         del settings["released_train"]
     return settings

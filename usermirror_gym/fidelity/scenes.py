@@ -29,7 +29,6 @@ from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import locked
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID
 
-BALANCES = ("popularity", "none")
 BALANCE_REFUSED = (
     "the lists of {name} are there already: leave balance out, it is for lists that are drawn for "
     "a data set"

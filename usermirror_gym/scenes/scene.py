@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from usermirror_gym.data.split import Memory
 from usermirror_gym.types import PAD, BoolArray, Float32Array, IntArray
 
 UNKNOWN_AGE = -1
@@ -104,6 +105,15 @@ class SceneBatch(Sequence[Scene]):
             turn_counts=np.array([len(s.turns) for s in scenes], np.int64),
             slates=_pad([s.slate for s in scenes], np.int64, width=width),
         )
+
+    @classmethod
+    def first_lists(cls, user_ids: IntArray, memory: Memory, slates: IntArray) -> SceneBatch:
+        """Lists ``(B, K)`` at the start of sessions: nothing was shown before."""
+        turns = np.zeros((*slates.shape, 0), np.int64).swapaxes(1, 2)
+        return cls(
+            user_ids, memory.items, memory.ratings, memory.ages, memory.lengths, turns,
+            turns[:, :, 0], np.zeros(len(slates), np.int64), slates,
+        )  # fmt: skip
 
     @classmethod
     def lazy(cls, size: int, load: Callable[[str], np.ndarray]) -> SceneBatch:

@@ -1,5 +1,6 @@
 """How the user chooses: simulators behind one protocol."""
 
+from usermirror_gym.configs.session import DEFAULT_SIMULATOR
 from usermirror_gym.simulators.affinity.affinity import AffinitySimulator
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
@@ -15,7 +16,6 @@ from usermirror_gym.simulators.readouts.utility import (
 )
 from usermirror_gym.simulators.recording import RecordingSimulator, SceneReservoir
 from usermirror_gym.simulators.registry import (
-    DEFAULT_SIMULATOR,
     available_simulators,
     make_simulator,
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene, SceneBatch
@@ -41,7 +42,7 @@ class PopularityChooser:
     name = "popularity"
 
     def __init__(
-        self, split: TimeSplit, *, outside_quantile: float = 0.9, slate_size: int = 5
+        self, split: TimeSplit, *, outside_quantile: float = 0.9, slate_size: int = SLATE_SIZE
     ) -> None:
         self.weights = 1.0 + split.popularity  # exp of the utility
         self.weights[PAD] = 0.0

@@ -38,7 +38,6 @@ from usermirror_gym.simulators.surrogate.surrogate import (
     read_surrogate,
 )
 
-DEFAULT_SIMULATOR = "smollm2-ml100k"
 CLASSIC = ("popularity", "uniform")
 
 

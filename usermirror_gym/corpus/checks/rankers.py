@@ -49,15 +49,10 @@ def collaborative_fit(source: str, split: TimeSplit, stored: FloatArray, seed: i
     expected = fit_collaborative(split, dim, seed).factors
     later = fit_collaborative(_of_everything(split), dim, seed).factors
     items = _frequent(split)
+    words = f"factors {stored.shape} with a new fit before T0, on {len(items)} items", "everything"
     same_size = stored.shape == expected.shape
-    difference = _distance(stored, expected, items) if same_size else float("inf")
-    power = _distance(later, expected, items)
-    compared = (
-        f"factors {stored.shape} with a new fit before T0, on {len(items)} items: largest "
-        f"difference {difference:.1g}; that of a fit on everything is {power:.1g}"
-    )
-    verdict = _verdict(difference <= TOLERANCE, power > 10 * TOLERANCE)
-    return Finding("rankers: collaborative", source, verdict, compared)
+    found = _fits(items, stored if same_size else None, expected, later, *words)
+    return Finding("rankers: collaborative", source, *found)
 
 
 def embedding_fit(
@@ -78,16 +73,10 @@ def embedding_fit(
         compared = f"nothing: {model} is pretrained, no part of it is fitted on the log"
         return Finding(name, source, "passed", compared)
     expected, later = (_tfidf(s) for s in (split, _of_everything(split)))
-    items = _frequent(split)
-    same_size = stored.shape[0] == expected.shape[0]
-    difference = _distance(stored, expected, items) if same_size else float("inf")
-    power = _distance(later, expected, items)
-    compared = (
-        f"TF-IDF {stored.shape} with a new fit on the items known before T0: largest difference "
-        f"{difference:.1g}; that of a fit on all items is {power:.1g}"
-    )
-    verdict = _verdict(difference <= TOLERANCE, power > 10 * TOLERANCE)
-    return Finding(name, source, verdict, compared)
+    words = f"TF-IDF {stored.shape} with a new fit on the items known before T0", "all items"
+    same_size = len(stored) == len(expected)
+    found = _fits(_frequent(split), stored if same_size else None, expected, later, *words)
+    return Finding(name, source, *found)
 
 
 def collaborative_company(source: str, scenes: pd.DataFrame, split: TimeSplit) -> Finding:
@@ -123,9 +112,20 @@ def _of_everything(split: TimeSplit) -> TimeSplit:
     return TimeSplit(split.dataset, int(split.dataset.interactions[TIMESTAMP].max()) + 1)
 
 
-def _distance(a: np.ndarray, b: np.ndarray, items: IntArray) -> float:
-    """Largest difference of the inner products among some items."""
-    return float(np.abs(a[items] @ a[items].T - b[items] @ b[items].T).max(initial=0))
+def _fits(
+    items: IntArray, stored: np.ndarray | None, expected: np.ndarray, later: np.ndarray,
+    compared: str, on: str,
+) -> tuple[Verdict, str]:  # fmt: skip
+    """Verdict, and what was compared: the largest differences of inner products of some items."""
+
+    def distance(vectors: np.ndarray) -> float:
+        a, b = vectors[items], expected[items]
+        return float(np.abs(a @ a.T - b @ b.T).max(initial=0))
+
+    difference = float("inf") if stored is None else distance(stored)
+    power = distance(later)
+    compared += f": largest difference {difference:.1g}; that of a fit on {on} is {power:.1g}"
+    return _verdict(difference <= TOLERANCE, power > 10 * TOLERANCE), compared
 
 
 def _verdict(same: bool, power: bool) -> Verdict:

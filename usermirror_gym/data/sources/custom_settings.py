@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     ValidationError,
@@ -17,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from usermirror_gym.configs.settings import Settings, inner_model
+from usermirror_gym.configs.settings import Settings, names_at
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.types import (
     AVAILABLE_FROM,
@@ -197,7 +196,7 @@ def _explained(path: Path, error: ValidationError) -> Exception:
     dotted = ".".join(where) or "the file as a whole"
     if first["type"] == "extra_forbidden":
         owner = f" of {'.'.join(where[:-1])!r}" if where[1:] else ""
-        valid = _fields(CustomSettings, where[:-1])
+        valid = names_at(CustomSettings, where[:-1])
         return UnknownNameError(f"setting{owner} in {path}", where[-1], valid)
     if first["type"] == "missing":
         return ConfigError(f"{path}: the setting {dotted!r} is missing")
@@ -206,10 +205,3 @@ def _explained(path: Path, error: ValidationError) -> Exception:
     if first["type"] == "string_type" and isinstance(first["input"], bool | int | float | date):
         given += "; put it in quotes"  # YAML reads no, on and 2024 as something else than texts
     return ConfigError(f"{path}, {dotted}: {reason}{given}")
-
-
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the settings at ``path``."""
-    for name in path:
-        model = inner_model(model.model_fields[name].annotation) or model
-    return list(model.model_fields)

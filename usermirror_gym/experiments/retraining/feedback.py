@@ -12,12 +12,12 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from gymnasium.vector import AutoresetMode
 
 from usermirror_gym.agents import Agent, Transition, make_agent
+from usermirror_gym.agents.returns import SessionSettings
 from usermirror_gym.agents.rollout import Clock, Episodes, roll_out
 from usermirror_gym.data import TimeSplit, time_cut
-from usermirror_gym.envs import SlateVectorEnv, World
+from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID, IntArray, Observation
 
@@ -154,8 +154,8 @@ class Mixture:
 
 
 def draw_feedback(
-    timeline: Timeline, world: World, lister: Agent, *, amount: int, lists: int, slate_size: int,
-    seed: int,
+    timeline: Timeline, world: World, logging_policy: Agent, *, amount: int, lists: int,
+    slate_size: int, seed: int,
 ) -> Feedback:  # fmt: skip
     """Let the simulated users choose, and give every control as much as they chose.
 
@@ -164,7 +164,7 @@ def draw_feedback(
 
     Args:
         world: whose simulator chooses; cut at the timeline's T0.
-        lister: a fitted agent that makes the lists.
+        logging_policy: a fitted agent that makes the lists.
         lists: shown to each user, at most.
         seed: of the choices and of the drawn controls.
     """
@@ -173,7 +173,7 @@ def draw_feedback(
     candidates = np.flatnonzero(timeline.split.popularity)
     order = candidates[np.argsort(-timeline.split.popularity[candidates], kind="stable")]
     feedback: Feedback = {arm: {} for arm in ARMS}
-    for user, shown in _sessions(world, lister, users, lists, slate_size, seed).items():
+    for user, shown in _sessions(world, logging_policy, users, lists, slate_size, seed).items():
         had = timeline.split.histories[user].items
         chosen = [item for item in dict.fromkeys(item for _, item in shown) if item not in had]
         real = timeline.real[user][:amount]
@@ -191,7 +191,7 @@ def draw_feedback(
     return feedback
 
 
-def make_lister(kind: str, agent: Agent, split: TimeSplit, seed: int) -> Agent:
+def make_logging_policy(kind: str, agent: Agent, split: TimeSplit, seed: int) -> Agent:
     """Who makes the lists: the recommender itself (``"model"``), or in turn it, popularity and
     chance (``"mixture"``)."""
     if kind == "model":
@@ -211,15 +211,12 @@ def taken_later(timeline: Timeline, items: Items) -> tuple[int, int]:
 
 
 def _sessions(
-    world: World, lister: Agent, users: IntArray, lists: int, slate_size: int, seed: int
+    world: World, logging_policy: Agent, users: IntArray, lists: int, slate_size: int, seed: int
 ) -> dict[int, list[tuple[list[int], int]]]:
     """By user, the lists with a choice and the chosen item, in order."""
-    env = SlateVectorEnv(
-        len(users), world, max_episode_steps=lists, slate_size=slate_size, session="stay",
-        autoreset_mode=AutoresetMode.DISABLED,
-    )  # fmt: skip
+    env = SessionSettings(lists, slate_size, "stay").env(world, len(users))
     seeds = np.random.default_rng([seed, 0]).integers(2**31, size=len(users))
-    log = roll_out(env, lister, Episodes(np.arange(len(users)), users, seeds), Clock())
+    log = roll_out(env, logging_policy, Episodes(np.arange(len(users)), users, seeds), Clock())
     shown: dict[int, list[tuple[list[int], int]]] = {user: [] for user in users.tolist()}
     for row in log:
         if row["item"]:

@@ -15,7 +15,7 @@ that may be recommended.  A run folder goes on where it was::
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,71 +23,25 @@ import numpy as np
 
 from usermirror_gym.agents import RecBoleAgent, observations_from_split
 from usermirror_gym.agents.ranking import top_k
-from usermirror_gym.agents.recbole.models import canonical_model
-from usermirror_gym.benchmark.offline import mrr_at_k, ndcg_at_k, recall_at_k
+from usermirror_gym.benchmark.offline import OFFLINE_METRICS
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.envs import World, make_world
-from usermirror_gym.errors import ConfigError, DataError, UnknownNameError
+from usermirror_gym.errors import ConfigError, DataError
+from usermirror_gym.experiments.retraining.config import RetrainConfig
 from usermirror_gym.experiments.retraining.feedback import (
     ARMS,
     Feedback,
     Timeline,
     draw_feedback,
-    make_lister,
+    make_logging_policy,
     taken_later,
 )
 from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
 from usermirror_gym.files import read_json, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
-from usermirror_gym.simulators import DEFAULT_SIMULATOR
 from usermirror_gym.simulators.checkpoint import find_simulator
 from usermirror_gym.types import IntArray
-
-LISTERS = ("model", "mixture")
-
-
-@dataclass(frozen=True)
-class RetrainConfig:
-    """What to run; equal settings give equal results."""
-
-    models: tuple[str, ...] = ("LightGCN", "SASRec", "NARM", "DiffRec")
-    """RecBole models."""
-    seeds: int = 2
-    """Trainings and draws of feedback per model."""
-    amount: int = 10
-    """Most items of feedback per user."""
-    lists: int = 20
-    """Most lists that a simulated user is shown."""
-    slate_size: int = 5
-    lister: str = "model"
-    """Who makes the lists: the recommender itself (``"model"``), or in turn it, popularity and
-    chance (``"mixture"``)."""
-    simulator: str = DEFAULT_SIMULATOR
-    simulator_options: dict[str, Any] = field(default_factory=dict)
-    dataset: str = "ml-100k"
-    data_folder: str | None = None
-    cut: float = 0.8
-    """Share of the interactions before T0."""
-    until: float = 0.85
-    """Share of the interactions before T1."""
-    min_history: int = 5
-    """Users with fewer interactions before T0 get no feedback."""
-    model_options: dict[str, Any] = field(default_factory=dict)
-    """RecBole settings of all models: ``{"epochs": 1}``."""
-    k: int = 5
-    """Length of the recommended list."""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "amount", "lists", "slate_size", "min_history", "k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.lister not in LISTERS:
-            raise UnknownNameError("lister", self.lister, LISTERS)
-        models = tuple(canonical_model(name) for name in self.models)
-        if not models or len(set(models)) < len(models):
-            raise ConfigError(f"models must be names, each once, got {list(self.models)}")
-        object.__setattr__(self, "models", models)
 
 
 def retrain(
@@ -109,32 +63,13 @@ def retrain(
         split, simulator=config.simulator, simulator_options=config.simulator_options,
         min_history=config.min_history,
     )  # fmt: skip
-    with run_folder(folder, asdict(config) | {"models": list(config.models)}):
+    with run_folder(folder, config.settings()):
         cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
         with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
             runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
-        results = summarise_retraining(asdict(config), timeline, [asdict(run) for run in runs])
+        results = summarise_retraining(asdict(config), timeline, runs)
         write_json(folder / "retraining.json", results)
     return results
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One model and seed.
-
-    Attributes:
-        users: ``(U,)`` ids of the tested users.
-        scores: by arm and metric, a value per tested user.
-        amount: items that each arm was given in all.
-        taken: by arm, how many of them the users really took after T0.
-    """
-
-    model: str
-    seed: int
-    users: list[int]
-    scores: dict[str, dict[str, list[float]]]
-    amount: int
-    taken: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -146,8 +81,14 @@ class _Cell:
     model: str
     seed: int
 
-    def run(self, progress: Callable[[int], None]) -> Outcome:
-        """Fits what is not there yet."""
+    def run(self, progress: Callable[[int], None]) -> dict[str, Any]:
+        """Fits what is not there yet.
+
+        Returns:
+            ``model`` and ``seed``; ``users``: ids of the U tested ones; ``scores``: by arm and
+            metric, a value per tested user; ``amount``: items that each arm was given in all;
+            ``taken``: by arm, how many of them the users really took after T0.
+        """
         feedback = self._feedback()
         tests = self.timeline.tests(feedback)
         if not tests:
@@ -159,16 +100,20 @@ class _Cell:
         for arm in ARMS:
             scores[arm] = self._scores(arm, feedback, tests)
             progress(1)
-        taken = {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS}
-        amount = taken_later(self.timeline, feedback["real"])[1]
-        return Outcome(self.model, self.seed, list(tests), scores, amount, taken)
+        return {
+            "model": self.model, "seed": self.seed, "users": list(tests), "scores": scores,
+            "amount": taken_later(self.timeline, feedback["real"])[1],
+            "taken": {arm: taken_later(self.timeline, feedback[arm])[0] for arm in ARMS},
+        }  # fmt: skip
 
     def _feedback(self) -> Feedback:
         path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
         if not path.exists():
-            lister = make_lister(self.config.lister, self._base(), self.timeline.split, self.seed)
+            policy = make_logging_policy(
+                self.config.lister, self._base(), self.timeline.split, self.seed
+            )
             write_json(path, draw_feedback(
-                self.timeline, self.world, lister, amount=self.config.amount,
+                self.timeline, self.world, policy, amount=self.config.amount,
                 lists=self.config.lists, slate_size=self.config.slate_size, seed=self.seed,
             ))  # fmt: skip
         stored = read_json(path)
@@ -202,8 +147,7 @@ class _Cell:
 def _metrics(shown: IntArray, tests: dict[int, IntArray]) -> dict[str, list[float]]:
     hits = np.array([np.isin(row, test) for row, test in zip(shown, tests.values(), strict=True)])
     counts = np.array([len(test) for test in tests.values()])
-    values = recall_at_k(hits, counts), ndcg_at_k(hits, counts), mrr_at_k(hits)
-    return {name: value.tolist() for name, value in zip(METRICS, values, strict=True)}
+    return {name: OFFLINE_METRICS[name].values(hits, counts).tolist() for name in METRICS}
 
 
 def check_knowledge(simulator: str, dataset: str, t0: int) -> None:

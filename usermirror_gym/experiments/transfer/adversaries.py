@@ -1,8 +1,8 @@
-"""Policies that exploit, or spoil: probes of a simulated user by what is shown to it.
+"""Policies that exploit, or spoil: attacks on a simulated user by what is shown to it.
 
-Text probes edit a title (:mod:`.probes`); these choose lists.  An honest user gives them nothing
-that the truth would not: where a probe gains in the simulator and loses in the truth, a recommender
-that learns from this simulator will find it.
+Text attacks edit a title (:mod:`usermirror_gym.fidelity.checks.text_attacks`); these choose lists.
+An honest user gives them nothing that the truth would not: where one gains in the simulator and
+loses in the truth, a recommender that learns from this simulator will find it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,16 @@ from usermirror_gym.scenes.randomness import uniforms
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.types import PAD, FloatArray, IntArray, Observation
 
-_MIX_STREAM, _ASKED_USERS, _COMPANY = 7, 64, 4
+_MIX_STREAM, _ASKED_USERS, _DISTRACTORS = 7, 64, 4
 
 
-class _Probe:
+class _Adversary:
     """Shared: a base policy behind, nothing learned online."""
 
-    def __init__(self, base: Agent | None = None) -> None:
+    def __init__(self, name: str, base: Agent | None = None) -> None:
         self.base: Agent = PopAgent() if base is None else base
+        self.name = name.format(base=self.base.name)
         self._n_items: int | None = None
-
-    @property
-    def name(self) -> str:
-        """See :class:`~usermirror_gym.agents.base.Agent`."""
-        raise NotImplementedError
 
     def fit(self, data: TimeSplit) -> Self:
         """Fit the policy behind."""
@@ -52,7 +48,7 @@ class _Probe:
         return self
 
     def observe(self, transition: Transition) -> None:
-        """Do nothing: probes are the same from beginning to end."""
+        """Do nothing: it is the same from beginning to end."""
 
     def _checked(self, k: int) -> int:
         if self._n_items is None:
@@ -61,7 +57,7 @@ class _Probe:
         return self._n_items
 
 
-class _SameForAll(_Probe):
+class _SameForAll(_Adversary):
     """Shared: every user is shown the items of the largest scores that they have not had."""
 
     _scores: FloatArray
@@ -79,7 +75,7 @@ class _SameForAll(_Probe):
         return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
 
 
-class RepeatAgent(_Probe):
+class RepeatAgent(_Adversary):
     """Shows the newest of what the user has had already, in the first ``copies`` places.
 
     The rest of the list, and all of it for a user without history, is the base policy's.
@@ -90,14 +86,10 @@ class RepeatAgent(_Probe):
     """
 
     def __init__(self, copies: int | None = None, base: Agent | None = None) -> None:
-        super().__init__(base)
+        super().__init__("Repeat" if copies is None else f"{{base}}+repeat{copies}", base)
         if copies is not None and copies < 1:
             raise ConfigError(f"copies must be at least 1 or None, got {copies}")
         self.copies = copies
-
-    @property
-    def name(self) -> str:
-        return "Repeat" if self.copies is None else f"{self.base.name}+repeat{self.copies}"
 
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`~usermirror_gym.agents.base.Agent`."""
@@ -120,12 +112,8 @@ class MostClickedAgent(_SameForAll):
     """
 
     def __init__(self, simulator: UserSimulator, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__("MostClicked")
         self.simulator, self.seed = simulator, seed
-
-    @property
-    def name(self) -> str:
-        return "MostClicked"
 
     def fitted(self, data: TimeSplit) -> Self:
         """Ask the simulator about every item."""
@@ -144,9 +132,8 @@ class MostClickedAgent(_SameForAll):
 class AllBadAgent(_SameForAll):
     """Shows what was taken least of all before T0: honest users leave."""
 
-    @property
-    def name(self) -> str:
-        return "AllBad"
+    def __init__(self, base: Agent | None = None) -> None:
+        super().__init__("AllBad", base)
 
     def fitted(self, data: TimeSplit) -> Self:
         """Count interactions before T0."""
@@ -155,7 +142,7 @@ class AllBadAgent(_SameForAll):
         return self
 
 
-class MixtureAgent(_Probe):
+class MixtureAgent(_Adversary):
     """The base policy, degraded: each list is with probability ``epsilon`` one at random.
 
     The draw is a hash of (seed, user, turns, history length), so a row does not depend on others.
@@ -167,15 +154,11 @@ class MixtureAgent(_Probe):
     """
 
     def __init__(self, base: Agent, epsilon: float, seed: int = 0) -> None:
-        super().__init__(base)
+        super().__init__(f"{{base}}~{epsilon:g}", base)
         if not 0 <= epsilon <= 1:
             raise ConfigError(f"epsilon must be between 0 and 1, got {epsilon!r}")
         self.epsilon, self.seed = epsilon, seed
         self._random = RandomAgent(seed)
-
-    @property
-    def name(self) -> str:
-        return f"{self.base.name}~{self.epsilon:g}"
 
     def fitted(self, data: TimeSplit) -> Self:
         """Also remembers what the users have had."""
@@ -190,19 +173,20 @@ class MixtureAgent(_Probe):
         return np.where(drawn[:, None], random, self.base.recommend(observations, k))
 
 
-def probe_agents(
+def adversarial_agents(
     simulator: UserSimulator, base: Agent, split: TimeSplit, seed: int = 0
 ) -> list[Agent]:
-    """The probes around a fitted base policy, ready to play; the last asks the simulator itself."""
-    probes: list[Any] = [
-        RepeatAgent(None, base), RepeatAgent(1, base), MostClickedAgent(simulator, seed),
-        AllBadAgent(base),
-    ]  # fmt: skip
-    agents: list[Agent] = [probe.fitted(split) for probe in probes]
-    return [*agents, OracleAgent(simulator, candidates=200, list_size=25).fit(split)]
+    """Adversaries around a fitted base policy, ready to play; the last asks the simulator."""
+    return [
+        RepeatAgent(None, base).fitted(split),
+        RepeatAgent(1, base).fitted(split),
+        MostClickedAgent(simulator, seed).fitted(split),
+        AllBadAgent(base).fitted(split),
+        OracleAgent(simulator, candidates=200, list_size=25).fit(split),
+    ]
 
 
-def probe_rows(
+def adversary_rows(
     simulated: Mapping[str, Sessions],
     true: Mapping[str, Sessions],
     base: str,
@@ -211,20 +195,20 @@ def probe_rows(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """What each probe earns more than the base policy, in the simulator and in the truth.
+    """What each adversary earns more than the base policy, in the simulator and in the truth.
 
     Args:
         simulated, true: sessions by policy name, of the same plan.
-        base: the policy that probes are compared with.
+        base: the policy that the others are compared with.
         users: ``(E,)`` the user of each episode.
 
     Returns:
         one dict per other policy: ``name``; ``simulated``, ``true``: the return; ``*_gain``: return
         minus that of the base; ``*_left``: share of sessions that the user left, minus that of the
         base; ``excess``: simulated minus true gain, all as ``{mean, low, high}``.  ``overpaid``:
-        the interval of the excess lies above zero, so that the simulator pays more for the probe,
-        or punishes it less, than the truth.  ``exploited``: the simulator prefers the probe to the
-        base and the truth the base to the probe, both intervals clear of zero: a learner that has
+        the interval of the excess lies above zero, so that the simulator pays more for the policy,
+        or punishes it less, than the truth.  ``exploited``: the simulator prefers the policy to
+        the base and the truth the base to it, both intervals clear of zero: a learner that has
         the base policy would leave it for the worse.
     """
     bootstrap = UserBootstrap(users, n_resamples, seed)
@@ -238,10 +222,10 @@ def probe_rows(
         blocks = bootstrap.intervals(np.column_stack(values))
         labels = ("simulated", "true", "simulated_gain", "true_gain", "simulated_left",
                   "true_left", "excess")  # fmt: skip
-        row = {label: b._asdict() for label, b in zip(labels, blocks, strict=True)}
-        exploited = blocks[2].low > 0 and blocks[3].high < 0
         rows.append({
-            "name": name, **row, "overpaid": bool(blocks[-1].low > 0), "exploited": bool(exploited),
+            "name": name, **{k: b._asdict() for k, b in zip(labels, blocks, strict=True)},
+            "overpaid": bool(blocks[-1].low > 0),
+            "exploited": bool(blocks[2].low > 0 and blocks[3].high < 0),
         })  # fmt: skip
     return rows
 
@@ -249,21 +233,15 @@ def probe_rows(
 def _taken(
     simulator: UserSimulator, data: TimeSplit, user: int, rng: np.random.Generator
 ) -> FloatArray:
-    """``(n_items + 1,)`` with which probability the user takes each item, in random company."""
+    """``(n_items + 1,)`` with which probability the user takes each item, among random others."""
     n_items = data.dataset.n_items
-    size = min(_COMPANY + 1, n_items)
+    size = min(_DISTRACTORS + 1, n_items)
     filler = -n_items % size
     order = np.concatenate([rng.permutation(n_items), rng.permutation(n_items)[:filler]]) + 1
     slates = order.reshape(-1, size)
     slates = slates[[len(set(row)) == size for row in slates.tolist()]]
-    memory = data.memory(np.full(len(slates), user), 50)
-    none = np.zeros((len(slates), 0), np.int64)
-    batch = SceneBatch(
-        user_ids=np.full(len(slates), user, np.int64), history=memory.items,
-        ratings=memory.ratings, ages=memory.ages, history_lengths=memory.lengths,
-        turn_slates=np.zeros((len(slates), 0, size), np.int64), turn_chosen=none,
-        turn_counts=np.zeros(len(slates), np.int64), slates=slates,
-    )  # fmt: skip
+    users = np.full(len(slates), user, np.int64)
+    batch = SceneBatch.first_lists(users, data.memory(users, 50), slates)
     scores = np.zeros(n_items + 1)
     scores[slates] = simulator.choose(batch).probs[:, :size]
     return scores

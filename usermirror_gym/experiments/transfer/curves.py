@@ -1,7 +1,7 @@
 """Does what a policy learns from a simulated user hold with the users themselves?
 
 Checkpoints of a training are played in several worlds, with the same users and the same luck: the
-world that was trained on, other tiers of it, and a known truth that no training has seen.  Returns
+world that was trained on, other tiers of it, and a ground truth that no training has seen.  Returns
 are in the same unit everywhere (the reward of :class:`~.returns.SessionSettings`, a session).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,20 +31,6 @@ class Checkpoint(NamedTuple):
 
     step: int
     agent: Agent
-
-
-class Learner(Protocol):
-    """A training that gives its policy from time to time, the untrained one first."""
-
-    @property
-    def name(self) -> str:
-        """Short, for tables and file names."""
-        ...
-
-    def checkpoints(self, world: World, seed: int) -> Iterable[Checkpoint]:
-        """Train in ``world``; steps ascend from 0.  The agent of a checkpoint may go on learning
-        when the next one is asked for: judge it before."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,8 @@ def judge(
     """Play every checkpoint of one training in every world.
 
     Args:
-        checkpoints: in the order of training.
+        checkpoints: of a training in one of the worlds, the untrained policy first; steps ascend
+            from 0.  An agent may go on learning when the next one is asked for.
         worlds: by name; all hold the users of the plan.
         plan: the episodes, the same for all.
         progress: told how many sessions were played since the last call.
@@ -110,32 +97,6 @@ def judge(
     if not steps:
         raise ConfigError("the training gave no checkpoint: nothing can be judged")
     return np.array(steps, np.int64), {name: np.stack(found) for name, found in rows.items()}
-
-
-def transfer_curves(
-    learner: Learner,
-    worlds: Mapping[str, World],
-    trained_on: str,
-    plan: Episodes,
-    settings: SessionSettings,
-    *,
-    seeds: Sequence[int] = (0, 1, 2),
-    progress: Callable[[int], None] = lambda sessions: None,
-) -> Curve:
-    """Train with every seed and judge every checkpoint in every world.
-
-    Raises:
-        UnknownNameError: ``trained_on`` is not among the worlds.
-        ConfigError: no seeds, or trainings that were evaluated at different steps.
-    """
-    if trained_on not in worlds:
-        raise UnknownNameError("world", trained_on, worlds)
-    judged = [
-        judge(learner.checkpoints(worlds[trained_on], seed), worlds, plan, settings,
-              progress=progress)
-        for seed in seeds
-    ]  # fmt: skip
-    return together(judged, plan.user_ids, trained_on)
 
 
 def together(

@@ -118,7 +118,7 @@ def _worlds(found: Mapping[str, Any]) -> dict[str, str]:
     first, truth = found["trained_on"], found["truth"]
     others = [w for w in found["worlds"] if w not in (first, truth)]
     labels = {first: f"{first} (trained on)"} | {w: w for w in others}
-    return labels | {truth: "known truth (never seen)"}
+    return labels | {truth: "ground truth (never seen)"}
 
 
 def _mark(axes: Axes, step: int | None, label: str, style: str) -> None:

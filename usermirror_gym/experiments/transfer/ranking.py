@@ -1,6 +1,6 @@
 """Does the simulator rank policies as the truth does?
 
-The measure of METHOD.md 6.5 for a known truth: Kendall's tau-b between mean returns in two worlds,
+The measure of METHOD.md 6.5 for a ground truth: Kendall's tau-b between mean returns in two worlds,
 against what a scorer that only knows popularity attains.
 """
 
@@ -16,11 +16,10 @@ from usermirror_gym.agents.returns import Sessions
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.adversaries import AllBadAgent, MixtureAgent, RepeatAgent
+from usermirror_gym.experiments.transfer.config import GOOD
 from usermirror_gym.measures.bootstrap import Interval, UserBootstrap, kendall_tau_b
 from usermirror_gym.types import FloatArray, IntArray
 
-GOOD = ("ItemKNN", "EASE", "BPR", "LightGCN")
-"""RecBole models among the ranked policies."""
 EPSILONS = (0.02, 0.1, 0.25, 0.5, 0.75)
 """Random lists mixed into the best-known of them; the first is a near-equal policy."""
 _SMALLEST = 3

@@ -3,7 +3,7 @@
 Every file is written whole, so that a run that was killed goes on where it was::
 
     run.json                     settings; a folder with other settings is refused
-    truth/truth.npz              the known truth, which nothing below it may read but to judge
+    truth/truth.npz              the ground truth, which nothing below it may read but to judge
     log/                         what its users did: all that simulator and policies learn from
     simulator/                   a training run (see usermirror_gym.train.config)
     surrogate/                   a distillation of it, if learners train on one
@@ -16,10 +16,9 @@ Every file is written whole, so that a run that was killed goes on where it was:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +28,18 @@ from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
 from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
-from usermirror_gym.errors import ConfigError
-from usermirror_gym.experiments.transfer.adversaries import probe_agents, probe_rows
+from usermirror_gym.envs.rewards import Reward
+from usermirror_gym.envs.session import session_model
+from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, adversary_rows
+from usermirror_gym.experiments.transfer.config import TransferConfig
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
-from usermirror_gym.experiments.transfer.known_truth import (
+from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
     LatentFactorUser,
     TruthSettings,
 )
 from usermirror_gym.experiments.transfer.learners import make_learner
-from usermirror_gym.experiments.transfer.ranking import GOOD, compare_rankings, ranked_policies
+from usermirror_gym.experiments.transfer.ranking import compare_rankings, ranked_policies
 from usermirror_gym.experiments.transfer.report import write_transfer_report
 from usermirror_gym.experiments.transfer.simulated_log import (
     MAPPING,
@@ -53,66 +54,6 @@ from usermirror_gym.simulators import PopularityChooser, make_simulator
 
 SIMULATOR, TIER = "simulator", "tier"
 _SURROGATE = "surrogate"
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TransferConfig:
-    """What to run; two runs with equal settings give equal results."""
-
-    dataset: str = "ml-100k"
-    """The truth is fitted on all of it."""
-    data_folder: str | None = None
-    truth: dict[str, Any] = field(default_factory=dict)
-    """Settings of :class:`~usermirror_gym.experiments.transfer.known_truth.TruthSettings`."""
-    log: dict[str, Any] = field(default_factory=dict)
-    """Settings of :class:`~usermirror_gym.experiments.transfer.simulated_log.LogSettings`."""
-    recipe: str = "smollm2-ml100k"
-    """How the simulator is trained on the log: a preset of ``configs/train`` or a YAML file."""
-    recipe_settings: dict[str, Any] = field(default_factory=dict)
-    """Overrides of it, by dotted name."""
-    tier: str | None = None
-    """Name or folder of the user that learners train on, if it is not the simulator itself;
-    ``surrogate``: one that is distilled from the simulator."""
-    surrogate_settings: dict[str, Any] = field(default_factory=dict)
-    """Overrides of how that is distilled (``configs/surrogates/smollm2-ml100k.yaml``)."""
-    models: tuple[str, ...] = GOOD
-    """RecBole models among the ranked policies; probes are built around the best in the truth."""
-    learners: tuple[str, ...] = ("climber", "climber-new")
-    """Trainings to be judged; see :func:`make_learner`."""
-    updates: int = 60
-    """Rounds of sessions of a training."""
-    train_users: int = 64
-    """Sessions of a round."""
-    evaluations: int = 12
-    """Of a training, after the first, which is untrained."""
-    trainings: int = 3
-    """With different seeds, of every learner."""
-    users: int = 200
-    """Episodes of an evaluation, each with another user as far as there are enough."""
-    steps: int = 10
-    slate_size: int = 5
-    patience: int = 3
-    reward: str = "click"
-    n_resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "train_users", "evaluations", "trainings", "users", "steps",
-                     "slate_size", "patience", "n_resamples"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("models", "learners"):
-            names = getattr(self, name)
-            if not names or len(set(names)) < len(names):
-                raise ConfigError(f"{name} must be different names, at least one, got {names}")
-        checked(TruthSettings, "truth", {"seed": self.seed} | self.truth)
-        checked(LogSettings, "log", {"seed": self.seed} | self.log)
-
-    @property
-    def sessions(self) -> SessionSettings:
-        """How sessions are played, in training and in all worlds."""
-        return SessionSettings(self.steps, self.slate_size, self.patience, self.reward)
 
 
 def run_transfer(
@@ -125,12 +66,14 @@ def run_transfer(
         UnknownNameError: a name that does not exist.
     """
     folder = Path(folder)
+    sessions = sessions_of(config)
     for name in config.learners:  # a mistaken name must not leave a folder behind
-        make_learner(name, config.sessions)
-    with run_folder(folder, settings_of(config)):
+        make_learner(name, sessions)
+    Reward(config.reward), session_model(config.leaving)
+    with run_folder(folder, config.settings()):
         run = _Run(config, folder, display or Display(quiet=True))
         results = to_json_types({
-            "format": 1, "config": settings_of(config), "about": run.about(),
+            "format": 1, "config": config.settings(), "about": run.about(),
             "ranking": run.stage("ranking", run.ranking), "probe_base": run.probe_base,
             "probes": run.stage("probes", run.probes), "curves": run.curves(),
         })  # fmt: skip
@@ -138,22 +81,9 @@ def run_transfer(
     return dict(results)
 
 
-def settings_of(config: TransferConfig) -> dict[str, Any]:
-    """As ``run.json`` holds them."""
-    found: dict[str, Any] = to_json_types(asdict(config))
-    return found
-
-
-def checked(kind: Callable[..., T], what: str, values: Mapping[str, Any]) -> T:
-    """Settings of a dataclass.
-
-    Raises:
-        ConfigError: a setting that does not exist, or a value that cannot be used.
-    """
-    try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except TypeError as error:
-        raise ConfigError(f"{what} settings {dict(values)}: {error}") from error
+def sessions_of(config: TransferConfig) -> SessionSettings:
+    """How sessions are played, in training and in all worlds."""
+    return SessionSettings(config.steps, config.slate_size, config.leaving, config.reward)
 
 
 class _Run:
@@ -161,6 +91,7 @@ class _Run:
 
     def __init__(self, config: TransferConfig, folder: Path, display: Display) -> None:
         self.config, self.folder, self.display = config, folder, display
+        self.sessions = sessions_of(config)
 
     @cached_property
     def real(self) -> RecDataset:
@@ -171,10 +102,8 @@ class _Run:
     def truth(self) -> LatentFactorUser:
         path = self.folder / "truth" / "truth.npz"
         if not path.is_file():
-            self.display.say(f"fitting the known truth on all of {self.real.name}")
-            settings = checked(
-                TruthSettings, "truth", {"seed": self.config.seed} | self.config.truth
-            )
+            self.display.say(f"fitting the ground truth on all of {self.real.name}")
+            settings = self.config.of(TruthSettings, "truth")
             LatentFactorUser.fit(self.real, settings).save(path)
         return LatentFactorUser.load(path)
 
@@ -191,7 +120,7 @@ class _Run:
         return time_cut(read_dataset(folder))
 
     def _write_log(self, folder: Path) -> None:
-        settings = checked(LogSettings, "log", {"seed": self.config.seed} | self.config.log)
+        settings = self.config.of(LogSettings, "log")
         with self.display.phase("log", settings.ticks, "ticks") as advance:
             log = generate_log(self.real, self.truth, self.ratings, settings, progress=advance)
         lists = len(log.impressions or ())
@@ -278,10 +207,10 @@ class _Run:
         """Adversarial agents around the best policy."""
         base = next(agent for agent in self.policies if agent.name == self.probe_base)
         user = self.worlds[SIMULATOR].simulator
-        agents = [base, *probe_agents(user, base, self.split, self.config.seed)]
+        agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
         worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)}
         found = self._played(agents, worlds, "probes")
-        return probe_rows(
+        return adversary_rows(
             found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids,
             n_resamples=self.config.n_resamples, seed=self.config.seed,
         )  # fmt: skip
@@ -322,7 +251,7 @@ class _Run:
     def _train(self, name: str, number: int, file: Path) -> None:
         c = self.config
         learner = make_learner(
-            name, c.sessions, users=c.train_users, updates=c.updates, evaluations=c.evaluations
+            name, self.sessions, users=c.train_users, updates=c.updates, evaluations=c.evaluations
         )
         # An own seed per training; evaluation has users and luck of its own.
         seed = c.seed + 1_000 * (number + 1)
@@ -330,7 +259,7 @@ class _Run:
         with self.display.phase(f"{name} {number + 1}", total, "sessions") as advance:
             checkpoints = learner.checkpoints(self.worlds[self.trained_on], seed)
             steps, returns = judge(
-                checkpoints, self.worlds, self.plan, c.sessions, progress=advance
+                checkpoints, self.worlds, self.plan, self.sessions, progress=advance
             )
         save_arrays(file, steps=steps, **{f"returns.{w}": v for w, v in returns.items()})
 
@@ -343,7 +272,7 @@ class _Run:
         with self.display.phase(what, total, "sessions") as advance:
             for agent in agents:
                 for name, world in worlds.items():
-                    found[name][agent.name] = play(world, agent, self.plan, self.config.sessions)
+                    found[name][agent.name] = play(world, agent, self.plan, self.sessions)
                     advance(len(self.plan))
         return found
 

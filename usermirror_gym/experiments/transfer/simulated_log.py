@@ -1,4 +1,4 @@
-"""A log in which the users of a known truth browse: what a simulator of them may learn from.
+"""A log in which the users of a ground truth browse: what a simulator of them may learn from.
 
 The log has the real items' texts and the real users' profiles, and no real choice: who took what,
 when, and how they rated it is drawn from the truth, and the lists they took it from come from a
@@ -17,10 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import RecDataset
 from usermirror_gym.envs.core import inverse_transform
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.experiments.transfer.known_truth import LatentFactorRatings, LatentFactorUser
+from usermirror_gym.experiments.transfer.ground_truth import LatentFactorRatings, LatentFactorUser
 from usermirror_gym.files import write_parquet, write_text
 from usermirror_gym.types import (
     AVAILABLE_FROM,
@@ -55,7 +56,7 @@ class LogSettings:
     """Median number of lists of a user."""
     spread: float = 0.6
     """Standard deviation of its logarithm."""
-    slate_size: int = 5
+    slate_size: int = SLATE_SIZE
     shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
     """Of the lists, by :data:`POLICIES`: drawn in proportion to what was taken so far, to how often
     it was taken by those who took the user's newest choice, or alike."""
@@ -86,7 +87,7 @@ def generate_log(
     name: str = "truth-log",
     progress: Callable[[int], None] = lambda ticks: None,
 ) -> RecDataset:
-    """Let every user of a data set browse in the known truth.
+    """Let every user of a data set browse in the ground truth.
 
     Args:
         dataset: whose items and users; of its interactions only the first moment is used, which

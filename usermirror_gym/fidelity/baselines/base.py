@@ -16,8 +16,8 @@ import pyarrow as pa
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.fidelity.baselines.printed import PrintedFeatures
+from usermirror_gym.measures.choice_models import NestedLogit, fit_nested_logit, forced_log_loss
 from usermirror_gym.measures.choice_scores import ObservedChoices
-from usermirror_gym.measures.nested_logit import NestedLogit, fit_nested_logit, forced_log_loss
 from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators.base import ChoiceBatch

@@ -20,7 +20,7 @@ from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.fidelity.baselines.base import ScoredBaseline, Stages, Trial, judge
 from usermirror_gym.fidelity.baselines.registry import RECIPES
 from usermirror_gym.files import load_arrays, read_json, save_arrays, write_json
-from usermirror_gym.measures.nested_logit import NestedLogit
+from usermirror_gym.measures.choice_models import NestedLogit
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import locked, package_versions
 from usermirror_gym.scenes import SceneBatch

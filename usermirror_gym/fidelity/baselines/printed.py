@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from usermirror_gym.corpus.checks.list_features import Columns, within_list
+from usermirror_gym.corpus.checks.shortcuts import Columns, within_list
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import (

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.scenes.draw.columns import SceneColumns, Timeline, spans
@@ -31,7 +32,7 @@ class ScenePlan:
     """Which scenes to build."""
 
     count: int = 300
-    slate_size: int | tuple[int, int] = 5
+    slate_size: int | tuple[int, int] = SLATE_SIZE
     """K, or its range (uniform, both inclusive); the true item is one of them."""
     samplers: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
     """Share of the places each sampler fills (:data:`SAMPLERS`)."""

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.measures.logit import (
+from usermirror_gym.measures.choice_models import (
+    PRIOR,
     check_choices,
     check_finite,
     fit_linear,
-    fit_worth,
+    inclusive_value,
     linear_logprobs,
-    linear_worth,
     log_softmax,
     minimum,
     posterior,
@@ -181,9 +181,8 @@ def affinity_logprobs(
     which = linear_logprobs(features, weights.coefficients, None, mask)
     if weights.outside_utility is None:
         return which
-    gain = (
-        linear_worth(features, weights.inclusive_value_coefficients, mask) - weights.outside_utility
-    )
+    value = inclusive_value(features, weights.inclusive_value_coefficients, mask)
+    gain = value - weights.outside_utility
     taken = -np.logaddexp(0.0, -gain)
     return np.column_stack([which[:, :-1] + taken[:, None], -np.logaddexp(0.0, gain)])
 
@@ -255,7 +254,7 @@ def fit_affinity(
     taste, general = which.slopes.tolist()
     if not (outside and none.any()):
         return AffinityWeights(taste, general, None)
-    value = fit_worth(features[..., :1], mask, none)
+    value = fit_linear(features[..., :1], mask, targets, outside=True, whether=True)
     return AffinityWeights(taste, general, value.outside, float(value.slopes[0]))
 
 
@@ -289,6 +288,7 @@ def fit_choice(
     check_finite("logprobs", logprobs, options)
     places = np.where(none, mask.shape[1], targets)
     held = np.where(options, logprobs, 0.0)
+    rows, ridge = np.arange(len(places)), 1.0 / (len(places) * PRIOR**2)
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         utilities = parameters[0] * held
@@ -296,16 +296,17 @@ def fit_choice(
             utilities = utilities + parameters[1:]
         logs = log_softmax(np.where(options, utilities, -np.inf))
         residual = np.exp(logs)
-        residual[np.arange(len(places)), places] -= 1.0
+        residual[rows, places] -= 1.0
         gradient = np.array([(residual * held).sum()])
         if position_bias:
             gradient = np.append(gradient, residual.sum(axis=0))
-        return posterior(logs, places, gradient, parameters - neutral)
+        chosen = logs[rows, places]
+        return posterior(chosen, gradient, parameters - neutral, ridge, len(rows))
 
     neutral = np.zeros(1 + position_bias * logprobs.shape[1])
     neutral[0] = 1.0  # without evidence nothing is changed
     bounds = [(_FLATTEST, _STEEPEST), *[(None, None)] * (len(neutral) - 1)]
-    found = minimum(loss, neutral, bounds)
+    found = minimum(loss, neutral, bounds=bounds)
     bias = found[1:]
     if position_bias:
         bias = bias - bias[:-1].mean()

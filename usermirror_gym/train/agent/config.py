@@ -2,71 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from usermirror_gym.configs.settings import validated
-from usermirror_gym.envs.rewards import REWARDS
-from usermirror_gym.errors import UnknownNameError
+from usermirror_gym.configs.session import DEFAULT_SIMULATOR, SessionConfig, WorldConfig
+from usermirror_gym.configs.settings import AtLeast0, Positive, validated
 
-Algo = Literal["linucb", "thompson", "slateq", "reinforce", "ppo"]
-Positive = Annotated[int, Field(ge=1)]
-AtLeast0 = Annotated[int, Field(ge=0)]
+Algo = Annotated[
+    Literal["linucb", "thompson", "slateq", "reinforce", "ppo"],
+    BeforeValidator(lambda name: str(name).strip().lower()),
+]
 
 
-class RLConfig(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class RLConfig(SessionConfig, WorldConfig):
     """What to train, where, and how it is watched; equal settings give equal curves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     algo: Algo
-    simulator: str
-    """In which the agent is trained, and evaluated all along."""
-    simulator_options: dict[str, Any] = {}
+    """linucb, thompson, slateq, reinforce or ppo."""
+    simulator: str = ""
+    """In which it is trained, and evaluated all along: a preset, 'surrogate' (the shipped one), or
+    a folder. By default the shipped surrogate, or the default simulator where there is none."""
     eval_simulator: str | None = None
-    """A second one in which the agent is evaluated too, slower and more faithful: the LLM."""
-    eval_simulator_options: dict[str, Any] = {}
-    dataset: str = "ml-100k"
-    data_folder: str | None = None
-    agent: dict[str, Any] = {}
-    """Hyperparameters: the settings beside the agent in :mod:`usermirror_gym.agents.learners`."""
+    """Evaluate also in this one before and after: a preset, a folder, or 'llm' (the default
+    simulator)."""
+    eval_simulator_options: dict[str, Any] = field(default_factory=dict)
+    """Override a setting of --eval-simulator (repeatable)."""
+    agent: dict[str, Any] = field(default_factory=dict)
+    """A hyperparameter: --agent-set learning_rate=0.01 (repeatable)."""
     steps: Positive = 100_000
     """User-steps of training, if nobody leaves early; rounded up to whole iterations."""
     users: Positive = 250
-    """Sessions of an iteration, side by side."""
+    """Sessions side by side in an iteration."""
     horizon: Positive = 10
     """Most lists of a session."""
-    slate_size: Positive = 5
-    patience: Positive = 3
-    """The user leaves after so many lists without a choice."""
-    reward: str | dict[str, float] | None = None
-    """What a list is worth; by default what the algorithm learns from best (a click)."""
+    reward: str | dict[str, float] | None = None  # type: ignore[assignment]
+    """What a list is worth: click, expected_click, target_rank or satisfaction; several with
+    weights (click=1,satisfaction=0.2); or your own (module:name). By default what the algorithm
+    learns from best, clicks."""
     eval_users: Positive = 200
-    """Users of the evaluations; none of them takes part in training."""
+    """Users of evaluations; not trained with."""
     eval_every: Positive = 5
     """Iterations between two evaluations; a checkpoint is written at each."""
     llm_users: AtLeast0 = 100
-    """Users of the evaluations in ``eval_simulator``: the first of ``eval_users``."""
+    """Users evaluated in --eval-simulator: the first of --eval-users."""
     llm_every: AtLeast0 = 0
-    """Evaluations between two in ``eval_simulator``; 0: before and after training only."""
+    """Evaluations between two in --eval-simulator; 0: before and after training only."""
     monitor: bool = True
-    """Of a surrogate: :class:`~usermirror_gym.train.surrogate.monitor.FidelityMonitor`."""
+    """Of a surrogate: compare it at every evaluation with its teacher on the lists that the agent
+    shows now."""
     monitor_lists: Annotated[int, Field(ge=2)] = 256
     """Lists that its teacher is asked about at each evaluation."""
     redistil: bool = False
-    """Teach the surrogate the lists of the training when it is no longer trusted."""
+    """Teach the surrogate those lists when trust ends."""
     eval_seed: AtLeast0 = 0
     """Of the users and the luck of evaluations; trainings with several seeds have it in common."""
     seed: AtLeast0 = 0
-
-    @model_validator(mode="after")
-    def _rewards_exist(self) -> RLConfig:
-        names = [self.reward] if isinstance(self.reward, str) else self.reward or []
-        for name in names:
-            if name not in REWARDS:
-                raise UnknownNameError("reward", name, REWARDS)
-        return self
+    """Same seed, same curve."""
 
     @property
     def iterations(self) -> int:
@@ -75,11 +69,21 @@ class RLConfig(BaseModel):
 
 
 def rl_config(**values: Any) -> RLConfig:
-    """Checked settings.
+    """Checked settings; without a simulator the shipped surrogate.
 
     Raises:
         UnknownNameError: a setting or a reward that does not exist; suggests the nearest.
         ConfigError: a value that cannot be used; names the setting.
     """
+    from usermirror_gym.envs.rewards import Reward
+    from usermirror_gym.simulators import available_simulators
+
+    if not values.get("simulator"):
+        shipped = "surrogate" in available_simulators()
+        values["simulator"] = "surrogate" if shipped else DEFAULT_SIMULATOR
+    if values.get("eval_simulator") == "llm":
+        values["eval_simulator"] = DEFAULT_SIMULATOR
     config: RLConfig = validated(RLConfig, values, "an agent's training")
+    if config.reward is not None:
+        Reward(config.reward)
     return config

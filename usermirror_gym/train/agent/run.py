@@ -116,7 +116,7 @@ def split_users(config: RLConfig, world: World) -> tuple[Episodes, np.ndarray]:
 def make_env(config: RLConfig, world: World, rows: int, reward: Any) -> SlateVectorEnv:
     """The environment of training and evaluation."""
     return SessionSettings(
-        config.horizon, config.slate_size, config.patience, reward
+        config.horizon, config.slate_size, config.leaving, reward
     ).env(world, rows)  # fmt: skip
 
 

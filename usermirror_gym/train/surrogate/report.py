@@ -71,12 +71,7 @@ def _scenes(split: TimeSplit, users: IntArray, config: SurrogateConfig) -> Scene
     k, rng = config.questions.slate_sizes[0], np.random.default_rng(config.seed)
     n_items = split.dataset.n_items
     slates = np.stack([rng.choice(n_items, min(k, n_items), replace=False) + 1 for _ in users])
-    none = np.zeros((len(users), 0), np.int64)
-    return SceneBatch(
-        user_ids=users, history=memory.items, ratings=memory.ratings, ages=memory.ages,
-        history_lengths=memory.lengths, turn_slates=none[:, :, None].repeat(k, axis=2),
-        turn_chosen=none, turn_counts=np.zeros(len(users), np.int64), slates=slates,
-    )  # fmt: skip
+    return SceneBatch.first_lists(users, memory, slates)
 
 
 def _by_source(student: SurrogateSimulator, answers: Answers, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The known truth keeps its stated rules, and is the same for whoever asks."""
+"""The ground truth keeps its stated rules, and is the same for whoever asks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import SlateVectorEnv, make_world
 from usermirror_gym.errors import ConfigError, RunError, SceneError
-from usermirror_gym.experiments.transfer import logistic_factors as factors_module
-from usermirror_gym.experiments.transfer.known_truth import (
+from usermirror_gym.experiments.transfer import ground_truth as factors_module
+from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
     LatentFactorUser,
     TruthSettings,
