@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,3 +207,20 @@ def test_every_command_and_option_that_is_mentioned_exists(page: Path) -> None:
             if word.startswith("--") and word.split("=")[0] not in {*known, "--help"}
         ]
     assert not unknown
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_what_a_notebook_imports_exists(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    source = "\n".join(line for line in "\n".join(sources).splitlines() if line[:1] != "%")
+    imported = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("usermirror_gym")
+        for alias in node.names
+    ]
+    assert imported
+    assert not [name for name in imported if not resolves(name)]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert not [name for name in mentioned(text) if not any(ROOT.glob(name.rstrip("/")))]
