@@ -1,4 +1,4 @@
-"""Classic choosers: fitted on what is before T0, kept, and better than what they must beat."""
+"""Classic baselines: fitted on what is before T0, kept, and better than what they must beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nested logit of the classic choosers."""
+"""The nested logit of the classic baselines."""
 
 from __future__ import annotations
 

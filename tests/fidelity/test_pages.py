@@ -179,9 +179,9 @@ def test_who_is_beaten_and_who_is_not(card: Card) -> None:
     controls = said(card, "Against the controls")
     assert "beats uniform, position, popularity and list only in accuracy and log-loss" in controls
     assert "nearest comes list only (+11.0 [+9.5, +12.5] points, -0.189" in controls
-    classic = said(card, "Against the classic choosers")
+    classic = said(card, "Against the classic baselines")
     assert "beats Pop, BPR, SASRec, logit and trees" in classic
-    assert "is not told apart from ItemKNN (+0.7 [-0.8, +2.2] points" in classic
+    assert "does not differ beyond chance from ItemKNN (+0.7 [-0.8, +2.2] points" in classic
     assert "EASE (-0.9" in classic
     assert "loses to stack (-4.9" in said(card, "Against the upper reference")
 
@@ -189,20 +189,20 @@ def test_who_is_beaten_and_who_is_not(card: Card) -> None:
 @pytest.mark.parametrize(
     ("accuracy", "loss", "words"),
     [
-        (0.03, 0.0, "beats EASE ({}) in accuracy only (log-loss is not told apart)"),
-        (0.0, -0.04, "beats EASE ({}) in log-loss only (accuracy is not told apart)"),
-        (0.0, 0.04, "loses to EASE ({}) in log-loss only (accuracy is not told apart)"),
+        (0.03, 0.0, "beats EASE ({}) in accuracy only (log-loss does not differ beyond chance)"),
+        (0.0, -0.04, "beats EASE ({}) in log-loss only (accuracy does not differ beyond chance)"),
+        (0.0, 0.04, "loses to EASE ({}) in log-loss only (accuracy does not differ beyond chance)"),
         (0.03, 0.04, "has the better accuracy but the worse log-loss than EASE ({})"),
         (-0.03, -0.04, "has the better log-loss but the worse accuracy than EASE ({})"),
         (-0.03, 0.04, "loses to EASE ({}) in accuracy and log-loss"),
-        (0.0, 0.0, "is not told apart from ItemKNN"),
+        (0.0, 0.0, "does not differ beyond chance from ItemKNN"),
     ],
 )
 def test_each_outcome_has_its_words(card: Card, accuracy: float, loss: float, words: str) -> None:
     card = versus(card, "EASE", block(accuracy, 0.01), block(loss, 0.01))
     numbers = f"{interval(block(accuracy, 0.01), '.1f', scale=100, sign=True)} points, "
     numbers += f"{interval(block(loss, 0.01), '.3f', sign=True)} nats"
-    assert words.format(numbers) in said(card, "Against the classic choosers")
+    assert words.format(numbers) in said(card, "Against the classic baselines")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ class EvaluateConfig(RunConfig):
     """Whom to judge, on what; two runs with equal settings give equal cards."""
 
     simulator: str = DEFAULT_SIMULATOR
-    """Preset, checkpoint folder, hub name, or a classic chooser."""
+    """Preset, checkpoint folder, hub name, or a classic baseline."""
     options: dict[str, Any] = field(default_factory=dict)
     """Override a setting: --set outside=-1.5 (repeatable)."""
     scenes: str = "ml-100k"
@@ -37,7 +37,7 @@ class EvaluateConfig(RunConfig):
     checks: AtLeast0 = 150
     """Lists in each further check (order, none of these, edited texts)."""
     classic: bool = True
-    """Fit the classic choosers (ItemKNN, EASE, SASRec ...) too."""
+    """Fit the classic baselines (ItemKNN, EASE, SASRec ...) too."""
     released_train: str = "Joinn/UserMirrorer"
     """For released scenes: the train set, which has the prompts' layout."""
     seed: int = 0

@@ -284,7 +284,7 @@ def _baselines(
         )  # fmt: skip
     except ConfigError as error:
         raise ConfigError(
-            f"the classic choosers cannot be fitted: {error}. Or leave them out (--no-classic)."
+            f"the classic baselines cannot be fitted: {error}. Or leave them out (--no-classic)."
         ) from error
     return dict(fitted)
 

@@ -135,7 +135,7 @@ class Stages:
             )
         if len(table) < 2 * FEWEST:
             raise ConfigError(
-                f"classic choosers need at least {2 * FEWEST} scenes before T0 to learn from, got "
+                f"classic baselines need at least {2 * FEWEST} scenes before T0 to learn from, got "
                 f"{len(table)}: build more train or validation scenes"
             )
         times = np.sort(train[TIMESTAMP].to_numpy() if len(train) else made)

@@ -75,7 +75,7 @@ def classic_baselines(
     """
     for name in names:
         if name not in BASELINES:
-            raise UnknownNameError("classic chooser", name, BASELINES)
+            raise UnknownNameError("classic baseline", name, BASELINES)
     members = [name for name in names if name != STACK] or list(RECIPES)
     stages = Stages.of(split, train, validation, seed=seed)
     folder = None if store is None else store / _key(split, train, validation, seed)

@@ -20,7 +20,7 @@ NO_CHANGE = 5e-4
 """A smaller change of a probability would be printed as zero."""
 KINDS = {
     "simulator": "this simulator", "swapped": "another's history",
-    "base": "base model", "control": "control", "classic": "classic chooser",
+    "base": "base model", "control": "control", "classic": "classic baseline",
     "reference": "upper reference",
 }  # fmt: skip
 _MARKS: dict[str, tuple[str, str, bool]] = {

@@ -1,7 +1,7 @@
 """Who predicts the real choice: accuracy and log-loss of everybody, and the paired differences.
 
 *Beats* and *loses to* are used only where a 95 % interval of the paired difference excludes zero;
-everything else is *not told apart*.
+everything else *does not differ beyond chance*.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from usermirror_gym.types import FloatArray
 _RANK = {BETTER: 0, OPEN: 1, WORSE: 2}
 _GROUPS = (
     ("base", "the untrained model"), ("control", "the controls"),
-    ("classic", "the classic choosers"), ("reference", "the upper reference"),
+    ("classic", "the classic baselines"), ("reference", "the upper reference"),
 )  # fmt: skip
-_MUST_BE_BEATEN = {"control": "every control", "classic": "every classic chooser"}
+_MUST_BE_BEATEN = {"control": "every control", "classic": "every classic baseline"}
 
 
 class Scores(Check):
@@ -158,13 +158,13 @@ def _outcome(standings: tuple[str, str], pairs: Sequence[Mapping[str, Any]]) -> 
     if accuracy == loss == WORSE:
         return f"loses to {named} in accuracy and log-loss"
     if accuracy == loss:
-        return f"is not told apart from {named}"
+        return f"does not differ beyond chance from {named}"
     if OPEN not in standings:
         better, worse = ("accuracy", "log-loss") if accuracy == BETTER else ("log-loss", "accuracy")
         return f"has the better {better} but the worse {worse} than {named}"
     which, other = ("log-loss", "accuracy") if loss else ("accuracy", "log-loss")
     verb = "beats" if BETTER in standings else "loses to"
-    return f"{verb} {named} in {which} only ({other} is not told apart)"
+    return f"{verb} {named} in {which} only ({other} does not differ beyond chance)"
 
 
 def _with_numbers(pairs: Sequence[Mapping[str, Any]]) -> str:
