@@ -14,8 +14,8 @@ from usermirror_gym.scenes import Scene
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.objectives.options import (
     Lines,
-    LinesCollator,
     line_scores,
+    lines_batch,
     reading_lines,
     save_head,
 )
@@ -70,7 +70,7 @@ def test_batches_are_padded_and_missing_lines_have_no_probability(tiny_model):
         {"input_ids": [5, 6, 7, 8], "line_ends": [1, 2, 3], "target": 2},
         {"input_ids": [5, 6, 9], "line_ends": [1, 2], "target": 0},
     ]
-    batch = LinesCollator(pad=2)(rows)
+    batch = lines_batch(rows, pad=2)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [5, 6, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert batch["line_ends"].tolist() == [[1, 2, 3], [1, 2, -1]]
@@ -124,7 +124,7 @@ def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
     )  # fmt: skip
     assert result.best.validation_log_loss < 0.3 * np.log(4)
     with reading_lines(model, result.head):
-        loss = OptionsLoss(made[40:], builder, wording, pad=2)(model)
+        loss = OptionsLoss(made[40:], builder, wording)(model)
     assert loss == pytest.approx(result.best.validation_log_loss, abs=1e-4)
 
 

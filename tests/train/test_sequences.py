@@ -285,7 +285,7 @@ def test_pairs_share_the_question_and_differ_in_the_answer(wording, tokenizer):
 
 def test_letter_pairs_reject_another_option_of_the_list(scenes, builder, wording):
     letters = Letters(scenes, builder, wording, seed=0)
-    pairs = LetterPairs(letters, seed=0)
+    pairs = LetterPairs(scenes, builder, wording, seed=0)
     rejected = set()
     for epoch in range(4):
         for index in range(len(letters.scenes)):

@@ -176,10 +176,14 @@ def first_loss(train, model, objective: str, n: int, **settings) -> float:
     return train_losses(result)[0]
 
 
-def test_letters_loss_is_what_the_engine_says(train, tiny_model, engine, scenes, builder):
+def drawn_orders(scenes, more: int = 0) -> list[tuple[int, ...]]:
+    """Of the first epoch, of each list with so many further options."""
     own = epoch_keys(3, 0, name_keys([s.name for s in scenes]))
-    counts = np.array([len(s.slate) + 1 for s in scenes])
-    drawn = orders(own, counts)
+    return [orders(own[i : i + 1], len(s.slate) + more)[0] for i, s in enumerate(scenes)]
+
+
+def test_letters_loss_is_what_the_engine_says(train, tiny_model, engine, scenes, builder):
+    drawn = drawn_orders(scenes, more=1)
     prompts = [builder.letters(s, order) for s, order in zip(scenes, drawn, strict=True)]
     told = engine.text_logprobs(prompts)
     wanted = [
@@ -221,8 +225,7 @@ def test_options_loss_is_what_the_engine_reads(
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     engine = TransformersEngine(tmp_path / "model", head=head)
-    own = epoch_keys(3, 0, name_keys([s.name for s in scenes]))
-    drawn = orders(own, np.array([len(s.slate) for s in scenes]))
+    drawn = drawn_orders(scenes)
     told = engine.line_scores(
         [builder.lines(s, order) for s, order in zip(scenes, drawn, strict=True)]
     )

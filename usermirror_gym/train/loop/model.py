@@ -48,10 +48,7 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
         torch.bfloat16 if low else torch.float32,
         _own(device),
     )
-    if config.lora is None:
-        model.requires_grad_(True)
-    else:
-        model = _with_adapters(model, config.lora, config)
+    model = _with_adapters(model, config)
     if weights is not None:
         load_trained(model, weights)
     return model
@@ -75,11 +72,10 @@ def write_weights(config: TrainConfig, trained: Path, folder: Path) -> None:
     # Merging rounds if the base is held in bfloat16, hence always float32 and the CPU.
     path = resolve_checkpoint(config.checkpoint)
     model = load_model(path, torch.float32, torch.device("cpu"))
-    if config.lora is not None:
-        model = _with_adapters(model, config.lora, config)
+    model = _with_adapters(model, config)
     load_trained(model, trained)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.lora is not None and not config.merge:
+    if config.writes_adapter:
         _write_adapter(model, config, folder)
         return
     whole = model.merge_and_unload() if config.lora is not None else model
@@ -92,8 +88,6 @@ def write_weights(config: TrainConfig, trained: Path, folder: Path) -> None:
 
 
 def _write_adapter(model: Any, config: TrainConfig, folder: Path) -> None:
-    from safetensors.torch import load_file, save
-
     # PEFT would look the base model up on the hub to see whether its embeddings grew.
     model.save_pretrained(folder, save_embedding_layers=False)
     for name in ("README.md", ".gitattributes"):
@@ -103,7 +97,10 @@ def _write_adapter(model: Any, config: TrainConfig, folder: Path) -> None:
     write_bytes(path, save(weights, metadata={"format": "pt"}))
 
 
-def _with_adapters(model: Any, lora: LoRA, config: TrainConfig) -> Any:
+def _with_adapters(model: Any, config: TrainConfig) -> Any:
+    """The model with what the run trains of it: adapters, or all its weights."""
+    if (lora := config.lora) is None:
+        return model.requires_grad_(True)
     try:
         from peft import LoraConfig, TaskType, get_peft_model
     except ImportError as error:

@@ -5,7 +5,6 @@ preference pairs of both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,10 +77,8 @@ class Letters(SceneExamples):
         """Ids before the answer, the id of each letter, and the place of the right one."""
         own, scene = self.drawn(epoch, index)
         count = len(scene.slate) + self._builder.config.outside_option
-        (order,) = orders(own, np.array([count]))
-        question = self._wording.fitted(
-            partial(self._builder.letters, scene, order), self._builder.history_lines_shown(scene)
-        )
+        (order,) = orders(own, count)
+        question = self._wording.fitted(self._builder, PromptBuilder.letters, scene, order)
         letters = [_single(option, question.name) for option in question.options]
         return question.prefix, letters, order.index(answer_of(scene))
 
@@ -239,19 +236,12 @@ class ReasonedPairs(_Fitting):
         super().__init__((_pair(row, wording) for row in rows), wording, "preference pairs")
 
 
-class LetterPairs:
+class LetterPairs(Letters):
     """The right letter of each scene against another one, which is drawn anew in every epoch."""
-
-    def __init__(self, letters: Letters, *, seed: int) -> None:
-        self._letters, self._seed = letters, seed
-
-    def sizes(self, epoch: int) -> IntArray:
-        """``(n,)`` lines of history and list."""
-        return self._letters.sizes(epoch)
 
     def row(self, epoch: int, index: int) -> Row:
         """The question and two letters."""
-        prefix, letters, target = self._letters.question(epoch, index)
+        prefix, letters, target = self.question(epoch, index)
         own = epoch_keys(self._seed, epoch, np.array([index]))
         (other,) = wrong_options(own, np.array([len(letters)]), np.array([target])).tolist()
         return {
