@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.scenes import Scene
+from usermirror_gym.train.config import Stage
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.objectives.options import (
     Lines,
@@ -22,6 +23,8 @@ from usermirror_gym.train.objectives.options import (
 from usermirror_gym.train.objectives.sequences import Wording
 from usermirror_gym.train.objectives.validation import OptionsLoss
 
+STAGE = Stage(objective="options")
+
 
 @pytest.fixture
 def wording(tokenizer) -> Wording:
@@ -29,7 +32,7 @@ def wording(tokenizer) -> Wording:
 
 
 def test_line_ends_stand_on_the_last_token_of_each_line(scenes, builder, wording, tokenizer):
-    lines = Lines(scenes, builder, wording, seed=0)
+    lines = Lines(scenes, builder, wording, STAGE, seed=0)
     for epoch in (0, 1):
         for index, scene in enumerate(lines.scenes):
             row = lines.row(epoch, index)
@@ -54,7 +57,7 @@ def builder_prefix(lines: Lines, builder, wording: Wording, scene: Scene) -> tup
 
 
 def test_lines_are_permuted_and_none_of_these_stays_last(scenes, builder, wording):
-    lines = Lines([s for s in scenes if len(s.slate) == 4], builder, wording, seed=0)
+    lines = Lines([s for s in scenes if len(s.slate) == 4], builder, wording, STAGE, seed=0)
     targets = np.array(
         [[lines.row(e, i)["target"] for i in range(len(lines.scenes))] for e in range(40)]
     )
@@ -162,10 +165,10 @@ def test_the_head_of_another_model_is_an_error(tiny_model, tmp_path: Path):
 
 def test_a_forced_choice_has_no_last_line(scenes, builder, wording):
     forced = replace(builder, config=replace(builder.config, outside_option=False))
-    lines = Lines(scenes, forced, wording, seed=0)
+    lines = Lines(scenes, forced, wording, STAGE, seed=0)
     for index, scene in enumerate(lines.scenes):
         row = lines.row(0, index)
         assert len(row["line_ends"]) == len(scene.slate)
         assert row["target"] < len(scene.slate)
     with pytest.raises(ConfigError, match="none of 1 scenes"):
-        Lines([replace(scenes[0], target=len(scenes[0].slate))], forced, wording, seed=0)
+        Lines([replace(scenes[0], target=len(scenes[0].slate))], forced, wording, STAGE, seed=0)

@@ -13,6 +13,7 @@ from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.scenes.randomness import KeyArray
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.train.config import LossOn, Stage
 from usermirror_gym.train.objectives.sequences import (
     Row,
     Wording,
@@ -30,8 +31,7 @@ class SceneExamples:
     """Scenes in tokens, with their options in another order in every epoch.
 
     Args:
-        history: range of history lines shown, drawn anew in every epoch; ``None``: all.
-        everything: loss on the question too, where the answer is a letter.
+        stage: how many history lines are shown, and what the loss is on.
 
     Raises:
         ConfigError: no scene has an answer that the prompt offers.
@@ -42,14 +42,12 @@ class SceneExamples:
         scenes: Sequence[Scene],
         builder: PromptBuilder,
         wording: Wording,
+        stage: Stage,
         *,
         seed: int,
-        history: tuple[int, int] | None = None,
-        everything: bool = False,
     ) -> None:
         self.scenes = answerable(scenes, builder)
-        self._builder, self._wording = builder, wording
-        self._seed, self._history, self._everything = seed, history, everything
+        self._builder, self._wording, self._stage, self._seed = builder, wording, stage, seed
         self._names = name_keys([scene.name for scene in self.scenes])
 
     def sizes(self, epoch: int) -> IntArray:
@@ -61,7 +59,7 @@ class SceneExamples:
     def drawn(self, epoch: int, index: int) -> tuple[KeyArray, Scene]:
         """``(1,)`` the key of an example's draws, and its scene with the history of the epoch."""
         own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
-        return own, shortened(self.scenes[index], own, self._history)
+        return own, shortened(self.scenes[index], own, self._stage.history)
 
 
 class Letters(SceneExamples):
@@ -71,7 +69,7 @@ class Letters(SceneExamples):
         """The question and the right letter."""
         prefix, letters, target = self.question(epoch, index)
         ids = (*prefix, letters[target])
-        return sequence(ids, len(prefix), everything=self._everything)
+        return sequence(ids, len(prefix), self._stage.loss_on)
 
     def question(self, epoch: int, index: int) -> tuple[tuple[int, ...], list[int], int]:
         """Ids before the answer, the id of each letter, and the place of the right one."""
@@ -118,7 +116,7 @@ class Reasoned(_Fitting):
     """
 
     def __init__(
-        self, rows: Sequence[Mapping[str, Any]], wording: Wording, *, everything: bool = False
+        self, rows: Sequence[Mapping[str, Any]], wording: Wording, loss_on: LossOn = "answer"
     ) -> None:
         if not rows:
             raise ConfigError(
@@ -126,7 +124,7 @@ class Reasoned(_Fitting):
                 "'letters'"
             )
         encoded = (answered(row["prompt"], row["completion"], wording) for row in rows)
-        sequences = (sequence(a.ids, len(a.question), everything=everything) for a in encoded)
+        sequences = (sequence(a.ids, len(a.question), loss_on) for a in encoded)
         super().__init__(sequences, wording, "rationales")
 
 

@@ -98,27 +98,16 @@ _LOSSES: dict[str, Callable[..., Loss]] = {
 
 def _examples(stage: Stage, source: TrainSource, wording: Wording, seed: int) -> Examples:
     """Those of one data set."""
-    everything = stage.loss_on == "everything"
     if stage.objective == "next_item":
-        return Histories(
-            source.split, source.builder, wording, seed=seed, lines=stage.history,
-            alone=stage.alone, everything=everything,
-        )  # fmt: skip
+        return Histories(source.split, source.builder, wording, stage, seed=seed)
     kind = {"options": Lines, "letters": Letters, "dpo": LetterPairs}[stage.objective]
-    return kind(
-        source.scenes_train, source.builder, wording, seed=seed, history=stage.history,
-        everything=everything,
-    )  # fmt: skip
+    return kind(source.scenes_train, source.builder, wording, stage, seed=seed)
 
 
 def _reasoned(stage: Stage, data: TrainData, wording: Wording, seed: int, display: Display) -> Plan:
     dpo = stage.objective == "dpo"
     rows, kept_back = held_out(data.preferences if dpo else data.rationales, seed)
-    examples: ReasonedPairs | Reasoned
-    if dpo:
-        examples = ReasonedPairs(rows, wording)
-    else:
-        examples = Reasoned(rows, wording, everything=stage.loss_on == "everything")
+    examples = ReasonedPairs(rows, wording) if dpo else Reasoned(rows, wording, stage.loss_on)
     if examples.left_out:
         display.say(
             f"{examples.left_out} of {len(rows)} rows are longer than max_length = "

@@ -22,6 +22,7 @@ from usermirror_gym.errors import SceneError
 from usermirror_gym.scenes.randomness import KeyArray, integers, keys, uniforms
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
+from usermirror_gym.train.config import LossOn
 from usermirror_gym.types import IntArray, Prompt
 
 # Random streams, see scenes/randomness.py.
@@ -176,9 +177,9 @@ class Wording:
         )
 
 
-def sequence(ids: tuple[int, ...], start: int, *, everything: bool = False) -> Row:
+def sequence(ids: tuple[int, ...], start: int, loss_on: LossOn = "answer") -> Row:
     """A row for language modelling with loss on the tokens from ``start`` on, or on all."""
-    start = 0 if everything else start
+    start = 0 if loss_on == "everything" else start
     return {"input_ids": list(ids), "labels": [IGNORED] * start + list(ids[start:])}
 
 
