@@ -108,7 +108,7 @@ def test_a_new_head_finds_all_options_equally_likely(train, tiny_model, data):
 
 
 def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
-    train, tiny_model, data, builder, wording
+    train, tiny_model, data, builder, wording, tmp_path
 ):
     """One film of each list is an action film, and that one is chosen."""
     (source,) = data.sources
@@ -126,7 +126,7 @@ def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
         eval_every=2.0,
     )  # fmt: skip
     assert result.best.validation_log_loss < 0.3 * np.log(4)
-    with reading_lines(model, result.head):
+    with reading_lines(model, tmp_path / "stage"):
         loss = OptionsLoss(made[40:], builder, wording)(model)
     assert loss == pytest.approx(result.best.validation_log_loss, abs=1e-4)
 
@@ -134,11 +134,11 @@ def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
 def test_the_head_has_a_learning_rate_of_its_own(train, tiny_model, data, tmp_path):
     heads = {}
     for rate in (None, 1e-12):
-        result = train(
+        train(
             tiny_model(), "options", data=data, max_steps=2, head_learning_rate=rate,
             folder=tmp_path / str(rate),
         )  # fmt: skip
-        heads[rate] = load_file(result.head / HEAD_WEIGHTS)["weight"].abs().max()
+        heads[rate] = load_file(tmp_path / str(rate) / HEAD_WEIGHTS)["weight"].abs().max()
     assert heads[1e-12] < 1e-9 < 1e-3 < heads[None]
 
 

@@ -129,17 +129,14 @@ def ask(
                 chunk = part[start : start + _CHUNK]
                 answers.append(_values(simulator, chunk, width))
                 advance(len(chunk))
-    names = [
-        f"{source.name} {scene.user_id}"
-        for source, part in zip(data.sources, parts, strict=True)
-        for scene in part
-    ]
+    sources = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    names = [f"{data.sources[i].name} {s.user_id}" for i, s in zip(sources, scenes, strict=True)]
     return Asked(
         values=tuple(np.concatenate(column) for column in zip(*answers, strict=True)),
         mask=np.arange(width) < counts[:, None],
         targets=np.array([answer_of(scene) for scene in scenes], np.int64),
         users=name_keys(names),
-        sources=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        sources=sources,
         outside=config.prompt_config.outside_option,
     )
 

@@ -105,9 +105,13 @@ def until(dataset: RecDataset, t0: int) -> RecDataset:
         count = int(np.searchsorted(lists.timestamps, t0))  # they are ordered by time
         stop = lists.offsets[count]
         lists = Impressions(
-            lists.names[:count], lists.user_ids[:count], lists.timestamps[:count],
-            lists.offsets[: count + 1], lists.items[:stop], lists.clicked[:stop],
-        )  # fmt: skip
+            lists.names[:count],
+            lists.user_ids[:count],
+            lists.timestamps[:count],
+            lists.offsets[: count + 1],
+            lists.items[:stop],
+            lists.clicked[:stop],
+        )
     events = events[events[TIMESTAMP] < t0].reset_index(drop=True)
     return replace(dataset, interactions=events, impressions=lists)
 

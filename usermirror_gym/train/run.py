@@ -151,8 +151,7 @@ def _train_stage(
     )
     if PartialState().is_main_process:
         save_trained(model, place / TRAINED_FILE)
-        facts = {k: v for k, v in asdict(result).items() if k != "head"}
-        write_json(place / "done.json", {"objective": stage.objective, **facts})
+        write_json(place / "done.json", {"objective": stage.objective, **asdict(result)})
         for path in place.glob("checkpoint-*"):  # the optimizer's states: no later stage needs them
             shutil.rmtree(path)
         (place / BEST_FILE).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
@@ -46,7 +47,7 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
     model = load_model(
         resolve_checkpoint(config.checkpoint),
         torch.bfloat16 if low else torch.float32,
-        _own(device),
+        PartialState().device if device.type == "cuda" else device,  # of several: this process's
     )
     model = _with_adapters(model, config)
     if weights is not None:
@@ -149,16 +150,6 @@ def _blocks(model: Any, layers: tuple[int, int]) -> range:
             f"lora.layers = {list(layers)}: the model has blocks 0 to {count - 1}; name these"
         )
     return range(layers[0], layers[1] + 1)
-
-
-def _own(device: torch.device) -> torch.device:
-    """The GPU of this process, of several that train together."""
-    if device.type != "cuda":
-        return device
-    from accelerate import PartialState
-
-    own: torch.device = PartialState().device
-    return own
 
 
 def save_trained(model: Any, path: Path) -> Path:

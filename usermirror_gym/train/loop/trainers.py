@@ -69,7 +69,6 @@ class StageResult:
         tokens: tokens of these examples, without padding.
         seconds: of training, validation included.
         best: the best validation, if there was any.
-        head: folder with the trained head of the objective ``options``.
     """
 
     history: tuple[Point, ...]
@@ -78,7 +77,6 @@ class StageResult:
     tokens: int
     seconds: float
     best: Point | None = None
-    head: Path | None = None
 
 
 class SupervisedTrainer(Resumable, SFTTrainer):
@@ -164,7 +162,6 @@ def run_stage(
         tokens=int(state.num_input_tokens_seen),
         seconds=watch.spent,
         best=watch.best,
-        head=folder if layer is not None else None,
     )
 
 

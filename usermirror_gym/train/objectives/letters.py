@@ -192,7 +192,9 @@ def answered(
     text = answer[-1]["content"]
     head, found, tail = text.rpartition(ANSWER_PREFIX)
     if not found or not tail:
-        raise DataError(f"an answer ends in {text[-40:]!r}; the last line must be '{_LAST_LINE}'")
+        raise DataError(
+            f"an answer ends in {text[-40:]!r}; the last line must be '{ANSWER_PREFIX}A]'"
+        )
     asked = tuple(Message(m["role"], m["content"]) for m in messages)  # type: ignore[arg-type]
     question = wording.encode(Prompt(asked, "", ())).prefix
     begun = wording.encode(Prompt(asked, head + found, (tail[0], tail[1:])))
@@ -205,9 +207,6 @@ def answered(
     )
 
 
-_LAST_LINE = f"{ANSWER_PREFIX}A]"
-
-
 def _single(option: tuple[int, ...], name: str) -> int:
     if len(option) != 1:
         raise ConfigError(
@@ -215,9 +214,6 @@ def _single(option: tuple[int, ...], name: str) -> int:
             "'options' or 'next_item'"
         )
     return option[0]
-
-
-_SIDES = ("chosen", "rejected")
 
 
 class ReasonedPairs(_Fitting):
@@ -250,7 +246,9 @@ class LetterPairs(Letters):
 
 
 def _pair(row: Mapping[str, Any], wording: Wording) -> Row:
-    chosen, rejected = (answered(row["prompt"], row[side], wording) for side in _SIDES)
+    chosen, rejected = (
+        answered(row["prompt"], row[side], wording) for side in ("chosen", "rejected")
+    )
     return {
         "prompt_ids": list(chosen.question),
         "chosen_ids": list(chosen.answer),

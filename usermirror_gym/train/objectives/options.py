@@ -162,9 +162,7 @@ def inner_model(model: Any) -> Any:
 def _new_head(inner: Any, folder: Path | None) -> torch.nn.Linear:
     size = inner.config.get_text_config(decoder=True).hidden_size
     layer = torch.nn.Linear(size, 1, device=inner.device, dtype=torch.float32)
-    weight, bias = torch.zeros(size), torch.zeros(1)
-    if folder is not None:
-        weight, bias = load_head(folder, size)
+    weight, bias = load_head(folder, size) if folder else (torch.zeros(size), torch.zeros(1))
     with torch.no_grad():
         layer.weight.copy_(weight[None])
         layer.bias.copy_(bias)

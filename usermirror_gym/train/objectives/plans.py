@@ -51,12 +51,11 @@ class Plan:
     @cached_property
     def order(self) -> Order:
         """When which example is met."""
-        stage = self.stage
+        stage, seed = self.stage, self.seed
         most = None if stage.max_steps is None else stage.max_steps * self.per_step
         return Order.of(
-            self.examples, epochs=stage.epochs, batch_size=stage.batch_size, most=most,
-            seed=self.seed,
-        )  # fmt: skip
+            self.examples, epochs=stage.epochs, batch_size=stage.batch_size, most=most, seed=seed
+        )
 
     @property
     def steps(self) -> int:
@@ -92,8 +91,11 @@ def plan_stage(
 
 
 _LOSSES: dict[str, Callable[..., Loss]] = {
-    "next_item": LikelihoodLoss, "options": OptionsLoss, "letters": LettersLoss, "dpo": LettersLoss,
-}  # fmt: skip
+    "next_item": LikelihoodLoss,
+    "options": OptionsLoss,
+    "letters": LettersLoss,
+    "dpo": LettersLoss,
+}
 
 
 def _examples(stage: Stage, source: TrainSource, wording: Wording, seed: int) -> Examples:

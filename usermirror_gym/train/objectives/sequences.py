@@ -113,7 +113,7 @@ class Joined:
 
     def __init__(self, parts: Sequence[Examples]) -> None:
         self._parts = parts
-        self._ends = lru_cache(2)(self._last_numbers)
+        self._ends = lru_cache(2)(lambda epoch: np.cumsum([len(p.sizes(epoch)) for p in parts]))
 
     def sizes(self, epoch: int) -> IntArray:
         """``(n,)`` of all parts."""
@@ -124,9 +124,6 @@ class Joined:
         ends = self._ends(epoch)
         part = int(np.searchsorted(ends, index, side="right"))
         return self._parts[part].row(epoch, index - (int(ends[part - 1]) if part else 0))
-
-    def _last_numbers(self, epoch: int) -> IntArray:
-        return np.cumsum([len(part.sizes(epoch)) for part in self._parts])
 
 
 longest = attrgetter("longest")

@@ -58,10 +58,12 @@ def fit(
     progress(len(now["curve"]) - 1)
     while len(now["curve"]) <= settings.epochs and now["since"] < settings.patience:
         _set_rate(optimizer, settings, len(now["curve"]) - 1)
+        rng = np.random.default_rng([seed, len(now["curve"])])
         with one_thread():
-            _epoch(
-                net, optimizer, questions, targets, settings.batch_size, [seed, len(now["curve"])]
-            )
+            for rows in torch.from_numpy(rng.permutation(len(targets))).split(settings.batch_size):
+                optimizer.zero_grad(set_to_none=True)
+                _loss(net, _part(questions, rows), targets[rows]).mean().backward()
+                optimizer.step()
             now["curve"].append(divergence(student, validation))
         better = now["curve"][-1] < min(now["curve"][:-1])
         now["since"] = 0 if better else now["since"] + 1
@@ -139,21 +141,6 @@ def _loss(net: SurrogateNet, questions: NetInputs, targets: torch.Tensor) -> tor
     logs = net(questions)
     entropy = torch.special.xlogy(targets, targets).sum(dim=1)
     return entropy - torch.where(targets > 0, targets * logs, 0.0).sum(dim=1)
-
-
-def _epoch(
-    net: SurrogateNet,
-    optimizer: torch.optim.Optimizer,
-    questions: NetInputs,
-    targets: torch.Tensor,
-    batch_size: int,
-    seed: list[int],
-) -> None:
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(targets)))
-    for rows in order.split(batch_size):
-        optimizer.zero_grad(set_to_none=True)
-        _loss(net, _part(questions, rows), targets[rows]).mean().backward()
-        optimizer.step()
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int) -> None:

@@ -129,7 +129,7 @@ class FidelityMonitor:
         for place in self._kept():
             if int(place.name) > iteration:  # of a future that did not come about
                 shutil.rmtree(place)
-        for place in self._kept():
+                continue
             self._remember(read_answers(place / _ANSWERS))
             if (place / SURROGATE_WEIGHTS).is_file():
                 self.surrogate.net, _ = read_surrogate(place)
