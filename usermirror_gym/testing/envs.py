@@ -149,7 +149,9 @@ def record(
     episodes: list[list[Episode]] = [[[(_row(observations, r),)]] for r in range(env.num_envs)]
     over = np.zeros(env.num_envs, np.bool_)
     for _ in range(steps):
-        observations, rewards, terminated, truncated, _ = env.step(_batch(env, pending))
+        observations, rewards, terminated, truncated, _ = env.step(
+            np.stack(pending).astype(env.action_space.dtype)
+        )
         for row in range(env.num_envs):
             step = (_row(observations, row), rewards[row], terminated[row], truncated[row])
             if over[row]:
@@ -188,10 +190,6 @@ def _actions(space: Space, seed: int) -> Iterator[Any]:
     own.seed(seed)
     while True:
         yield own.sample()
-
-
-def _batch(env: VectorEnv, actions: list[Any]) -> Any:
-    return np.stack([np.asarray(a) for a in actions]).astype(env.action_space.dtype)
 
 
 def _check_observations(env: VectorEnv, observations: Any, where: str) -> None:

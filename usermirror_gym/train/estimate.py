@@ -128,9 +128,8 @@ def _estimate(
     tokens = round(float(np.mean([_tokens(row) for row in rows])) * len(order))
     labels = len(order)
     if stage.objective == "next_item":
-        lines = [examples.sizes(epoch) for epoch in range(int(order.epochs.max()) + 1)]
-        pairs = zip(order.epochs.tolist(), order.rows.tolist(), strict=True)
-        labels = sum(int(lines[epoch][row]) for epoch, row in pairs)
+        parts = [(e, order.rows[order.epochs == e]) for e in np.unique(order.epochs).tolist()]
+        labels = sum(int(examples.sizes(epoch)[rows].sum()) for epoch, rows in parts)
     display.say(f"{stage.objective}: {_TRIAL_STEPS} steps for a trial")
     pace = _seconds_a_token(config, stage, seed, model, tokenizer, data)
     checks = 1 + (steps // plan.every if plan.every else 1)

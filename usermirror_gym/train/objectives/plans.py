@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from accelerate import PartialState
@@ -28,9 +28,9 @@ from usermirror_gym.train.objectives.validation import (
     LikelihoodLoss,
     Loss,
     OptionsLoss,
-    PooledLoss,
     ReasonedLoss,
     held_out,
+    pooled_loss,
 )
 
 
@@ -87,7 +87,7 @@ def plan_stage(
     losses = [
         (loss(scenes, source.builder, wording), len(scenes)) for source, scenes in checks if scenes
     ]
-    return Plan(stage, seed, examples, PooledLoss(losses) if losses else None)
+    return Plan(stage, seed, examples, partial(pooled_loss, losses) if losses else None)
 
 
 _LOSSES: dict[str, Callable[..., Loss]] = {

@@ -111,20 +111,14 @@ class OptionsLoss:
         return _mean(losses)
 
 
-class PooledLoss:
-    """Mean over several data sets.
+def pooled_loss(parts: Sequence[tuple[Loss, int]], model: Any) -> float:
+    """Mean over several data sets, in which every scene counts alike.
 
     Args:
         parts: the loss of each, and how many scenes it is the mean of.
     """
-
-    def __init__(self, parts: Sequence[tuple[Loss, int]]) -> None:
-        self._parts = parts
-
-    def __call__(self, model: Any) -> float:
-        """Every scene counts alike."""
-        losses, counts = zip(*((loss(model), count) for loss, count in self._parts), strict=True)
-        return float(np.average(losses, weights=counts))
+    losses, counts = zip(*((loss(model), count) for loss, count in parts), strict=True)
+    return float(np.average(losses, weights=counts))
 
 
 class ReasonedLoss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def fit(
     )
     questions, targets = student.inputs(train.questions), torch.from_numpy(train.probs)
     now = _read(state, net, optimizer) or {
-        "curve": [divergence(student, validation)], "best": _copy(net), "since": 0,
+        "curve": [divergence(student, validation)], "best": deepcopy(net.state_dict()), "since": 0,
     }  # fmt: skip
     progress(len(now["curve"]) - 1)
     while len(now["curve"]) <= settings.epochs and now["since"] < settings.patience:
@@ -68,7 +69,7 @@ def fit(
         better = now["curve"][-1] < min(now["curve"][:-1])
         now["since"] = 0 if better else now["since"] + 1
         if better:
-            now["best"] = _copy(net)
+            now["best"] = deepcopy(net.state_dict())
         _write(state, net, optimizer, now)
         progress(1)
     net.load_state_dict(now["best"])
@@ -151,10 +152,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int
 
 def _part(questions: NetInputs, rows: Any) -> NetInputs:
     return NetInputs(*(column[rows] for column in questions))
-
-
-def _copy(net: SurrogateNet) -> dict[str, torch.Tensor]:
-    return {name: values.clone() for name, values in net.state_dict().items()}
 
 
 def _write(
