@@ -108,7 +108,8 @@ class Watch(TrainerCallback):
         self.history.append(point)
         # Where transformers keeps its own entries, for whoever draws curves.
         state.log_history.append({"step": step, "validation_log_loss": loss})
-        better = self.best is None or loss < self.best.validation_log_loss
+        best = None if self.best is None else self.best.validation_log_loss
+        better = best is None or loss < best
         self._misses = 0 if better else self._misses + 1
         if better:
             self.best = point

@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from usermirror_gym.progress import Display
 from usermirror_gym.train.config import Stage
-from usermirror_gym.train.data import TrainData, TrainSource
+from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.objectives.letters import (
     LetterPairs,
     Letters,
@@ -80,30 +80,24 @@ def plan_stage(
     wording = Wording(tokenizer, stage.max_length)
     if stage.objective == "rationale" or (stage.objective == "dpo" and data.preferences):
         return _reasoned(stage, data, wording, seed, display)
-    examples = Joined([_examples(stage, source, wording, seed) for source in data.sources])
-    most = -(-stage.validation // len(data.sources))
-    loss = _LOSSES[stage.objective]
-    checks = [(source, source.scenes_validation[:most]) for source in data.sources]
-    losses = [
-        (loss(scenes, source.builder, wording), len(scenes)) for source, scenes in checks if scenes
+    make, loss = _KINDS[stage.objective]
+    parts = [
+        (source.split if stage.objective == "next_item" else source.scenes_train, source.builder)
+        for source in data.sources
     ]
+    examples = Joined([make(part, builder, wording, stage, seed=seed) for part, builder in parts])
+    most = -(-stage.validation // len(data.sources))
+    checks = [(source.scenes_validation[:most], source.builder) for source in data.sources]
+    losses = [(loss(own, builder, wording), len(own)) for own, builder in checks if own]
     return Plan(stage, seed, examples, partial(pooled_loss, losses) if losses else None)
 
 
-_LOSSES: dict[str, Callable[..., Loss]] = {
-    "next_item": LikelihoodLoss,
-    "options": OptionsLoss,
-    "letters": LettersLoss,
-    "dpo": LettersLoss,
+_KINDS: dict[str, tuple[Callable[..., Examples], Callable[..., Loss]]] = {
+    "next_item": (Histories, LikelihoodLoss),
+    "options": (Lines, OptionsLoss),
+    "letters": (Letters, LettersLoss),
+    "dpo": (LetterPairs, LettersLoss),
 }
-
-
-def _examples(stage: Stage, source: TrainSource, wording: Wording, seed: int) -> Examples:
-    """Those of one data set."""
-    if stage.objective == "next_item":
-        return Histories(source.split, source.builder, wording, stage, seed=seed)
-    kind = {"options": Lines, "letters": Letters, "dpo": LetterPairs}[stage.objective]
-    return kind(source.scenes_train, source.builder, wording, stage, seed=seed)
 
 
 def _reasoned(stage: Stage, data: TrainData, wording: Wording, seed: int, display: Display) -> Plan:
