@@ -76,18 +76,20 @@ class Asked:
 
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""
-        choices = (*self.values, self.mask, self.targets)
         if len(self.values) == 1:
-            return fit_choice(*choices, position_bias=settings.position_bias)
-        fit = fit_likelihood if len(self.values) == 3 else fit_affinity
-        return fit(*choices, outside=self.outside)
+            bias = settings.position_bias
+            return fit_choice(*self.values, self.mask, self.targets, position_bias=bias)
+        fit: Callable[..., Weights] = fit_likelihood if len(self.values) == 3 else fit_affinity
+        return fit(*self.values, self.mask, self.targets, outside=self.outside)
 
     def logprobs(self, weights: Weights) -> FloatArray:
         """``(S, K + 1)`` of the options under the weights."""
         if isinstance(weights, LikelihoodWeights):
-            return likelihood_logprobs(weights, *self.values, self.mask)
+            cond, uncond, n_tokens = self.values
+            return likelihood_logprobs(weights, cond, uncond, n_tokens, self.mask)
         if isinstance(weights, AffinityWeights):
-            return affinity_logprobs(weights, *self.values, self.mask)
+            affinity, item_bias = self.values
+            return affinity_logprobs(weights, affinity, item_bias, self.mask)
         return choice_logprobs(weights, self.values[0])
 
 
