@@ -52,10 +52,7 @@ def states(width: int = WIDTH, seed: int = 1) -> np.ndarray:
 
 
 def wanted(settings: Affinity = SETTINGS) -> np.ndarray:
-    return follow_matrix(
-        events(), N, window=settings.window, decay=settings.decay,
-        backwards=settings.backwards, norm_power=settings.norm_power,
-    )  # fmt: skip
+    return follow_matrix(events(), N, settings)
 
 
 def product(head, x: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.train import affinity_head as follows
 from usermirror_gym.train.affinity_head import choice_counts, follow_matrix
+from usermirror_gym.train.config import Affinity
 
 # Item 3 is chosen by nobody; user 2 begins before user 1 ends.
 EVENTS = pd.DataFrame(
@@ -18,11 +19,11 @@ EVENTS = pd.DataFrame(
         "timestamp": [10, 20, 30, 15, 25, 40],
     }
 )
-PLAIN = {"window": 1, "decay": 0.0, "backwards": 0.0, "norm_power": 0.0}
+PLAIN = Affinity(parts=((1, "mean"),), window=1, decay=0.0, backwards=0.0, norm_power=0.0)
 
 
 def matrix(events: pd.DataFrame = EVENTS, **settings: float) -> np.ndarray:
-    found = follow_matrix(events, 5, **PLAIN | settings)
+    found = follow_matrix(events, 5, PLAIN.model_copy(update=settings))
     assert found.mean() == pytest.approx(1)
     return found
 
@@ -65,7 +66,7 @@ def test_an_item_chosen_again_does_not_follow_itself() -> None:
 
 def test_nothing_to_learn_and_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no user chose two different items"):
-        follow_matrix(EVENTS.drop_duplicates("user_id"), 5, **PLAIN)
+        follow_matrix(EVENTS.drop_duplicates("user_id"), 5, PLAIN)
     monkeypatch.setattr(follows, "MOST_ITEMS", 3)
     with pytest.raises(ConfigError, match="here 4 and at most 3: leave out rare items"):
         matrix()

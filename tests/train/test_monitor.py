@@ -126,7 +126,7 @@ def test_bounds_come_from_the_report(folder, tmp_path):
 def test_a_surrogate_without_a_report_has_no_monitor(split, surrogate, tmp_path):
     surrogate.folder = tmp_path
     with pytest.raises(ConfigError, match="--no-monitor"):
-        monitor_of(surrogate, split, tmp_path, sample=9, renew=False, seed=0, display=QUIET)
+        monitor_of(settings(), world_of(split, surrogate), tmp_path, QUIET)
 
 
 def test_a_sample_is_more_than_one_list(surrogate, tmp_path):

@@ -11,16 +11,19 @@ from safetensors.torch import load_file
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.scenes import Scene
+from usermirror_gym.train.config import Stage
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.objectives.options import (
     Lines,
-    LinesCollator,
     line_scores,
+    lines_batch,
     reading_lines,
     save_head,
 )
 from usermirror_gym.train.objectives.sequences import Wording
 from usermirror_gym.train.objectives.validation import OptionsLoss
+
+STAGE = Stage(objective="options")
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def wording(tokenizer) -> Wording:
 
 
 def test_line_ends_stand_on_the_last_token_of_each_line(scenes, builder, wording, tokenizer):
-    lines = Lines(scenes, builder, wording, seed=0)
+    lines = Lines(scenes, builder, wording, STAGE, seed=0)
     for epoch in (0, 1):
         for index, scene in enumerate(lines.scenes):
             row = lines.row(epoch, index)
@@ -54,7 +57,7 @@ def builder_prefix(lines: Lines, builder, wording: Wording, scene: Scene) -> tup
 
 
 def test_lines_are_permuted_and_none_of_these_stays_last(scenes, builder, wording):
-    lines = Lines([s for s in scenes if len(s.slate) == 4], builder, wording, seed=0)
+    lines = Lines([s for s in scenes if len(s.slate) == 4], builder, wording, STAGE, seed=0)
     targets = np.array(
         [[lines.row(e, i)["target"] for i in range(len(lines.scenes))] for e in range(40)]
     )
@@ -70,7 +73,7 @@ def test_batches_are_padded_and_missing_lines_have_no_probability(tiny_model):
         {"input_ids": [5, 6, 7, 8], "line_ends": [1, 2, 3], "target": 2},
         {"input_ids": [5, 6, 9], "line_ends": [1, 2], "target": 0},
     ]
-    batch = LinesCollator(pad=2)(rows)
+    batch = lines_batch(rows, pad=2)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [5, 6, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert batch["line_ends"].tolist() == [[1, 2, 3], [1, 2, -1]]
@@ -105,7 +108,7 @@ def test_a_new_head_finds_all_options_equally_likely(train, tiny_model, data):
 
 
 def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
-    train, tiny_model, data, builder, wording
+    train, tiny_model, data, builder, wording, tmp_path
 ):
     """One film of each list is an action film, and that one is chosen."""
     (source,) = data.sources
@@ -123,19 +126,19 @@ def test_the_head_learns_a_rule_and_keeps_it_on_new_scenes(
         eval_every=2.0,
     )  # fmt: skip
     assert result.best.validation_log_loss < 0.3 * np.log(4)
-    with reading_lines(model, result.head):
-        loss = OptionsLoss(made[40:], builder, wording, pad=2)(model)
+    with reading_lines(model, tmp_path / "stage"):
+        loss = OptionsLoss(made[40:], builder, wording)(model)
     assert loss == pytest.approx(result.best.validation_log_loss, abs=1e-4)
 
 
 def test_the_head_has_a_learning_rate_of_its_own(train, tiny_model, data, tmp_path):
     heads = {}
     for rate in (None, 1e-12):
-        result = train(
+        train(
             tiny_model(), "options", data=data, max_steps=2, head_learning_rate=rate,
             folder=tmp_path / str(rate),
         )  # fmt: skip
-        heads[rate] = load_file(result.head / HEAD_WEIGHTS)["weight"].abs().max()
+        heads[rate] = load_file(tmp_path / str(rate) / HEAD_WEIGHTS)["weight"].abs().max()
     assert heads[1e-12] < 1e-9 < 1e-3 < heads[None]
 
 
@@ -162,10 +165,10 @@ def test_the_head_of_another_model_is_an_error(tiny_model, tmp_path: Path):
 
 def test_a_forced_choice_has_no_last_line(scenes, builder, wording):
     forced = replace(builder, config=replace(builder.config, outside_option=False))
-    lines = Lines(scenes, forced, wording, seed=0)
+    lines = Lines(scenes, forced, wording, STAGE, seed=0)
     for index, scene in enumerate(lines.scenes):
         row = lines.row(0, index)
         assert len(row["line_ends"]) == len(scene.slate)
         assert row["target"] < len(scene.slate)
     with pytest.raises(ConfigError, match="none of 1 scenes"):
-        Lines([replace(scenes[0], target=len(scenes[0].slate))], forced, wording, seed=0)
+        Lines([replace(scenes[0], target=len(scenes[0].slate))], forced, wording, STAGE, seed=0)

@@ -324,7 +324,7 @@ def test_rationales_then_preferences_in_bfloat16(
     shutil.copytree(build, own)
     data = read_train_data(build, recipe(**{"prompt.form": "scene"}).prompt_config)
     sft, dpo = [], []
-    for scene in data.scenes_train[:24]:
+    for scene in data.sources[0].scenes_train[:24]:
         prompt = data.builder.letters(scene)
         asked = [{"role": m.role, "content": m.content} for m in prompt.messages]
         right, wrong = scene.target or 0, int(scene.target == 0)

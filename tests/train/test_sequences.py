@@ -11,6 +11,7 @@ from usermirror_gym.engines.local.encoding import PromptEncoder
 from usermirror_gym.errors import ConfigError, DataError, SceneError
 from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, domain_text
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX
+from usermirror_gym.train.config import Stage
 from usermirror_gym.train.objectives.letters import (
     LetterPairs,
     Letters,
@@ -20,6 +21,10 @@ from usermirror_gym.train.objectives.letters import (
 )
 from usermirror_gym.train.objectives.next_item import Histories, window_lines
 from usermirror_gym.train.objectives.sequences import IGNORED, Joined, Order, Wording
+
+
+def stage(**settings) -> Stage:
+    return Stage(objective="letters", **settings)
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def trained(row) -> list[int]:
 def test_the_only_label_of_a_scene_is_the_letter_of_what_was_chosen(
     scenes, builder, wording, tokenizer
 ):
-    letters = Letters(scenes, builder, wording, seed=0)
+    letters = Letters(scenes, builder, wording, stage(), seed=0)
     encoder = PromptEncoder(tokenizer)
     seen = set()
     for epoch in range(3):
@@ -63,7 +68,9 @@ def test_the_only_label_of_a_scene_is_the_letter_of_what_was_chosen(
 
 
 def test_a_row_is_the_same_whenever_it_is_asked_for(scenes, builder, wording):
-    one, other = (Letters(scenes, builder, wording, seed=4, history=(0, 4)) for _ in range(2))
+    one, other = (
+        Letters(scenes, builder, wording, stage(history=(0, 4)), seed=4) for _ in range(2)
+    )
     rows = [one.row(1, i) for i in range(6)]
     assert [other.row(1, i) for i in (5, 3, 1)] == [rows[i] for i in (5, 3, 1)]
 
@@ -84,19 +91,21 @@ def test_removed_scenes_are_left_out_of_a_forced_choice(scenes, builder):
 
 def test_the_oldest_lines_go_first_and_what_never_fits_is_named(scenes, builder, tokenizer):
     scene = max(scenes, key=lambda s: len(s.history))
-    whole = Letters([scene], builder, Wording(tokenizer, 500), seed=0).row(0, 0)["input_ids"]
-    short = Letters([scene], builder, Wording(tokenizer, len(whole) - 1), seed=0).row(0, 0)
+    whole = Letters([scene], builder, Wording(tokenizer, 500), stage(), seed=0).row(0, 0)[
+        "input_ids"
+    ]
+    short = Letters([scene], builder, Wording(tokenizer, len(whole) - 1), stage(), seed=0).row(0, 0)
     first, latest = (builder.text.title(i) for i in (scene.history[0], scene.history[-1]))
     assert first in tokenizer.decode(whole)
     text = tokenizer.decode(short["input_ids"])
     assert f"- {first}" not in text
     assert f"- {latest}" in text
     with pytest.raises(SceneError, match=rf"{scene.name}.*max_length is 20"):
-        Letters([scene], builder, Wording(tokenizer, 20), seed=0).row(0, 0)
+        Letters([scene], builder, Wording(tokenizer, 20), stage(), seed=0).row(0, 0)
 
 
 def test_loss_on_everything_labels_every_token(scenes, builder, wording):
-    row = Letters(scenes, builder, wording, seed=0, everything=True).row(0, 0)
+    row = Letters(scenes, builder, wording, stage(loss_on="everything"), seed=0).row(0, 0)
     assert row["labels"] == row["input_ids"]
 
 
@@ -104,7 +113,7 @@ def test_loss_on_everything_labels_every_token(scenes, builder, wording):
 
 
 def test_every_interaction_before_the_cut_is_one_line_of_an_epoch(split, builder, wording):
-    histories = Histories(split, builder, wording, seed=0, alone=0.0)
+    histories = Histories(split, builder, wording, stage(alone=0.0), seed=0)
     for epoch in range(3):
         lines: Counter[str] = Counter()
         sizes = histories.sizes(epoch)
@@ -118,14 +127,14 @@ def test_every_interaction_before_the_cut_is_one_line_of_an_epoch(split, builder
 
 def test_nothing_from_the_cut_on_is_read(split, builder, wording):
     blind = replace(split, dataset=replace(split.dataset, interactions=split.before))
-    one, other = (Histories(s, builder, wording, seed=0) for s in (split, blind))
+    one, other = (Histories(s, builder, wording, stage(), seed=0) for s in (split, blind))
     for index in range(len(one.sizes(0))):
         assert one.row(0, index) == other.row(0, index)
 
 
 def test_windows_are_cut_elsewhere_in_every_epoch_and_the_same_by_seed(split, builder, wording):
     def ids(epoch: int, seed: int = 0) -> list:
-        histories = Histories(split, builder, wording, seed=seed, lines=(2, 5))
+        histories = Histories(split, builder, wording, stage(history=(2, 5)), seed=seed)
         return [histories.row(epoch, i)["input_ids"] for i in range(len(histories.sizes(epoch)))]
 
     assert ids(0) == ids(0)
@@ -134,7 +143,7 @@ def test_windows_are_cut_elsewhere_in_every_epoch_and_the_same_by_seed(split, bu
 
 
 def test_a_window_reads_as_the_readout_words_it(split, builder, wording):
-    histories = Histories(split, builder, wording, seed=0, alone=0.0)
+    histories = Histories(split, builder, wording, stage(alone=0.0), seed=0)
     user = int(split.seen_users[0])
     items = split.histories[user].items.tolist()
     row = histories.row(0, 0)
@@ -152,7 +161,7 @@ def test_a_window_reads_as_the_readout_words_it(split, builder, wording):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_each_line_of_a_window_is_asked_behind_the_lines_before_it(split, builder, wording, count):
     """A window's tokens are the question about its last line, and so for each shorter one."""
-    histories = Histories(split, builder, wording, seed=0, alone=0.0, lines=(4, 4))
+    histories = Histories(split, builder, wording, stage(alone=0.0, history=(4, 4)), seed=0)
     window = next(i for i, n in enumerate(histories.sizes(0)) if n == 4)
     ids, labels = histories.row(0, window)["input_ids"], histories.row(0, window)["labels"]
     titles = wording.tokenizer.decode(trained(histories.row(0, window))).splitlines()
@@ -172,7 +181,7 @@ def test_each_line_of_a_window_is_asked_behind_the_lines_before_it(split, builde
 
 
 def test_a_share_of_the_windows_is_one_line_about_nobody(split, builder, wording):
-    histories = Histories(split, builder, wording, seed=0, alone=0.3)
+    histories = Histories(split, builder, wording, stage(alone=0.3), seed=0)
     head = wording.encode(builder.unconditional((1,))).prefix
     alone = [
         (epoch, index)
@@ -188,15 +197,15 @@ def test_a_share_of_the_windows_is_one_line_about_nobody(split, builder, wording
 
 
 def test_long_windows_lose_whole_lines_at_their_end(split, builder, tokenizer):
-    wide = Histories(split, builder, Wording(tokenizer, 500), seed=0, alone=0.0)
+    wide = Histories(split, builder, Wording(tokenizer, 500), stage(alone=0.0), seed=0)
     index = int(np.argmax(wide.sizes(0)))
     whole = wide.row(0, index)
     tight = Wording(tokenizer, len(whole["input_ids"]) - 1)
-    cut = Histories(split, builder, tight, seed=0, alone=0.0).row(0, index)
+    cut = Histories(split, builder, tight, stage(alone=0.0), seed=0).row(0, index)
     assert whole["input_ids"][: len(cut["input_ids"])] == cut["input_ids"]
     assert tokenizer.decode(cut["input_ids"]).endswith("\n")
     with pytest.raises(ConfigError, match="max_length = 5 tokens"):
-        Histories(split, builder, Wording(tokenizer, 5), seed=0).row(0, 0)
+        Histories(split, builder, Wording(tokenizer, 5), stage(), seed=0).row(0, 0)
 
 
 # Hostile text
@@ -224,15 +233,15 @@ def test_titles_cannot_move_the_mask_or_forge_markup(hostile, tokenizer, wording
     builder = PromptBuilder(domain_text(hostile.dataset), PromptConfig())
     slate = tuple(range(1, 11))
     markup = {i for t, i in tokenizer.get_vocab().items() if t.startswith("<|") or t == "<think>"}
-    histories = Histories(hostile, builder, wording, seed=0, alone=0.0)
+    histories = Histories(hostile, builder, wording, stage(alone=0.0), seed=0)
     for index, lines in enumerate(histories.sizes(0)):
         row = histories.row(0, index)
         assert tokenizer.decode(trained(row)).count("\n") == lines
         assert not markup & set(row["input_ids"])
     for target in range(11):
         scene = Scene(1, (2, 1), (3.0, 3.0), (5, 1), slate, target=target, name=f"s{target}")
-        (label,) = trained(Letters([scene], builder, wording, seed=0).row(0, 0))
-        ids = Letters([scene], builder, wording, seed=0).row(0, 0)["input_ids"]
+        (label,) = trained(Letters([scene], builder, wording, stage(), seed=0).row(0, 0))
+        ids = Letters([scene], builder, wording, stage(), seed=0).row(0, 0)["input_ids"]
         assert ids[-1] == label
         # One turn of system, one of user, one begun by the assistant, whatever titles say.
         assert tokenizer.convert_ids_to_tokens(ids).count("<|im_start|>") == 3
@@ -284,8 +293,8 @@ def test_pairs_share_the_question_and_differ_in_the_answer(wording, tokenizer):
 
 
 def test_letter_pairs_reject_another_option_of_the_list(scenes, builder, wording):
-    letters = Letters(scenes, builder, wording, seed=0)
-    pairs = LetterPairs(letters, seed=0)
+    letters = Letters(scenes, builder, wording, stage(), seed=0)
+    pairs = LetterPairs(scenes, builder, wording, stage(), seed=0)
     rejected = set()
     for epoch in range(4):
         for index in range(len(letters.scenes)):

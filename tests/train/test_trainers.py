@@ -15,6 +15,7 @@ from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import write_text
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX
+from usermirror_gym.train.config import Stage
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.objectives.letters import Letters
 from usermirror_gym.train.objectives.next_item import Histories
@@ -176,10 +177,14 @@ def first_loss(train, model, objective: str, n: int, **settings) -> float:
     return train_losses(result)[0]
 
 
-def test_letters_loss_is_what_the_engine_says(train, tiny_model, engine, scenes, builder):
+def drawn_orders(scenes, more: int = 0) -> list[tuple[int, ...]]:
+    """Of the first epoch, of each list with so many further options."""
     own = epoch_keys(3, 0, name_keys([s.name for s in scenes]))
-    counts = np.array([len(s.slate) + 1 for s in scenes])
-    drawn = orders(own, counts)
+    return [orders(own[i : i + 1], len(s.slate) + more)[0] for i, s in enumerate(scenes)]
+
+
+def test_letters_loss_is_what_the_engine_says(train, tiny_model, engine, scenes, builder):
+    drawn = drawn_orders(scenes, more=1)
     prompts = [builder.letters(s, order) for s, order in zip(scenes, drawn, strict=True)]
     told = engine.text_logprobs(prompts)
     wanted = [
@@ -194,7 +199,8 @@ def test_letters_loss_is_what_the_engine_says(train, tiny_model, engine, scenes,
 def test_next_item_loss_is_what_the_engine_says(
     train, tiny_model, engine, split, builder, tokenizer
 ):
-    histories = Histories(split, builder, Wording(tokenizer, 500), seed=3, lines=(1, 4), alone=0.2)
+    stage = Stage(objective="next_item", history=(1, 4), alone=0.2)
+    histories = Histories(split, builder, Wording(tokenizer, 500), stage, seed=3)
     prompts = []
     for index in range(len(histories.sizes(0))):
         row = histories.row(0, index)
@@ -221,8 +227,7 @@ def test_options_loss_is_what_the_engine_reads(
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     engine = TransformersEngine(tmp_path / "model", head=head)
-    own = epoch_keys(3, 0, name_keys([s.name for s in scenes]))
-    drawn = orders(own, np.array([len(s.slate) for s in scenes]))
+    drawn = drawn_orders(scenes)
     told = engine.line_scores(
         [builder.lines(s, order) for s, order in zip(scenes, drawn, strict=True)]
     )
@@ -456,7 +461,8 @@ def test_stages_follow_each_other_on_one_model(train, tiny_model, few, tmp_path)
 
 def test_a_result_counts_what_was_seen(train, tiny_model, few, builder, tokenizer):
     result = train(tiny_model(), "letters", data=few, epochs=1.5, batch_size=2, accumulation=1)
-    letters = Letters(few.scenes_train, builder, Wording(tokenizer, 500), seed=3)
+    wording = Wording(tokenizer, 500)
+    letters = Letters(few.scenes_train, builder, wording, Stage(objective="letters"), seed=3)
     lengths = {len(letters.row(0, i)["input_ids"]) for i in range(4)}
     assert (result.steps, result.samples) == (3, 6)
     assert 6 * min(lengths) <= result.tokens <= 6 * max(lengths)

@@ -14,6 +14,7 @@ within ``steps`` steps of random actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,9 @@ def record(
     episodes: list[list[Episode]] = [[[(_row(observations, r),)]] for r in range(env.num_envs)]
     over = np.zeros(env.num_envs, np.bool_)
     for _ in range(steps):
-        observations, rewards, terminated, truncated, _ = env.step(_batch(env, pending))
+        observations, rewards, terminated, truncated, _ = env.step(
+            np.stack(pending).astype(env.action_space.dtype)
+        )
         for row in range(env.num_envs):
             step = (_row(observations, row), rewards[row], terminated[row], truncated[row])
             if over[row]:
@@ -183,14 +186,10 @@ def _reset_rows(
 
 
 def _actions(space: Space, seed: int) -> Iterator[Any]:
-    space.seed(seed)
-    drawn = [space.sample() for _ in range(1000)]
+    own = deepcopy(space)  # other rows draw from the space, too
+    own.seed(seed)
     while True:
-        yield from drawn
-
-
-def _batch(env: VectorEnv, actions: list[Any]) -> Any:
-    return np.stack([np.asarray(a) for a in actions]).astype(env.action_space.dtype)
+        yield own.sample()
 
 
 def _check_observations(env: VectorEnv, observations: Any, where: str) -> None:
@@ -213,12 +212,15 @@ def _check_flags(env: VectorEnv, rewards: Any, terminated: Any, truncated: Any, 
         ("truncations", truncated, np.bool_),
     ):  # fmt: skip
         _require(
-            isinstance(array, np.ndarray)
-            and array.shape == (env.num_envs,)
-            and np.issubdtype(array.dtype, kind),
+            _is_column(array, env.num_envs, kind),
             f"{where}: {name} must be a {kind.__name__} array of shape ({env.num_envs},), "
             f"got {array!r}",
         )
+
+
+def _is_column(array: Any, rows: int, kind: type[np.generic]) -> bool:
+    shaped = isinstance(array, np.ndarray) and array.shape == (rows,)
+    return shaped and np.issubdtype(array.dtype, kind)
 
 
 def _check_info(env: VectorEnv, info: Any, where: str) -> None:
@@ -228,9 +230,7 @@ def _check_info(env: VectorEnv, info: Any, where: str) -> None:
             continue
         mask = info.get(f"_{name}")
         _require(
-            isinstance(mask, np.ndarray)
-            and mask.shape == (env.num_envs,)
-            and mask.dtype == np.bool_,
+            _is_column(mask, env.num_envs, np.bool_),
             f"{where}: info[{name!r}] needs a mask info['_{name}'] of {env.num_envs} booleans, "
             f"got {mask!r}",
         )
@@ -274,13 +274,11 @@ def _row(tree: Any, row: int) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    a, b = np.asarray(a), np.asarray(b)
-    floats = a.dtype.kind == "f" and b.dtype.kind == "f"
-    return bool(np.array_equal(a, b, equal_nan=floats))
+    try:
+        np.testing.assert_equal(a, b)  # which looks into dicts and tuples, and takes NaN for NaN
+    except AssertionError:
+        return False
+    return True
 
 
 def _require(condition: bool, message: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,18 @@ from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import kept_array
 from usermirror_gym.progress import Display
-from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
 from usermirror_gym.simulators.affinity.line_memory import LineMemory
 from usermirror_gym.train.config import Affinity
-from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, Float32Array, FloatArray, IntArray
+from usermirror_gym.types import (
+    ITEM_ID,
+    TIMESTAMP,
+    USER_ID,
+    Float32Array,
+    FloatArray,
+    IntArray,
+    Prompt,
+)
 
 _NOTHING = 1e-7
 """Directions of the states this much smaller than the largest are rounding."""
@@ -35,28 +43,25 @@ _BLOCK = 1024
 
 
 def read_states(
-    engine: Engine,
-    builder: PromptBuilder,
-    n_items: int,
-    settings: Affinity,
-    folder: Path,
-    *,
-    display: Display,
+    engine: Engine, asked: Prompt, settings: Affinity, folder: Path, *, display: Display
 ) -> Float32Array:
     """``(n_items + 1, F)`` states of the items' lines; row 0, of padding, is zeros.
 
     Args:
         engine: reads the lines.
-        builder: words them.
+        asked: for all items, see ``PromptBuilder.item_lines``.
         folder: keeps what was read, block by block, for a run that is killed and started again.
         display: shows how far it is.
     """
-    asked = builder.item_lines(tuple(range(1, n_items + 1)))
+    n_items = len(asked.options)
     blocks = []
     with display.phase("reading items", n_items, "item") as advance:
         for start in range(0, n_items, _BLOCK):
             lines = asked.options[start : start + _BLOCK]
-            blocks.append(_block(engine, lines, asked.answer_prefix, settings, folder, start))
+            read = partial(
+                engine.line_states, lines, head=asked.answer_prefix, parts=settings.parts
+            )
+            blocks.append(kept_array(folder / f"states-{start}.npy", read))
             advance(len(lines))
     states = np.concatenate(blocks)
     return np.concatenate([np.zeros((1, states.shape[1]), np.float32), states])
@@ -92,10 +97,7 @@ def fit_head(
         ConfigError: see ``follow_matrix``; or all items read alike.
     """
     n_items = len(states) - 1
-    follows = follow_matrix(
-        events, n_items, window=settings.window, decay=settings.decay,
-        backwards=settings.backwards, norm_power=settings.norm_power,
-    )  # fmt: skip
+    follows = follow_matrix(events, n_items, settings)
     counts = choice_counts(events, n_items)
     known = np.flatnonzero(counts)
     space = _Space.of(states[known].astype(np.float64), len(settings.parts), settings.ridge)
@@ -164,20 +166,6 @@ class _Space(NamedTuple):
         return cls(mean, left, right.T / size / per_number[:, None], shrink)
 
 
-def _block(
-    engine: Engine,
-    lines: Sequence[str],
-    first_words: str,
-    settings: Affinity,
-    folder: Path,
-    start: int,
-) -> Float32Array:
-    def read() -> Float32Array:
-        return engine.line_states(lines, head=first_words, parts=settings.parts)
-
-    return kept_array(folder / f"states-{start}.npy", read)
-
-
 MOST_ITEMS = 20_000
 """A dense matrix of this side takes 3 GB."""
 
@@ -187,15 +175,7 @@ def choice_counts(events: pd.DataFrame, n_items: int) -> IntArray:
     return np.bincount(events[ITEM_ID].to_numpy(np.int64), minlength=n_items + 1)
 
 
-def follow_matrix(
-    events: pd.DataFrame,
-    n_items: int,
-    *,
-    window: int,
-    decay: float,
-    backwards: float,
-    norm_power: float,
-) -> FloatArray:
+def follow_matrix(events: pd.DataFrame, n_items: int, settings: Affinity) -> FloatArray:
     """``(n, n)`` how much more often j was chosen after i than their counts explain.
 
     n are the items that were chosen at all, ascending.  ``S[i, j]`` is the sum of
@@ -208,10 +188,8 @@ def follow_matrix(
     Args:
         events: with user, item and time.
         n_items: of the catalogue.
-        window: the largest distance.
-        decay: 0 counts all distances alike.
-        backwards: 0 looks only ahead, 1 is symmetric.
-        norm_power: 0.5 is the cosine's.
+        settings: their ``decay`` 0 counts all distances alike; ``backwards`` 0 looks only ahead, 1
+            is symmetric; ``norm_power`` 0.5 is the cosine's.
 
     Raises:
         ConfigError: more items than a dense matrix can hold, or nobody chose twice.
@@ -228,28 +206,26 @@ def follow_matrix(
     users, items = (ordered[c].to_numpy(np.int64) for c in (USER_ID, ITEM_ID))
     place = np.full(n_items + 1, -1, np.int64)
     place[known] = np.arange(len(known))
-    after = _pairs(users, place[items], len(known), window, decay).toarray()
-    matrix: FloatArray = after + backwards * after.T
+    after = _pairs(users, place[items], len(known), settings).toarray()
+    matrix: FloatArray = after + settings.backwards * after.T
     np.fill_diagonal(matrix, 0.0)
     if not matrix.any():
         raise ConfigError(
             "no user chose two different items before the cut: there is nothing to fit"
         )
-    size = counts[known].astype(np.float64) ** norm_power
+    size = counts[known].astype(np.float64) ** settings.norm_power
     matrix /= size[:, None]
     matrix /= size
     matrix /= matrix.mean()
     return matrix
 
 
-def _pairs(
-    users: IntArray, items: IntArray, n: int, window: int, decay: float
-) -> sparse.csr_matrix:
+def _pairs(users: IntArray, items: IntArray, n: int, settings: Affinity) -> sparse.csr_matrix:
     """Weighted counts of ordered pairs, ``(n, n)``; events are ordered by user and time."""
     total = sparse.csr_matrix((n, n))
-    for distance in range(1, min(window, len(users) - 1) + 1):
+    for distance in range(1, min(settings.window, len(users) - 1) + 1):
         same = users[distance:] == users[:-distance]
         first, second = items[:-distance][same], items[distance:][same]
-        weights = np.full(len(first), float(distance) ** -decay)
+        weights = np.full(len(first), float(distance) ** -settings.decay)
         total = total + sparse.csr_matrix((weights, (first, second)), shape=(n, n))
     return total

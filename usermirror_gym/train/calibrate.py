@@ -76,12 +76,11 @@ class Asked:
 
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""
-        if len(self.values) == 3:
-            return fit_likelihood(*self.values, self.mask, self.targets, outside=self.outside)
-        if len(self.values) == 2:
-            return fit_affinity(*self.values, self.mask, self.targets, outside=self.outside)
-        (logprobs,) = self.values
-        return fit_choice(logprobs, self.mask, self.targets, position_bias=settings.position_bias)
+        if len(self.values) == 1:
+            bias = settings.position_bias
+            return fit_choice(*self.values, self.mask, self.targets, position_bias=bias)
+        fit: Callable[..., Weights] = fit_likelihood if len(self.values) == 3 else fit_affinity
+        return fit(*self.values, self.mask, self.targets, outside=self.outside)
 
     def logprobs(self, weights: Weights) -> FloatArray:
         """``(S, K + 1)`` of the options under the weights."""
@@ -132,17 +131,14 @@ def ask(
                 chunk = part[start : start + _CHUNK]
                 answers.append(_values(simulator, chunk, width))
                 advance(len(chunk))
-    names = [
-        f"{source.name} {scene.user_id}"
-        for source, part in zip(data.sources, parts, strict=True)
-        for scene in part
-    ]
+    sources = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    names = [f"{data.sources[i].name} {s.user_id}" for i, s in zip(sources, scenes, strict=True)]
     return Asked(
         values=tuple(np.concatenate(column) for column in zip(*answers, strict=True)),
         mask=np.arange(width) < counts[:, None],
         targets=np.array([answer_of(scene) for scene in scenes], np.int64),
         users=name_keys(names),
-        sources=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        sources=sources,
         outside=config.prompt_config.outside_option,
     )
 
@@ -171,19 +167,17 @@ def cross_fitted(asked: Asked, settings: Calibration, seed: int) -> FloatArray:
 
 def scores_of(asked: Asked, logprobs: FloatArray, names: Sequence[str]) -> dict[str, Any]:
     """Log-loss (nats), accuracy of the likeliest option, mean probability of the true one."""
-    rows = [("all", np.ones(len(asked), np.bool_))]
-    rows += [(name, asked.sources == i) for i, name in enumerate(names)]
-    scores = {name: _scores(asked.rows(own), logprobs[own]) for name, own in rows}
     options = asked.mask.sum(axis=1) + asked.outside
+    parts = [(name, asked.sources == i) for i, name in enumerate(names)]
     return {
         "scenes": len(asked),
         "users": len(np.unique(asked.users)),
-        "all": scores["all"],
+        "all": _scores(asked, logprobs),
         "uniform": {
             "log_loss": float(np.log(options).mean()),
             "accuracy": float((1 / options).mean()),
         },
-        "by_source": {name: scores[name] for name in names},
+        "by_source": {name: _scores(asked.rows(own), logprobs[own]) for name, own in parts},
     }
 
 
@@ -198,12 +192,9 @@ def fitted_settings(weights: Weights) -> Mapping[str, Any]:
 
 def _values(simulator: Any, scenes: Sequence[Scene], width: int) -> list[FloatArray]:
     """What the engine says, padded to lists of one width."""
-    if isinstance(simulator, LikelihoodSimulator):
-        cond, uncond, n_tokens, _ = simulator.scores(scenes)
-        return [_padded(values, width, 0.0) for values in (cond, uncond, n_tokens)]
-    if isinstance(simulator, AffinitySimulator):
-        affinity, item_bias, _ = simulator.scores(scenes)
-        return [_padded(values, width, 0.0) for values in (affinity, item_bias)]
+    if isinstance(simulator, LikelihoodSimulator | AffinitySimulator):
+        *values, _ = simulator.scores(scenes)
+        return [_padded(own, width, 0.0) for own in values]
     logprobs = simulator.logprobs(scenes)
     return [np.column_stack([_padded(logprobs[:, :-1], width, -np.inf), logprobs[:, -1]])]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import metadata_load
 
 from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
@@ -103,11 +103,9 @@ def licence(checkpoint: str) -> str:
     path = resolve_checkpoint(checkpoint)
     card = (path if path.is_dir() else path.parent) / "README.md"
     try:
-        found = re.match(r"---\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL)
-        header = yaml.safe_load(found[1]) if found else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return str((metadata_load(card) or {}).get("license", "other"))
+    except (OSError, ValueError, yaml.YAMLError):
         return "other"
-    return str(header.get("license", "other")) if isinstance(header, dict) else "other"
 
 
 def _library(config: TrainConfig) -> str:

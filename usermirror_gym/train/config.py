@@ -17,6 +17,7 @@ from usermirror_gym.scenes.words.prompt import PromptConfig
 Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
 Readout = Literal["likelihood", "letters", "options", "affinity"]
 Precision = Literal["float32", "bfloat16", "auto"]
+LossOn = Literal["answer", "everything"]
 
 
 class LoRA(Settings):
@@ -65,7 +66,7 @@ class Stage(Settings):
     history: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
     """letters, options: range of history lines shown, drawn anew in every epoch; by default what
     the scenes have.  next_item: windows have at least and at most so many lines."""
-    loss_on: Literal["answer", "everything"] = "answer"
+    loss_on: LossOn = "answer"
     """``everything`` trains on the question as well."""
     alone: Share = 0.05
     """next_item: share of the windows that become one line without profile and history, which is

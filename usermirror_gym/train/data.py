@@ -67,11 +67,6 @@ class TrainData:
         return self._only.builder
 
     @cached_property
-    def scenes_train(self) -> list[Scene]:
-        """Of all sources."""
-        return [scene for source in self.sources for scene in source.scenes_train]
-
-    @cached_property
     def scenes_validation(self) -> list[Scene]:
         """Of all sources."""
         return [scene for source in self.sources for scene in source.scenes_validation]
@@ -105,13 +100,20 @@ def read_train_data(folder: str | Path, prompt: PromptConfig) -> TrainData:
 
 def until(dataset: RecDataset, t0: int) -> RecDataset:
     """The data set without what happened at ``t0`` or later; ids stay."""
-    events = dataset.interactions
-    lists = dataset.impressions
-    return replace(
-        dataset,
-        interactions=events[events[TIMESTAMP] < t0].reset_index(drop=True),
-        impressions=None if lists is None else _impressions_until(lists, t0),
-    )
+    events, lists = dataset.interactions, dataset.impressions
+    if lists is not None:
+        count = int(np.searchsorted(lists.timestamps, t0))  # they are ordered by time
+        stop = lists.offsets[count]
+        lists = Impressions(
+            lists.names[:count],
+            lists.user_ids[:count],
+            lists.timestamps[:count],
+            lists.offsets[: count + 1],
+            lists.items[:stop],
+            lists.clicked[:stop],
+        )
+    events = events[events[TIMESTAMP] < t0].reset_index(drop=True)
+    return replace(dataset, interactions=events, impressions=lists)
 
 
 def _source(source: BuiltSource, prompt: PromptConfig) -> TrainSource:
@@ -122,19 +124,6 @@ def _source(source: BuiltSource, prompt: PromptConfig) -> TrainSource:
         builder=PromptBuilder(domain_text(split.dataset), prompt),
         scenes_train=scenes_of(source.scenes("train")),
         scenes_validation=scenes_of(source.scenes("validation")),
-    )
-
-
-def _impressions_until(lists: Impressions, t0: int) -> Impressions:
-    count = int(np.searchsorted(lists.timestamps, t0))  # they are ordered by time
-    stop = lists.offsets[count]
-    return Impressions(
-        lists.names[:count],
-        lists.user_ids[:count],
-        lists.timestamps[:count],
-        lists.offsets[: count + 1],
-        lists.items[:stop],
-        lists.clicked[:stop],
     )
 
 

@@ -119,31 +119,20 @@ def _estimate(
     config: TrainConfig, index: int, model: Any, tokenizer: Any, data: TrainData, display: Display
 ) -> StageEstimate:
     from usermirror_gym.train.objectives.plans import plan_stage
-    from usermirror_gym.train.objectives.sequences import Order
 
     stage, seed = config.stages[index], stage_seed(config, index)
-    examples = plan_stage(stage, tokenizer, data, seed=seed, display=display).examples
-    per_step = stage.batch_size * stage.accumulation
-    order = Order.of(
-        examples,
-        epochs=stage.epochs,
-        batch_size=stage.batch_size,
-        most=None if stage.max_steps is None else stage.max_steps * per_step,
-        seed=seed,
-    )
-    steps = math.ceil(len(order) / per_step)
+    plan = plan_stage(stage, tokenizer, data, seed=seed, display=display)
+    examples, order, steps = plan.examples, plan.order, plan.steps
     picked = np.linspace(0, len(order) - 1, min(_COUNTED, len(order))).astype(np.int64)
     rows = [examples.row(int(order.epochs[i]), int(order.rows[i])) for i in picked]
     tokens = round(float(np.mean([_tokens(row) for row in rows])) * len(order))
     labels = len(order)
     if stage.objective == "next_item":
-        lines = [examples.sizes(epoch) for epoch in range(int(order.epochs.max()) + 1)]
-        pairs = zip(order.epochs.tolist(), order.rows.tolist(), strict=True)
-        labels = sum(int(lines[epoch][row]) for epoch, row in pairs)
+        parts = [(e, order.rows[order.epochs == e]) for e in np.unique(order.epochs).tolist()]
+        labels = sum(int(examples.sizes(epoch)[rows].sum()) for epoch, rows in parts)
     display.say(f"{stage.objective}: {_TRIAL_STEPS} steps for a trial")
     pace = _seconds_a_token(config, stage, seed, model, tokenizer, data)
-    every = round(stage.eval_every * order.per_epoch / per_step)
-    checks = 1 + (steps // max(every, 1) if stage.eval_every else 1)
+    checks = 1 + (steps // plan.every if plan.every else 1)
     one = _validation_seconds(stage, seed, model, tokenizer, data)
     return StageEstimate(
         stage.objective, len(order), labels, steps, tokens, pace * tokens, one * checks

@@ -80,13 +80,12 @@ class Heads:
         self.settings, self._folder = config.affinity, staging
         self._history_lines = config.prompt_config.history_lines
         n_items = data.split.dataset.n_items
-        self._lines = data.builder.item_lines(tuple(range(1, n_items + 1))).options
+        asked = data.builder.item_lines(tuple(range(1, n_items + 1)))
+        self._lines = asked.options
         checkpoint = config.checkpoint if config.keeps_base else str(staging)
         adapter = {"adapter": str(staging)} if config.writes_adapter else {}
         engine = load_engine(checkpoint, "transformers", **adapter)
-        self._states = read_states(
-            engine, data.builder, n_items, self.settings, folder / "states", display=display
-        )
+        self._states = read_states(engine, asked, self.settings, folder / "states", display=display)
 
     def write(self, events: pd.DataFrame) -> None:
         """Fit a head on these choices and put it into the simulator's folder."""

@@ -6,7 +6,6 @@ every stage begins with weights that are read from the disk, and goes on from it
 
 from __future__ import annotations
 
-import gc
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -112,11 +111,12 @@ def _stage(
     config: TrainConfig, folder: Path, index: int, data: TrainData, display: Display
 ) -> dict[str, Any]:
     """What a finished stage did; trains it if it is not finished."""
-    place = stage_folder(folder, config, index)
-    done = place / "done.json"
+    done = stage_folder(folder, config, index) / "done.json"
     if not done.is_file():
+        from accelerate.utils.memory import clear_device_cache
+
         _train_stage(config, folder, index, data, display)
-        _free_memory()
+        clear_device_cache(garbage_collection=True)  # of a model that nobody uses any more
     facts: dict[str, Any] = read_json(done)
     return facts
 
@@ -126,6 +126,7 @@ def _train_stage(
 ) -> None:
     from accelerate import PartialState
 
+    from usermirror_gym.train.loop.callbacks import BEST_FILE
     from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable, save_trained
     from usermirror_gym.train.loop.tensorboard import curves
     from usermirror_gym.train.loop.trainers import run_stage
@@ -150,23 +151,8 @@ def _train_stage(
     )
     if PartialState().is_main_process:
         save_trained(model, place / TRAINED_FILE)
-        facts = {k: v for k, v in asdict(result).items() if k != "head"}
-        write_json(place / "done.json", {"objective": stage.objective, **facts})
-        _remove_checkpoints(place)
+        write_json(place / "done.json", {"objective": stage.objective, **asdict(result)})
+        for path in place.glob("checkpoint-*"):  # the optimizer's states: no later stage needs them
+            shutil.rmtree(path)
+        (place / BEST_FILE).unlink(missing_ok=True)
     PartialState().wait_for_everyone()
-
-
-def _free_memory() -> None:
-    """Of a model that nobody uses any more."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _remove_checkpoints(place: Path) -> None:
-    """The states of the optimizer, which no later stage needs."""
-    for path in place.glob("checkpoint-*"):
-        shutil.rmtree(path)
-    (place / "best.safetensors").unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import SurrogateSimulator
 from usermirror_gym.train.agent.config import RLConfig
-from usermirror_gym.train.loop.tensorboard import Curves
+from usermirror_gym.train.loop.tensorboard import summary_writer, write_numbers
 
 if TYPE_CHECKING:
     from usermirror_gym.agents.learners.learning import LearningAgent
@@ -88,12 +88,16 @@ def train_agent(
     with run_folder(folder, config, "training run"):
         if (folder / "agent").is_dir():
             return folder / "agent"
-        hook = hook or _monitor(config, folder, world, display)
+        if hook is None and config.monitor and isinstance(world.simulator, SurrogateSimulator):
+            from usermirror_gym.train.surrogate.monitor import monitor_of
+
+            hook = monitor_of(config, world, folder, display)
         training = _Training(config, folder, display, users, hook)
         training.begin(agent, world, eval_world, plan)
         training.run()
         training.agent.label = f"{agent.kind}@{folder.resolve().name}"
-        training.curves.close()
+        if training.curves is not None:
+            training.curves.close()
         return save_agent(training.agent, folder / "agent")
 
 
@@ -132,18 +136,6 @@ def _world(config: RLConfig, simulator: str, options: dict[str, Any]) -> World:
     )  # fmt: skip
 
 
-def _monitor(config: RLConfig, folder: Path, world: World, display: Display) -> Hook | None:
-    """Somebody who looks at the surrogate, if it is one."""
-    from usermirror_gym.train.surrogate.monitor import monitor_of
-
-    if not (config.monitor and isinstance(world.simulator, SurrogateSimulator)):
-        return None
-    return monitor_of(
-        world.simulator, world.split, folder, sample=config.monitor_lists, renew=config.redistil,
-        seed=config.seed, display=display,
-    )  # fmt: skip
-
-
 @dataclass
 class _Training:
     """Everything that an iteration touches."""
@@ -176,7 +168,10 @@ class _Training:
         if self.hook is not None:
             own = self.hook.wrap(own, self.agent.iteration)
         self.env = make_env(config, own, config.users, reward)
-        self.curves = Curves(self.folder / "tensorboard", self.agent.iteration, self.display)
+        # What an earlier process wrote of later iterations is hidden.
+        begun = self.agent.iteration + 1 if self.agent.iteration else None
+        board = self.folder / "tensorboard"
+        self.curves = summary_writer(board, self.display, purge_step=begun)
 
     def run(self) -> None:
         """All iterations that are left."""
@@ -188,7 +183,7 @@ class _Training:
         with self.display.phase(config.algo, left, "user-steps") as progress:
             while agent.iteration < config.iterations:
                 numbers = agent.practise(self.env, *self._sessions())
-                self.curves.write("training", numbers, agent.iteration)
+                write_numbers(self.curves, "training", numbers, agent.iteration)
                 progress(per_iteration)
                 if agent.iteration % config.eval_every == 0 or agent.iteration == config.iterations:
                     self._evaluate(numbers)
@@ -214,7 +209,7 @@ class _Training:
         if self.hook is not None and numbers:
             row |= self.hook.on_evaluation(row)
         shown = {k: v for k, v in row.items() if k not in ("iteration", "steps")}
-        self.curves.write("evaluation", shown, agent.iteration)
+        write_numbers(self.curves, "evaluation", shown, agent.iteration)
         self.curve.append(row)
         write_jsonl(self.folder / "curve.jsonl", self.curve)
         self._keep()

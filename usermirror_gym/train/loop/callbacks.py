@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -10,13 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import sort_checkpoints
 
-from usermirror_gym.files import discard, remove_unfinished, write_json
+from usermirror_gym.files import discard, write_json
+from usermirror_gym.train.config import TRAINED_FILE
 from usermirror_gym.train.loop.model import load_trained, save_trained
+from usermirror_gym.train.objectives.plans import Plan
 
 BEST_FILE = "best.safetensors"
-Validate = Callable[[Any], float]
-"""A model's mean log-loss on the validation scenes, in nats."""
 
 
 class Point(NamedTuple):
@@ -32,29 +32,16 @@ class Watch(TrainerCallback):
 
     Args:
         folder: where the best weights so far are kept.
-        validate: asked before the first step, every ``every`` steps, and after the last.
-        every: steps between two validations; 0: only at both ends.
-        patience: stop after so many validations in a row without a new best one; ``None``: never.
-        save_every: steps between two checkpoints.
+        plan: whose validation is asked before the first step, every ``plan.every`` steps, and after
+            the last, and whose stage says for how long, and when to save.
         advance: takes the steps done, for a progress bar.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        validate: Validate | None,
-        every: int,
-        patience: int | None,
-        save_every: int,
-        advance: Callable[[int], None],
-    ) -> None:
+    def __init__(self, folder: Path, plan: Plan, advance: Callable[[int], None]) -> None:
         self.history: list[Point] = []
         self.best: Point | None = None
-        self.validating = 0.0
         self._misses = 0
-        self._folder, self._validate, self._every = folder, validate, every
-        self._patience, self._save_every, self._advance = patience, save_every, advance
+        self._folder, self._plan, self._advance = folder, plan, advance
         self._spent = 0.0
         self._begin = time.monotonic()
 
@@ -66,7 +53,8 @@ class Watch(TrainerCallback):
     @property
     def tired(self) -> bool:
         """Whether validation has not become better for too long."""
-        return self._patience is not None and self._misses >= self._patience
+        patience = self._plan.stage.patience
+        return patience is not None and self._misses >= patience
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint remembers."""
@@ -75,7 +63,6 @@ class Watch(TrainerCallback):
             "best": None if self.best is None else list(self.best),
             "misses": self._misses,
             "seconds": self.spent,
-            "validating": self.validating,
         }
 
     def restore(self, content: Mapping[str, Any]) -> None:
@@ -84,7 +71,6 @@ class Watch(TrainerCallback):
         self.best = None if content["best"] is None else Point(*content["best"])
         self._misses = int(content["misses"])
         self._spent = float(content["seconds"])
-        self.validating = float(content["validating"])
 
     def load_best(self, model: Any) -> None:
         """Put the best weights into the model, if there was a validation."""
@@ -102,10 +88,10 @@ class Watch(TrainerCallback):
         """Validate and save where it is time to."""
         self._advance(1)
         step, last = state.global_step, state.global_step >= state.max_steps
-        if last or (self._every and step % self._every == 0):
+        if last or (self._plan.every and step % self._plan.every == 0):
             self._measure(kwargs["model"], step, state)
         control.should_training_stop |= self.tired
-        if last or self.tired or step % self._save_every == 0:
+        if last or self.tired or step % self._plan.stage.save_every == 0:
             control.should_save = control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -115,15 +101,15 @@ class Watch(TrainerCallback):
             self.history.append(Point(state.global_step, train_loss=float(loss)))
 
     def _measure(self, model: Any, step: int, state: Any) -> None:
-        if self._validate is None:
+        if self._plan.validate is None:
             return
-        begin = time.monotonic()
-        point = Point(step, validation_log_loss=self._validate(model))
-        self.validating += time.monotonic() - begin
+        loss = self._plan.validate(model)
+        point = Point(step, validation_log_loss=loss)
         self.history.append(point)
         # Where transformers keeps its own entries, for whoever draws curves.
-        state.log_history.append({"step": step, "validation_log_loss": _loss(point)})
-        better = self.best is None or _loss(point) < _loss(self.best)
+        state.log_history.append({"step": step, "validation_log_loss": loss})
+        best = None if self.best is None else self.best.validation_log_loss
+        better = best is None or loss < best
         self._misses = 0 if better else self._misses + 1
         if better:
             self.best = point
@@ -131,16 +117,9 @@ class Watch(TrainerCallback):
                 save_trained(model, self._folder / BEST_FILE)
 
 
-def _loss(point: Point) -> float:
-    loss = point.validation_log_loss
-    return float("inf") if loss is None else loss
-
-
-WEIGHTS_FILE = "trained.safetensors"
 WATCH_FILE = "watch.json"
 _KEPT = 2
 _STAGING = ".saving.tmp"
-_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class Resumable:
@@ -173,25 +152,12 @@ class Resumable:
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / _STAGING / name).rename(folder / name)
             shutil.rmtree(folder / _STAGING)
-            for old in checkpoints(folder)[:-_KEPT]:
-                discard(old)
+            for old in sort_checkpoints(str(folder))[:-_KEPT]:
+                discard(Path(old))
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_trained(self.model, Path(output_dir or self.args.output_dir) / WEIGHTS_FILE)
+        save_trained(self.model, Path(output_dir or self.args.output_dir) / TRAINED_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a stage, oldest first."""
-    found = [(int(m[1]), path) for path in folder.glob("checkpoint-*")
-             if (m := _NAME.fullmatch(path.name))]  # fmt: skip
-    return [path for _, path in sorted(found)]
-
-
-def tidy(folder: Path) -> None:
-    """Delete what a killed process was writing or deleting."""
-    if folder.is_dir():
-        remove_unfinished(folder)
+        load_trained(self.model, Path(resume_from_checkpoint) / TRAINED_FILE)

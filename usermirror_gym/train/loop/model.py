@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save
 
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
@@ -46,12 +47,9 @@ def load_trainable(config: TrainConfig, weights: Path | None = None) -> Any:
     model = load_model(
         resolve_checkpoint(config.checkpoint),
         torch.bfloat16 if low else torch.float32,
-        _own(device),
+        PartialState().device if device.type == "cuda" else device,  # of several: this process's
     )
-    if config.lora is None:
-        model.requires_grad_(True)
-    else:
-        model = _with_adapters(model, config.lora, config)
+    model = _with_adapters(model, config)
     if weights is not None:
         load_trained(model, weights)
     return model
@@ -75,11 +73,10 @@ def write_weights(config: TrainConfig, trained: Path, folder: Path) -> None:
     # Merging rounds if the base is held in bfloat16, hence always float32 and the CPU.
     path = resolve_checkpoint(config.checkpoint)
     model = load_model(path, torch.float32, torch.device("cpu"))
-    if config.lora is not None:
-        model = _with_adapters(model, config.lora, config)
+    model = _with_adapters(model, config)
     load_trained(model, trained)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.lora is not None and not config.merge:
+    if config.writes_adapter:
         _write_adapter(model, config, folder)
         return
     whole = model.merge_and_unload() if config.lora is not None else model
@@ -92,8 +89,6 @@ def write_weights(config: TrainConfig, trained: Path, folder: Path) -> None:
 
 
 def _write_adapter(model: Any, config: TrainConfig, folder: Path) -> None:
-    from safetensors.torch import load_file, save
-
     # PEFT would look the base model up on the hub to see whether its embeddings grew.
     model.save_pretrained(folder, save_embedding_layers=False)
     for name in ("README.md", ".gitattributes"):
@@ -103,7 +98,10 @@ def _write_adapter(model: Any, config: TrainConfig, folder: Path) -> None:
     write_bytes(path, save(weights, metadata={"format": "pt"}))
 
 
-def _with_adapters(model: Any, lora: LoRA, config: TrainConfig) -> Any:
+def _with_adapters(model: Any, config: TrainConfig) -> Any:
+    """The model with what the run trains of it: adapters, or all its weights."""
+    if (lora := config.lora) is None:
+        return model.requires_grad_(True)
     try:
         from peft import LoraConfig, TaskType, get_peft_model
     except ImportError as error:
@@ -152,16 +150,6 @@ def _blocks(model: Any, layers: tuple[int, int]) -> range:
             f"lora.layers = {list(layers)}: the model has blocks 0 to {count - 1}; name these"
         )
     return range(layers[0], layers[1] + 1)
-
-
-def _own(device: torch.device) -> torch.device:
-    """The GPU of this process, of several that train together."""
-    if device.type != "cuda":
-        return device
-    from accelerate import PartialState
-
-    own: torch.device = PartialState().device
-    return own
 
 
 def save_trained(model: Any, path: Path) -> Path:

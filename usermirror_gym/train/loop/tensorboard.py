@@ -49,24 +49,8 @@ def summary_writer(folder: Path, display: Display, **options: Any) -> Any:
     return SummaryWriter(str(folder), **options)
 
 
-class Curves:
-    """Writes numbers by iteration; nothing, with a message, without the package tensorboard.
-
-    Args:
-        begun: iterations that are done; what an earlier process wrote of later ones is hidden.
-    """
-
-    def __init__(self, folder: Path, begun: int, display: Display) -> None:
-        self._writer = summary_writer(folder, display, purge_step=begun + 1 if begun else None)
-
-    def write(self, group: str, numbers: Mapping[str, Any], iteration: int) -> None:
-        """Each number as ``group/name``."""
-        if self._writer is not None:
-            for name, value in numbers.items():
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(f"{group}/{name}", value, iteration)
-
-    def close(self) -> None:
-        """Everything is on the disk."""
-        if self._writer is not None:
-            self._writer.close()
+def write_numbers(writer: Any, group: str, numbers: Mapping[str, Any], step: int) -> None:
+    """Each number as ``group/name``; nothing where :func:`summary_writer` gave none."""
+    for name, value in numbers.items():
+        if writer is not None and isinstance(value, int | float):
+            writer.add_scalar(f"{group}/{name}", value, step)

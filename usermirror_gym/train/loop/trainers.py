@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import sort_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -38,26 +40,19 @@ from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
-from usermirror_gym.train.config import Precision, Stage
+from usermirror_gym.train.config import TRAINED_FILE, Precision, Stage
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.loop.callbacks import (
-    WATCH_FILE,
-    WEIGHTS_FILE,
-    Point,
-    Resumable,
-    Watch,
-    checkpoints,
-)
+from usermirror_gym.train.loop.callbacks import WATCH_FILE, Point, Resumable, Watch
 from usermirror_gym.train.loop.model import frozen_in_bfloat16, load_trained, wants_bfloat16
 from usermirror_gym.train.objectives.options import (
-    LinesCollator,
     OptionsTrainer,
     inner_model,
+    lines_batch,
     reading_lines,
     save_head,
 )
-from usermirror_gym.train.objectives.plans import Plan, padding, plan_stage
-from usermirror_gym.train.objectives.sequences import Examples, Order, Row
+from usermirror_gym.train.objectives.plans import Plan, plan_stage
+from usermirror_gym.train.objectives.sequences import Row, padding
 
 _LOGS = 50
 """Entries of training loss in the history of a stage, about."""
@@ -74,7 +69,6 @@ class StageResult:
         tokens: tokens of these examples, without padding.
         seconds: of training, validation included.
         best: the best validation, if there was any.
-        head: folder with the trained head of the objective ``options``.
     """
 
     history: tuple[Point, ...]
@@ -83,7 +77,6 @@ class StageResult:
     tokens: int
     seconds: float
     best: Point | None = None
-    head: Path | None = None
 
 
 class SupervisedTrainer(Resumable, SFTTrainer):
@@ -139,8 +132,6 @@ def run_stage(
             "or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
         )
     plan = plan_stage(stage, tokenizer, data, seed=seed, display=display)
-    order = _order(stage, plan.examples, seed)
-    steps = math.ceil(len(order) / _per_step(stage))
     low = wants_bfloat16(precision)
     lora = hasattr(model, "peft_config")
     cast = low and lora and not torch.cuda.is_available()
@@ -150,16 +141,15 @@ def run_stage(
         layer = None
         if stage.objective == "options":
             layer = inside.enter_context(reading_lines(model, head))
-        advance = inside.enter_context(display.phase(stage.objective, steps, "step"))
-        watch = _watch(stage, plan, order, folder, advance)
-        arguments = _arguments(stage, folder, steps, seed, low and not cast, gradient_checkpointing)
-        rows = Dataset.from_dict({"epoch": order.epochs, "index": order.rows})
-        trainer = _trainer(stage, model, tokenizer, plan.examples, rows, arguments)
+        advance = inside.enter_context(display.phase(stage.objective, plan.steps, "step"))
+        watch = Watch(folder, plan, advance)
+        arguments = _arguments(plan, folder, low and not cast, gradient_checkpointing)
+        trainer = _trainer(plan, model, tokenizer, arguments)
         trainer.watch = watch
         trainer.remove_callback(PrinterCallback)
         for callback in (watch, *callbacks):
             trainer.add_callback(callback)
-        _train(trainer, folder, steps)
+        _train(trainer, folder, plan.steps)
         if stage.patience is not None:
             watch.load_best(model)
         if layer is not None and PartialState().is_main_process:
@@ -168,65 +158,40 @@ def run_stage(
     return StageResult(
         history=tuple(watch.history),
         steps=state.global_step,
-        samples=min(state.global_step * _per_step(stage), len(order)),
+        samples=min(state.global_step * plan.per_step, len(plan.order)),
         tokens=int(state.num_input_tokens_seen),
         seconds=watch.spent,
         best=watch.best,
-        head=folder if layer is not None else None,
     )
 
 
 def _train(trainer: Any, folder: Path, steps: int) -> None:
     """From the last checkpoint, if there is one; nothing is left to do where that is the end."""
-    found = checkpoints(folder)
+    found = sort_checkpoints(str(folder))
     if not found:
         trainer.train()
         return
-    last = found[-1]
+    last = Path(found[-1])
     trainer.watch.restore(read_json(last / WATCH_FILE))
     state = TrainerState.load_from_json(str(last / "trainer_state.json"))
     if trainer.watch.tired or state.global_step >= steps:
-        load_trained(trainer.model, last / WEIGHTS_FILE)
+        load_trained(trainer.model, last / TRAINED_FILE)
         trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=str(last))
 
 
-def _order(stage: Stage, examples: Examples, seed: int) -> Order:
-    most = None if stage.max_steps is None else stage.max_steps * _per_step(stage)
-    return Order.of(
-        examples, epochs=stage.epochs, batch_size=stage.batch_size, most=most, seed=seed
-    )
-
-
-def _per_step(stage: Stage) -> int:
-    return stage.batch_size * stage.accumulation * PartialState().num_processes
-
-
-def _watch(
-    stage: Stage, plan: Plan, order: Order, folder: Path, advance: Callable[[int], None]
-) -> Watch:
-    every = stage.eval_every * order.per_epoch / _per_step(stage)
-    return Watch(
-        folder,
-        validate=plan.validate,
-        every=max(round(every), 1) if stage.eval_every else 0,
-        patience=stage.patience,
-        save_every=stage.save_every,
-        advance=advance,
-    )
-
-
-def _trainer(
-    stage: Stage, model: Any, tokenizer: Any, examples: Examples, rows: Dataset, arguments: Any
-) -> Any:
+def _trainer(plan: Plan, model: Any, tokenizer: Any, arguments: dict[str, Any]) -> Any:
     def made(collate: Callable[[list[Row]], Any]) -> Callable[[Sequence[Row]], Any]:
         """Numbers of examples -> a batch of tensors."""
-        return lambda rows: collate([examples.row(row["epoch"], row["index"]) for row in rows])
+        example = plan.examples.row
+        return lambda rows: collate([example(row["epoch"], row["index"]) for row in rows])
 
+    stage = plan.stage
+    rows = Dataset.from_dict({"epoch": plan.order.epochs, "index": plan.order.rows})
     common = {"model": model, "train_dataset": rows}
     if stage.objective == "options":
-        collator = made(LinesCollator(padding(tokenizer)))
+        collator = made(partial(lines_batch, pad=padding(tokenizer)))
         trainer = LinesTrainer(
             **common, args=TrainingArguments(**arguments), data_collator=collator
         )
@@ -252,10 +217,10 @@ def _trainer(
 
 
 def _arguments(
-    stage: Stage, folder: Path, steps: int, seed: int, autocast: bool, gradient_checkpointing: bool
+    plan: Plan, folder: Path, autocast: bool, gradient_checkpointing: bool
 ) -> dict[str, Any]:
     """What all trainers are told; the order of the rows is ours, and so is the saving."""
-    cpu = not torch.cuda.is_available()
+    stage, cpu = plan.stage, not torch.cuda.is_available()
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": stage.batch_size,
@@ -264,20 +229,20 @@ def _arguments(
         "learning_rate": stage.learning_rate,
         "lr_scheduler_type": stage.scheduler if stage.scheduler != "constant" else
                              "constant_with_warmup",
-        "warmup_steps": math.ceil(stage.warmup * steps),
+        "warmup_steps": math.ceil(stage.warmup * plan.steps),
         "weight_decay": stage.weight_decay,
         "max_grad_norm": stage.max_grad_norm,
         "optim": "adamw_torch" if cpu else "adamw_torch_fused",
         "bf16": autocast,
         "use_cpu": cpu,
         "gradient_checkpointing": gradient_checkpointing,
-        "seed": seed,
+        "seed": plan.seed,
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
         "include_num_input_tokens_seen": "non_padding",
         "dataloader_pin_memory": not cpu,
         "ddp_find_unused_parameters": False,
-        "logging_steps": max(steps // _LOGS, 1),
+        "logging_steps": max(plan.steps // _LOGS, 1),
         "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": "none",

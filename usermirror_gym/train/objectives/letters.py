@@ -5,7 +5,6 @@ preference pairs of both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.scenes.randomness import KeyArray
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
+from usermirror_gym.train.config import LossOn, Stage
 from usermirror_gym.train.objectives.sequences import (
     Row,
     Wording,
@@ -31,8 +31,7 @@ class SceneExamples:
     """Scenes in tokens, with their options in another order in every epoch.
 
     Args:
-        history: range of history lines shown, drawn anew in every epoch; ``None``: all.
-        everything: loss on the question too, where the answer is a letter.
+        stage: how many history lines are shown, and what the loss is on.
 
     Raises:
         ConfigError: no scene has an answer that the prompt offers.
@@ -43,14 +42,12 @@ class SceneExamples:
         scenes: Sequence[Scene],
         builder: PromptBuilder,
         wording: Wording,
+        stage: Stage,
         *,
         seed: int,
-        history: tuple[int, int] | None = None,
-        everything: bool = False,
     ) -> None:
         self.scenes = answerable(scenes, builder)
-        self._builder, self._wording = builder, wording
-        self._seed, self._history, self._everything = seed, history, everything
+        self._builder, self._wording, self._stage, self._seed = builder, wording, stage, seed
         self._names = name_keys([scene.name for scene in self.scenes])
 
     def sizes(self, epoch: int) -> IntArray:
@@ -62,7 +59,7 @@ class SceneExamples:
     def drawn(self, epoch: int, index: int) -> tuple[KeyArray, Scene]:
         """``(1,)`` the key of an example's draws, and its scene with the history of the epoch."""
         own = epoch_keys(self._seed, epoch, self._names[index : index + 1])
-        return own, shortened(self.scenes[index], own, self._history)
+        return own, shortened(self.scenes[index], own, self._stage.history)
 
 
 class Letters(SceneExamples):
@@ -72,16 +69,14 @@ class Letters(SceneExamples):
         """The question and the right letter."""
         prefix, letters, target = self.question(epoch, index)
         ids = (*prefix, letters[target])
-        return sequence(ids, len(prefix), everything=self._everything)
+        return sequence(ids, len(prefix), self._stage.loss_on)
 
     def question(self, epoch: int, index: int) -> tuple[tuple[int, ...], list[int], int]:
         """Ids before the answer, the id of each letter, and the place of the right one."""
         own, scene = self.drawn(epoch, index)
         count = len(scene.slate) + self._builder.config.outside_option
-        (order,) = orders(own, np.array([count]))
-        question = self._wording.fitted(
-            partial(self._builder.letters, scene, order), self._builder.history_lines_shown(scene)
-        )
+        (order,) = orders(own, count)
+        question = self._wording.fitted(self._builder, PromptBuilder.letters, scene, order)
         letters = [_single(option, question.name) for option in question.options]
         return question.prefix, letters, order.index(answer_of(scene))
 
@@ -121,7 +116,7 @@ class Reasoned(_Fitting):
     """
 
     def __init__(
-        self, rows: Sequence[Mapping[str, Any]], wording: Wording, *, everything: bool = False
+        self, rows: Sequence[Mapping[str, Any]], wording: Wording, loss_on: LossOn = "answer"
     ) -> None:
         if not rows:
             raise ConfigError(
@@ -129,7 +124,7 @@ class Reasoned(_Fitting):
                 "'letters'"
             )
         encoded = (answered(row["prompt"], row["completion"], wording) for row in rows)
-        sequences = (sequence(a.ids, len(a.question), everything=everything) for a in encoded)
+        sequences = (sequence(a.ids, len(a.question), loss_on) for a in encoded)
         super().__init__(sequences, wording, "rationales")
 
 
@@ -197,7 +192,9 @@ def answered(
     text = answer[-1]["content"]
     head, found, tail = text.rpartition(ANSWER_PREFIX)
     if not found or not tail:
-        raise DataError(f"an answer ends in {text[-40:]!r}; the last line must be '{_LAST_LINE}'")
+        raise DataError(
+            f"an answer ends in {text[-40:]!r}; the last line must be '{ANSWER_PREFIX}A]'"
+        )
     asked = tuple(Message(m["role"], m["content"]) for m in messages)  # type: ignore[arg-type]
     question = wording.encode(Prompt(asked, "", ())).prefix
     begun = wording.encode(Prompt(asked, head + found, (tail[0], tail[1:])))
@@ -210,9 +207,6 @@ def answered(
     )
 
 
-_LAST_LINE = f"{ANSWER_PREFIX}A]"
-
-
 def _single(option: tuple[int, ...], name: str) -> int:
     if len(option) != 1:
         raise ConfigError(
@@ -220,9 +214,6 @@ def _single(option: tuple[int, ...], name: str) -> int:
             "'options' or 'next_item'"
         )
     return option[0]
-
-
-_SIDES = ("chosen", "rejected")
 
 
 class ReasonedPairs(_Fitting):
@@ -239,19 +230,12 @@ class ReasonedPairs(_Fitting):
         super().__init__((_pair(row, wording) for row in rows), wording, "preference pairs")
 
 
-class LetterPairs:
+class LetterPairs(Letters):
     """The right letter of each scene against another one, which is drawn anew in every epoch."""
-
-    def __init__(self, letters: Letters, *, seed: int) -> None:
-        self._letters, self._seed = letters, seed
-
-    def sizes(self, epoch: int) -> IntArray:
-        """``(n,)`` lines of history and list."""
-        return self._letters.sizes(epoch)
 
     def row(self, epoch: int, index: int) -> Row:
         """The question and two letters."""
-        prefix, letters, target = self._letters.question(epoch, index)
+        prefix, letters, target = self.question(epoch, index)
         own = epoch_keys(self._seed, epoch, np.array([index]))
         (other,) = wrong_options(own, np.array([len(letters)]), np.array([target])).tolist()
         return {
@@ -262,7 +246,9 @@ class LetterPairs:
 
 
 def _pair(row: Mapping[str, Any], wording: Wording) -> Row:
-    chosen, rejected = (answered(row["prompt"], row[side], wording) for side in _SIDES)
+    chosen, rejected = (
+        answered(row["prompt"], row[side], wording) for side in ("chosen", "rejected")
+    )
     return {
         "prompt_ids": list(chosen.question),
         "chosen_ids": list(chosen.answer),

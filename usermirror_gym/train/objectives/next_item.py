@@ -18,6 +18,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.randomness import integers, uniforms
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
+from usermirror_gym.train.config import Stage
 from usermirror_gym.train.objectives.sequences import Row, Wording, epoch_keys, sequence
 from usermirror_gym.types import IntArray
 
@@ -33,11 +34,8 @@ class Histories:
 
     Args:
         split: only ``split.before`` is read.
-        lines: least and most lines of a window, drawn anew for every user and epoch; by default as
-            many as the readout ever sees at once.
-        alone: share of the windows that become a single line without profile and history, which is
-            what the unconditional part of the readout asks.
-        everything: loss on profile and heading too.
+        stage: ``history`` is the range of a window's lines, drawn anew for every user and epoch, by
+            default as many as the readout ever sees at once; see ``alone`` and ``loss_on``, too.
 
     Raises:
         ConfigError: nobody did anything before T0.
@@ -48,19 +46,18 @@ class Histories:
         split: TimeSplit,
         builder: PromptBuilder,
         wording: Wording,
+        stage: Stage,
         *,
         seed: int,
-        lines: tuple[int, int] | None = None,
-        alone: float = 0.05,
-        everything: bool = False,
     ) -> None:
         if not split.histories:
             raise ConfigError(f"nobody in {split.dataset.name!r} did anything before T0")
         self._builder, self._wording = builder, wording
         self._items = {user: history.items for user, history in split.histories.items()}
-        self._seed, self._alone, self._everything = seed, alone, everything
+        self._stage, self._seed = stage, seed
         most = window_lines(builder.config)
-        self._low, self._high = (most, most) if lines is None else (max(lines[0], 1), lines[1])
+        least, self._high = stage.history or (most, most)
+        self._low = max(least, 1)
         self._windows = lru_cache(2)(self._cut)
 
     def sizes(self, epoch: int) -> IntArray:
@@ -86,7 +83,7 @@ class Histories:
                 f"{self._wording.max_length} tokens: raise it"
             )
         ids = question.prefix + tuple(i for line in question.options[:fits] for i in line)
-        return sequence(ids, len(question.prefix), everything=self._everything)
+        return sequence(ids, len(question.prefix), self._stage.loss_on)
 
     def _cut(self, epoch: int) -> IntArray:
         """``(n, 4)`` user, first line, line behind the last, whether it is a single line."""
@@ -105,7 +102,7 @@ class Histories:
     def _with_lonely(self, epoch: int, windows: IntArray) -> IntArray:
         """Some windows reduced to one of their lines."""
         own = epoch_keys(self._seed, epoch, windows[:, 0] << 32 | windows[:, 1])
-        nobody = uniforms(own, _ALONE)[:, 0] < self._alone
+        nobody = uniforms(own, _ALONE)[:, 0] < self._stage.alone
         picked = integers(own, _WHICH, windows[:, 1], windows[:, 2] - 1)
         starts = np.where(nobody, picked, windows[:, 1])
         stops = np.where(nobody, picked + 1, windows[:, 2])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch.nn import functional
@@ -20,6 +18,7 @@ from usermirror_gym.engines.adapters import load_head
 from usermirror_gym.engines.local.encoding import EncodedPrompt
 from usermirror_gym.engines.local.local import whole
 from usermirror_gym.files import write_bytes
+from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.train.objectives.letters import SceneExamples, answer_of
 from usermirror_gym.train.objectives.sequences import Row, orders
 
@@ -37,12 +36,9 @@ class Lines(SceneExamples):
     def row(self, epoch: int, index: int) -> Row:
         """Ids, the place of the last token of each line, and the number of the right line."""
         own, scene = self.drawn(epoch, index)
-        (order,) = orders(own, np.array([len(scene.slate)]))
-        question = self._wording.fitted(
-            partial(self._builder.lines, scene, order),
-            self._builder.history_lines_shown(scene),
-            whole,
-        )
+        (order,) = orders(own, len(scene.slate))
+        words = PromptBuilder.lines
+        question = self._wording.fitted(self._builder, words, scene, order, length=whole)
         target = answer_of(scene)
         return line_row(question, order.index(target) if target < len(order) else len(order))
 
@@ -57,24 +53,17 @@ def line_row(question: EncodedPrompt, target: int) -> Row:
     }
 
 
-class LinesCollator:
+def lines_batch(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """Rows of :class:`Lines` as padded tensors.
 
     ``line_ends`` is ``(B, K)``, -1 where a list is shorter; ``targets`` is ``(B,)``.
     """
-
-    def __init__(self, pad: int) -> None:
-        self._pad = pad
-
-    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """One batch."""
-        mask = _padded([[1] * len(row["input_ids"]) for row in rows], 0)
-        return {
-            "input_ids": _padded([row["input_ids"] for row in rows], self._pad),
-            "attention_mask": mask,
-            "line_ends": _padded([row["line_ends"] for row in rows], _NO_LINE),
-            "targets": torch.tensor([row["target"] for row in rows]),
-        }
+    return {
+        "input_ids": _padded([row["input_ids"] for row in rows], pad),
+        "attention_mask": _padded([[1] * len(row["input_ids"]) for row in rows], 0),
+        "line_ends": _padded([row["line_ends"] for row in rows], _NO_LINE),
+        "targets": torch.tensor([row["target"] for row in rows]),
+    }
 
 
 class OptionsTrainer(Trainer):
@@ -173,9 +162,7 @@ def inner_model(model: Any) -> Any:
 def _new_head(inner: Any, folder: Path | None) -> torch.nn.Linear:
     size = inner.config.get_text_config(decoder=True).hidden_size
     layer = torch.nn.Linear(size, 1, device=inner.device, dtype=torch.float32)
-    weight, bias = torch.zeros(size), torch.zeros(1)
-    if folder is not None:
-        weight, bias = load_head(folder, size)
+    weight, bias = load_head(folder, size) if folder else (torch.zeros(size), torch.zeros(1))
     with torch.no_grad():
         layer.weight.copy_(weight[None])
         layer.bias.copy_(bias)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
+
+from accelerate import PartialState
 
 from usermirror_gym.progress import Display
 from usermirror_gym.train.config import Stage
-from usermirror_gym.train.data import TrainData, TrainSource
+from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.objectives.letters import (
     LetterPairs,
     Letters,
@@ -18,24 +22,51 @@ from usermirror_gym.train.objectives.letters import (
 )
 from usermirror_gym.train.objectives.next_item import Histories
 from usermirror_gym.train.objectives.options import Lines
-from usermirror_gym.train.objectives.sequences import Examples, Joined, Wording
+from usermirror_gym.train.objectives.sequences import Examples, Joined, Order, Wording
 from usermirror_gym.train.objectives.validation import (
     LettersLoss,
     LikelihoodLoss,
     Loss,
     OptionsLoss,
-    PooledLoss,
     ReasonedLoss,
     held_out,
+    pooled_loss,
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage trains on and how it is judged."""
+    """What a stage trains on, in which order, and how it is judged."""
 
+    stage: Stage
+    seed: int
     examples: Examples
     validate: Loss | None
+
+    @property
+    def per_step(self) -> int:
+        """Examples of one optimizer step, of all processes."""
+        return self.stage.batch_size * self.stage.accumulation * PartialState().num_processes
+
+    @cached_property
+    def order(self) -> Order:
+        """When which example is met."""
+        stage, seed = self.stage, self.seed
+        most = None if stage.max_steps is None else stage.max_steps * self.per_step
+        return Order.of(
+            self.examples, epochs=stage.epochs, batch_size=stage.batch_size, most=most, seed=seed
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return math.ceil(len(self.order) / self.per_step)
+
+    @property
+    def every(self) -> int:
+        """Steps between two validations; 0: only at both ends."""
+        steps = self.stage.eval_every * self.order.per_epoch / self.per_step
+        return max(round(steps), 1) if self.stage.eval_every else 0
 
 
 def plan_stage(
@@ -49,52 +80,30 @@ def plan_stage(
     wording = Wording(tokenizer, stage.max_length)
     if stage.objective == "rationale" or (stage.objective == "dpo" and data.preferences):
         return _reasoned(stage, data, wording, seed, display)
+    make, loss = _KINDS[stage.objective]
+    parts = [
+        (source.split if stage.objective == "next_item" else source.scenes_train, source.builder)
+        for source in data.sources
+    ]
+    examples = Joined([make(part, builder, wording, stage, seed=seed) for part, builder in parts])
     most = -(-stage.validation // len(data.sources))
-    parts = [_of_source(stage, source, wording, seed, most) for source in data.sources]
-    losses = [(loss, count) for _, loss, count in parts if loss is not None]
-    return Plan(
-        Joined([examples for examples, _, _ in parts]), PooledLoss(losses) if losses else None
-    )
+    checks = [(source.scenes_validation[:most], source.builder) for source in data.sources]
+    losses = [(loss(own, builder, wording), len(own)) for own, builder in checks if own]
+    return Plan(stage, seed, examples, partial(pooled_loss, losses) if losses else None)
 
 
-def _of_source(
-    stage: Stage, source: TrainSource, wording: Wording, seed: int, most: int
-) -> tuple[Examples, Loss | None, int]:
-    """Examples of one data set, its validation loss, and the number of scenes behind that."""
-    scenes, builder = source.scenes_train, source.builder
-    checks = source.scenes_validation[:most]
-    everything = stage.loss_on == "everything"
-    examples: Examples
-    kind: Callable[..., Loss]
-    more: tuple[Any, ...] = ()
-    if stage.objective == "next_item":
-        kind = LikelihoodLoss
-        examples = Histories(
-            source.split, builder, wording, seed=seed, lines=stage.history, alone=stage.alone,
-            everything=everything,
-        )  # fmt: skip
-    elif stage.objective == "options":
-        kind, more = OptionsLoss, (padding(wording.tokenizer),)
-        examples = Lines(scenes, builder, wording, seed=seed, history=stage.history)
-    else:
-        kind = LettersLoss
-        examples = letters = Letters(
-            scenes, builder, wording, seed=seed, history=stage.history, everything=everything
-        )
-        if stage.objective == "dpo":
-            examples = LetterPairs(letters, seed=seed)
-    loss = kind(checks, builder, wording, *more) if checks else None
-    return examples, loss, len(checks)
+_KINDS: dict[str, tuple[Callable[..., Examples], Callable[..., Loss]]] = {
+    "next_item": (Histories, LikelihoodLoss),
+    "options": (Lines, OptionsLoss),
+    "letters": (Letters, LettersLoss),
+    "dpo": (LetterPairs, LettersLoss),
+}
 
 
 def _reasoned(stage: Stage, data: TrainData, wording: Wording, seed: int, display: Display) -> Plan:
     dpo = stage.objective == "dpo"
     rows, kept_back = held_out(data.preferences if dpo else data.rationales, seed)
-    examples: ReasonedPairs | Reasoned
-    if dpo:
-        examples = ReasonedPairs(rows, wording)
-    else:
-        examples = Reasoned(rows, wording, everything=stage.loss_on == "everything")
+    examples = ReasonedPairs(rows, wording) if dpo else Reasoned(rows, wording, stage.loss_on)
     if examples.left_out:
         display.say(
             f"{examples.left_out} of {len(rows)} rows are longer than max_length = "
@@ -103,10 +112,4 @@ def _reasoned(stage: Stage, data: TrainData, wording: Wording, seed: int, displa
     right = "chosen" if dpo else "completion"
     tested = [answered(row["prompt"], row[right], wording) for row in kept_back]
     tested = [row for row in tested if len(row.ids) <= stage.max_length][: stage.validation]
-    return Plan(examples, ReasonedLoss(tested) if tested else None)
-
-
-def padding(tokenizer: Any) -> int:
-    """Id of a token that fills short rows; it is masked, so that any will do."""
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(int(i) for i in ids if i is not None)
+    return Plan(stage, seed, examples, ReasonedLoss(tested) if tested else None)

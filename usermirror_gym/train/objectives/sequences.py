@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,8 @@ from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
 from usermirror_gym.errors import SceneError
 from usermirror_gym.scenes.randomness import KeyArray, integers, keys, uniforms
 from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.scenes.words.prompt import PromptBuilder
+from usermirror_gym.train.config import LossOn
 from usermirror_gym.types import IntArray, Prompt
 
 # Random streams, see scenes/randomness.py.
@@ -43,18 +46,14 @@ def epoch_keys(seed: int, epoch: int, names: IntArray) -> KeyArray:
     return keys(seed, np.full(len(names), epoch, np.int64), names)
 
 
-def orders(own: KeyArray, counts: IntArray) -> list[tuple[int, ...]]:
-    """A permutation of ``0 .. counts[i] - 1`` for each key, uniform over all of them.
+def orders(own: KeyArray, count: int) -> list[tuple[int, ...]]:
+    """A permutation of ``0 .. count - 1`` for each key, uniform over all of them.
 
     Args:
         own: ``(B,)`` from :func:`epoch_keys`.
-        counts: ``(B,)`` number of options.
     """
-    width = int(counts.max(initial=0))
-    ranks = uniforms(own, _ORDER, width) if width else np.zeros((len(own), 0))
-    ranks = np.where(np.arange(width) < counts[:, None], ranks, np.inf)
-    places = np.argsort(ranks, axis=1, kind="stable")
-    return [tuple(row[:count].tolist()) for row, count in zip(places, counts, strict=True)]
+    places = np.argsort(uniforms(own, _ORDER, count), axis=1, kind="stable")
+    return [tuple(row) for row in places.tolist()]
 
 
 def wrong_options(own: KeyArray, counts: IntArray, targets: IntArray) -> IntArray:
@@ -114,7 +113,7 @@ class Joined:
 
     def __init__(self, parts: Sequence[Examples]) -> None:
         self._parts = parts
-        self._ends = lru_cache(2)(self._last_numbers)
+        self._ends = lru_cache(2)(lambda epoch: np.cumsum([len(p.sizes(epoch)) for p in parts]))
 
     def sizes(self, epoch: int) -> IntArray:
         """``(n,)`` of all parts."""
@@ -126,8 +125,8 @@ class Joined:
         part = int(np.searchsorted(ends, index, side="right"))
         return self._parts[part].row(epoch, index - (int(ends[part - 1]) if part else 0))
 
-    def _last_numbers(self, epoch: int) -> IntArray:
-        return np.cumsum([len(part.sizes(epoch)) for part in self._parts])
+
+longest = attrgetter("longest")
 
 
 class Wording:
@@ -149,22 +148,24 @@ class Wording:
 
     def fitted(
         self,
-        build: Callable[..., Prompt],
-        lines: int,
-        length: Callable[[EncodedPrompt], int] = lambda question: question.longest,
+        builder: PromptBuilder,
+        words: Callable[..., Prompt],
+        scene: Scene,
+        *order: tuple[int, ...],
+        length: Callable[[EncodedPrompt], int] = longest,
     ) -> EncodedPrompt:
         """The prompt with as much history as ``max_length`` holds; the oldest lines go first.
 
         Args:
-            build: makes the prompt without the ``skip=`` oldest history lines.
-            lines: how many history lines there are.
+            words: the builder's method that makes the prompt.
+            order: of the options; as shown by default.
             length: tokens of the example that is made of the question.
 
         Raises:
             SceneError: it does not fit even without any history; names the scene.
         """
-        for skip in range(lines + 1):
-            question = self.encode(build(skip=skip))
+        for skip in range(builder.history_lines_shown(scene) + 1):
+            question = self.encode(words(builder, scene, *order, skip=skip))
             if length(question) <= self.max_length:
                 return question
         raise SceneError(
@@ -173,10 +174,16 @@ class Wording:
         )
 
 
-def sequence(ids: tuple[int, ...], start: int, *, everything: bool = False) -> Row:
+def sequence(ids: tuple[int, ...], start: int, loss_on: LossOn = "answer") -> Row:
     """A row for language modelling with loss on the tokens from ``start`` on, or on all."""
-    start = 0 if everything else start
+    start = 0 if loss_on == "everything" else start
     return {"input_ids": list(ids), "labels": [IGNORED] * start + list(ids[start:])}
+
+
+def padding(tokenizer: Any) -> int:
+    """Id of a token that fills short rows; it is masked, so that any will do."""
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(i) for i in ids if i is not None)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.readouts.llm import padded
 from usermirror_gym.simulators.readouts.utility import fit_likelihood, likelihood_logprobs
 from usermirror_gym.train.objectives.letters import Answered, answer_of, answerable
-from usermirror_gym.train.objectives.options import LinesCollator, inner_model, line_row
-from usermirror_gym.train.objectives.sequences import Wording
-from usermirror_gym.types import FloatArray
+from usermirror_gym.train.objectives.options import inner_model, line_row, lines_batch
+from usermirror_gym.train.objectives.sequences import Wording, longest, padding
+from usermirror_gym.types import FloatArray, Prompt
 
 Loss = Callable[[Any], float]
 """The mean log-loss of a model, in nats."""
@@ -45,11 +45,7 @@ class LettersLoss:
     """Log-loss of the letters readout, options as shown."""
 
     def __init__(self, scenes: Sequence[Scene], builder: PromptBuilder, wording: Wording) -> None:
-        self._scenes = _own_share(answerable(scenes, builder))
-        self._questions = [
-            wording.fitted(partial(builder.letters, scene), builder.history_lines_shown(scene))
-            for scene in self._scenes
-        ]
+        self._scenes, self._questions = _worded(scenes, builder, wording, PromptBuilder.letters)
 
     def __call__(self, model: Any) -> float:
         """Mean over the scenes, in nats."""
@@ -69,11 +65,7 @@ class LikelihoodLoss:
 
     def __init__(self, scenes: Sequence[Scene], builder: PromptBuilder, wording: Wording) -> None:
         self._outside = builder.config.outside_option
-        self._scenes = _own_share(answerable(scenes, builder))
-        self._questions = [
-            wording.fitted(partial(builder.likelihood, scene), builder.history_lines_shown(scene))
-            for scene in self._scenes
-        ]
+        self._scenes, self._questions = _worded(scenes, builder, wording, PromptBuilder.likelihood)
         self._items = sorted({item for scene in self._scenes for item in scene.slate})
         self._alone = wording.encode(builder.unconditional(tuple(self._items)))
 
@@ -91,26 +83,18 @@ class LikelihoodLoss:
                 self._scenes, self._questions, answers, strict=True
             )
         ]  # fmt: skip
-        return _fitted_loss(_gathered(rows), outside=self._outside)
+        return _fitted_loss(gather_object(rows), outside=self._outside)
 
 
 class OptionsLoss:
-    """Log-loss of the options readout, options as shown.
+    """Log-loss of the options readout, options as shown."""
 
-    Args:
-        pad: id of a token for padding.
-    """
-
-    def __init__(
-        self, scenes: Sequence[Scene], builder: PromptBuilder, wording: Wording, pad: int
-    ) -> None:
-        self._collate = LinesCollator(pad)
-        self._rows = []
-        for scene in _own_share(answerable(scenes, builder)):
-            question = wording.fitted(
-                partial(builder.lines, scene), builder.history_lines_shown(scene), whole
-            )
-            self._rows.append(line_row(question, answer_of(scene)))
+    def __init__(self, scenes: Sequence[Scene], builder: PromptBuilder, wording: Wording) -> None:
+        self._pad = padding(wording.tokenizer)
+        own, questions = _worded(scenes, builder, wording, PromptBuilder.lines, whole)
+        self._rows = [
+            line_row(q, answer_of(scene)) for q, scene in zip(questions, own, strict=True)
+        ]
 
     @torch.no_grad()
     def __call__(self, model: Any) -> float:
@@ -119,7 +103,7 @@ class OptionsLoss:
         losses: list[float] = []
         with evaluating(model):
             for batch in _batches(self._rows, _batch_tokens(inner)):
-                tensors = {k: v.to(inner.device) for k, v in self._collate(batch).items()}
+                tensors = {k: v.to(inner.device) for k, v in lines_batch(batch, self._pad).items()}
                 targets = tensors.pop("targets")
                 loss = torch.nn.functional.cross_entropy(inner(**tensors), targets,
                                                          reduction="none")  # fmt: skip
@@ -127,20 +111,14 @@ class OptionsLoss:
         return _mean(losses)
 
 
-class PooledLoss:
-    """Mean over several data sets.
+def pooled_loss(parts: Sequence[tuple[Loss, int]], model: Any) -> float:
+    """Mean over several data sets, in which every scene counts alike.
 
     Args:
         parts: the loss of each, and how many scenes it is the mean of.
     """
-
-    def __init__(self, parts: Sequence[tuple[Loss, int]]) -> None:
-        self._parts = parts
-
-    def __call__(self, model: Any) -> float:
-        """Every scene counts alike."""
-        losses, counts = zip(*((loss(model), count) for loss, count in self._parts), strict=True)
-        return float(np.average(losses, weights=counts))
+    losses, counts = zip(*((loss(model), count) for loss, count in parts), strict=True)
+    return float(np.average(losses, weights=counts))
 
 
 class ReasonedLoss:
@@ -164,12 +142,8 @@ def held_out(
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """Rows to train on, and one in twenty to validate on; none of fewer than 20."""
     count = round(_HELD_OUT * len(rows)) if len(rows) >= _FEWEST else 0
-    order = np.random.default_rng((seed, 2)).permutation(len(rows))
-    out = set(order[:count].tolist())
-    return (
-        [row for i, row in enumerate(rows) if i not in out],
-        [row for i, row in enumerate(rows) if i in out],
-    )
+    order = np.random.default_rng((seed, 2)).permutation(len(rows)).tolist()
+    return [rows[i] for i in sorted(order[count:])], [rows[i] for i in sorted(order[:count])]
 
 
 @contextmanager
@@ -238,16 +212,23 @@ def _batch_tokens(model: Any) -> int:
     return _BATCH_TOKENS.get(model.device.type, _GPU_TOKENS)
 
 
+def _worded(
+    scenes: Sequence[Scene],
+    builder: PromptBuilder,
+    wording: Wording,
+    words: Callable[..., Prompt],
+    length: Callable[[EncodedPrompt], int] = longest,
+) -> tuple[Sequence[Scene], list[EncodedPrompt]]:
+    """The scenes that this process answers, and their questions."""
+    own = _own_share(answerable(scenes, builder))
+    return own, [wording.fitted(builder, words, scene, length=length) for scene in own]
+
+
 def _own_share(things: Sequence[Any]) -> Sequence[Any]:
     """What this process of a distributed run answers."""
     state = PartialState()
     return things[state.process_index :: state.num_processes]
 
 
-def _gathered(rows: list[Any]) -> list[Any]:
-    """The answers of all processes."""
-    return rows if PartialState().num_processes == 1 else list(gather_object(rows))
-
-
 def _mean(losses: Iterable[float]) -> float:
-    return float(np.mean(_gathered(list(losses))))
+    return float(np.mean(gather_object(list(losses))))

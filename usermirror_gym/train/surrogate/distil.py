@@ -92,27 +92,42 @@ def distill(
         UserMirrorError: whatever a step raises; what was done stays, and the next run goes on.
     """
     folder = Path(folder)
+    checkpoint = folder / "checkpoint"
     with run_folder(folder, config, "training run"):
         about = {
             "teacher": teacher.name, "catalogue": asdict(Catalogue.of(split.dataset)),
             "t0": split.t0,
         }  # fmt: skip
         keep_same(folder / "teacher.json", about, f"{folder} has answers to other questions")
-        if not (folder / "checkpoint" / FACTS_FILE).is_file():
-            answers = _answers(teacher, split, config, folder, agents or {}, display)
-            words = item_words(
-                teacher, split.dataset.n_items, config.network, cache=folder / "words.npy"
-            )
-            student = new_student(
-                split, config.network, words, teacher=teacher.name, seed=config.seed
-            )
-            with display.phase("learning", config.fit.epochs, "epoch") as advance:
-                curve = fit(
-                    student, answers["train"], answers["validation"], config.fit,
-                    seed=config.seed, state=folder / "fit.pt", progress=advance,
-                )  # fmt: skip
-            _write_checkpoint(student, teacher, split, config, folder, answers, curve, words)
-    return folder / "checkpoint"
+        if (checkpoint / FACTS_FILE).is_file():
+            return checkpoint
+        given, asked = agents or {}, config.questions
+        agents = {
+            name: given.get(name) or make_agent(
+                name, seed=config.seed, progress=not display.quiet, simulator=teacher
+            ).fit(split)
+            for name in dict.fromkeys((*asked.agents, *asked.strangers))
+        }  # fmt: skip
+        answers = ask_sessions(teacher, split, config, agents, folder / "answers", display=display)
+        words = item_words(
+            teacher, split.dataset.n_items, config.network, cache=folder / "words.npy"
+        )
+        student = new_student(split, config.network, words, teacher=teacher.name, seed=config.seed)
+        with display.phase("learning", config.fit.epochs, "epoch") as advance:
+            curve = fit(
+                student, answers["train"], answers["validation"], config.fit,
+                seed=config.seed, state=folder / "fit.pt", progress=advance,
+            )  # fmt: skip
+        # A folder's name means nothing elsewhere.
+        name = teacher.name if Path(config.teacher).expanduser().exists() else config.teacher
+        settings = {"checkpoint": name, "readout": "surrogate", "domain": split.dataset.domain}
+        with replacing_folder(checkpoint) as new:
+            write_surrogate(new, student.net, student.facts)
+            write_simulator(new, settings)
+            stored = SurrogateSimulator(*read_surrogate(new), split)  # rounded as in the file
+            facts = report(stored, teacher, split, answers, config)
+            write_surrogate_card(new, config, stored, split, facts, curve, words is not None)
+    return checkpoint
 
 
 def redistil(
@@ -183,46 +198,6 @@ def new_student(
     net = SurrogateNet(shape, split.popularity, seed=seed, words=words)
     facts = SurrogateFacts(teacher, Catalogue.of(split.dataset), features)
     return SurrogateSimulator(net, facts, split)
-
-
-def _answers(
-    teacher: UserSimulator,
-    split: TimeSplit,
-    config: SurrogateConfig,
-    folder: Path,
-    given: Mapping[str, Agent],
-    display: Display,
-) -> dict[str, Answers]:
-    names = dict.fromkeys((*config.questions.agents, *config.questions.strangers))
-    agents = {
-        name: given.get(name) or make_agent(
-            name, seed=config.seed, progress=not display.quiet, simulator=teacher
-        ).fit(split)
-        for name in names
-    }  # fmt: skip
-    return ask_sessions(teacher, split, config, agents, folder / "answers", display=display)
-
-
-def _write_checkpoint(
-    student: SurrogateSimulator,
-    teacher: UserSimulator,
-    split: TimeSplit,
-    config: SurrogateConfig,
-    folder: Path,
-    answers: Mapping[str, Answers],
-    curve: list[float],
-    words: Float32Array | None,
-) -> None:
-    """``checkpoint/``, which appears when it is whole."""
-    # A folder's name means nothing elsewhere.
-    name = teacher.name if Path(config.teacher).expanduser().exists() else config.teacher
-    settings = {"checkpoint": name, "readout": "surrogate", "domain": split.dataset.domain}
-    with replacing_folder(folder / "checkpoint") as new:
-        write_surrogate(new, student.net, student.facts)
-        write_simulator(new, settings)
-        stored = SurrogateSimulator(*read_surrogate(new), split)  # as it is rounded in the file
-        facts = report(stored, teacher, split, answers, config)
-        write_surrogate_card(new, config, stored, split, facts, curve, words is not None)
 
 
 def _parted(answers: Answers, seed: int) -> tuple[Answers, Answers]:

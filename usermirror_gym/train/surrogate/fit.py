@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,22 @@ def fit(
     )
     questions, targets = student.inputs(train.questions), torch.from_numpy(train.probs)
     now = _read(state, net, optimizer) or {
-        "curve": [divergence(student, validation)], "best": _copy(net), "since": 0,
+        "curve": [divergence(student, validation)], "best": deepcopy(net.state_dict()), "since": 0,
     }  # fmt: skip
     progress(len(now["curve"]) - 1)
     while len(now["curve"]) <= settings.epochs and now["since"] < settings.patience:
         _set_rate(optimizer, settings, len(now["curve"]) - 1)
+        rng = np.random.default_rng([seed, len(now["curve"])])
         with one_thread():
-            _epoch(
-                net, optimizer, questions, targets, settings.batch_size, [seed, len(now["curve"])]
-            )
+            for rows in torch.from_numpy(rng.permutation(len(targets))).split(settings.batch_size):
+                optimizer.zero_grad(set_to_none=True)
+                _loss(net, _part(questions, rows), targets[rows]).mean().backward()
+                optimizer.step()
             now["curve"].append(divergence(student, validation))
         better = now["curve"][-1] < min(now["curve"][:-1])
         now["since"] = 0 if better else now["since"] + 1
         if better:
-            now["best"] = _copy(net)
+            now["best"] = deepcopy(net.state_dict())
         _write(state, net, optimizer, now)
         progress(1)
     net.load_state_dict(now["best"])
@@ -136,26 +139,9 @@ def principal(states: FloatArray, parts: int, dim: int) -> Float32Array:
 
 def _loss(net: SurrogateNet, questions: NetInputs, targets: torch.Tensor) -> torch.Tensor:
     """``(B,)`` divergences."""
-    width = questions.slates.shape[1] + 1
     logs = net(questions)
-    assert logs.shape[1] == width == targets.shape[1]
     entropy = torch.special.xlogy(targets, targets).sum(dim=1)
     return entropy - torch.where(targets > 0, targets * logs, 0.0).sum(dim=1)
-
-
-def _epoch(
-    net: SurrogateNet,
-    optimizer: torch.optim.Optimizer,
-    questions: NetInputs,
-    targets: torch.Tensor,
-    batch_size: int,
-    seed: list[int],
-) -> None:
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(targets)))
-    for rows in order.split(batch_size):
-        optimizer.zero_grad(set_to_none=True)
-        _loss(net, _part(questions, rows), targets[rows]).mean().backward()
-        optimizer.step()
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int) -> None:
@@ -166,10 +152,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int
 
 def _part(questions: NetInputs, rows: Any) -> NetInputs:
     return NetInputs(*(column[rows] for column in questions))
-
-
-def _copy(net: SurrogateNet) -> dict[str, torch.Tensor]:
-    return {name: values.clone() for name, values in net.state_dict().items()}
 
 
 def _write(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
@@ -29,6 +28,7 @@ from usermirror_gym.simulators.surrogate.surrogate import (
     read_surrogate,
     write_surrogate,
 )
+from usermirror_gym.train.agent.config import RLConfig
 from usermirror_gym.train.surrogate.answers import Answers, ask, read_answers, write_answers
 from usermirror_gym.train.surrogate.card import FACTS_FILE
 from usermirror_gym.train.surrogate.distil import redistil
@@ -129,7 +129,7 @@ class FidelityMonitor:
         for place in self._kept():
             if int(place.name) > iteration:  # of a future that did not come about
                 shutil.rmtree(place)
-        for place in self._kept():
+                continue
             self._remember(read_answers(place / _ANSWERS))
             if (place / SURROGATE_WEIGHTS).is_file():
                 self.surrogate.net, _ = read_surrogate(place)
@@ -185,22 +185,15 @@ class FidelityMonitor:
         return sorted(p.parent for p in self.folder.glob(f"[0-9]*/{_ANSWERS}"))
 
 
-def monitor_of(
-    surrogate: SurrogateSimulator,
-    split: TimeSplit,
-    folder: Path,
-    *,
-    sample: int,
-    renew: bool,
-    seed: int,
-    display: Display,
-) -> FidelityMonitor:
-    """The monitor of a surrogate that was read from its folder: teacher and bounds are in there.
+def monitor_of(config: RLConfig, world: World, folder: Path, display: Display) -> FidelityMonitor:
+    """The monitor of a training in a surrogate, in whose folder teacher and bounds are found.
 
     Raises:
         ConfigError: the surrogate has no report, so that nobody knows its teacher.
         UserMirrorError: what making the teacher raises.
     """
+    surrogate = world.simulator
+    assert isinstance(surrogate, SurrogateSimulator)
     home = surrogate.folder
     if home is None or not (home / FACTS_FILE).is_file():
         raise ConfigError(
@@ -211,8 +204,8 @@ def monitor_of(
     options = dict(recipe["teacher_options"])
     if not surrogate.offers_outside:
         options["outside_option"] = False
-    teacher = make_simulator(recipe["teacher"], split, **options)
+    teacher = make_simulator(recipe["teacher"], world.split, **options)
     return FidelityMonitor(
-        surrogate, teacher, folder, trust=Trust.of(home), sample=sample, renew=renew, seed=seed,
-        display=display,
+        surrogate, teacher, folder, trust=Trust.of(home), sample=config.monitor_lists,
+        renew=config.redistil, seed=config.seed, display=display,
     )  # fmt: skip

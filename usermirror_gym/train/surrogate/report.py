@@ -140,11 +140,6 @@ class Agreement:
         """Some of them."""
         return Agreement(self.kl[rows], self.same[rows], self.variation[rows], self.values[:, rows])
 
-    @property
-    def rank_correlation(self) -> float:
-        """Spearman's, of the values of all lists; NaN if all are alike."""
-        return _correlation(spearmanr, self.values)
-
 
 def summary(agreement: Agreement, users: IntArray, seed: int, n_resamples: int) -> dict[str, Any]:
     """What the report says of some scenes.
@@ -165,7 +160,7 @@ def summary(agreement: Agreement, users: IntArray, seed: int, n_resamples: int) 
         "kl": kl._asdict(),
         "agreement": same._asdict(),
         "total_variation": variation._asdict(),
-        "spearman": agreement.rank_correlation,
+        "spearman": _correlation(spearmanr, agreement.values),
         "kendall": _correlation(kendalltau, agreement.values),
         "within_user_spearman": _within_users(agreement, users),
         "outside": outside_calibration(agreement),
