@@ -142,7 +142,7 @@ class Engine(Protocol):
         """
         ...
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,

@@ -173,7 +173,7 @@ def _block(
     start: int,
 ) -> Float32Array:
     def read() -> Float32Array:
-        return engine.line_states(lines, head=first_words, parts=settings.parts)
+        return engine.item_hidden_states(lines, head=first_words, parts=settings.parts)
 
     return kept_array(folder / f"states-{start}.npy", read)
 

@@ -133,7 +133,7 @@ class TransformersEngine(LocalEngine):
             questions, lambda scorer, part: scorer.lines(part, head), line_scores, length=whole
         )
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,
@@ -142,10 +142,10 @@ class TransformersEngine(LocalEngine):
         progress: Callable[[int], None] = lambda done: None,
     ) -> Float32Array:
         """Affinity readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        from usermirror_gym.engines.local.line_states import (
+        from usermirror_gym.engines.local.item_hidden_states import (
             check_lines,
             check_parts,
-            line_states,
+            item_hidden_states,
         )
 
         config = self._config.get_text_config(decoder=True)
@@ -157,7 +157,7 @@ class TransformersEngine(LocalEngine):
         with self._lock:
             begin = time.perf_counter()
             share = self._reuse and self._tree is not None and question.longest <= self._tree_length
-            states = line_states(
+            states = item_hidden_states(
                 self._model, question, parts, batch_tokens=self._sizes()[0], share_head=share,
                 progress=progress,
             )  # fmt: skip

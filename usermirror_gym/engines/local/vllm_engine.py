@@ -154,7 +154,7 @@ class VLLMEngine(LocalEngine):
         ]
         return self._finish(questions, answers, line_scores, begin)
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,

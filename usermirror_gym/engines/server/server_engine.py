@@ -367,7 +367,7 @@ class ServerEngine:
             "'transformers' for the options readout."
         )
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,

@@ -136,7 +136,7 @@ class StoredEngine:
         self._count(scores, sum(map(len, keys)), len(fresh), sum(computed), begin)
         return scores
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,
@@ -146,7 +146,7 @@ class StoredEngine:
     ) -> Float32Array:
         """Affinity readout, from the engine."""
         begin = time.perf_counter()
-        states = self.engine.line_states(lines, head=head, parts=parts, progress=progress)
+        states = self.engine.item_hidden_states(lines, head=head, parts=parts, progress=progress)
         self.usage.seconds += time.perf_counter() - begin
         return states
 

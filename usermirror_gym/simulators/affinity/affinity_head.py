@@ -40,7 +40,7 @@ class AffinityHead:
     """How much an option goes with a memory, by a bilinear form in the states of their lines.
 
     With x the F numbers that an engine gives for a line
-    (:meth:`~usermirror_gym.engines.base.Engine.line_states`)::
+    (:meth:`~usermirror_gym.engines.base.Engine.item_hidden_states`)::
 
         h = (x - mean) @ history        o = (x - mean) @ option        b = (x - mean) @ bias
         taste = sum over m < n of softmax(lags[:n])[m] * h(m), newest line first

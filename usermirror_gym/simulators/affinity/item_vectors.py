@@ -84,7 +84,7 @@ class ItemVectors:
         with _progress(len(unknown)) as told:
             for start in range(0, len(unknown), _BLOCK):
                 lines, began = unknown[start : start + _BLOCK], time.perf_counter()
-                states = self._engine.line_states(
+                states = self._engine.item_hidden_states(
                     lines, head=asked.answer_prefix, parts=self._head.parts, progress=told
                 )
                 store.add(lines, self._table(states, lines), time.perf_counter() - began)

@@ -69,7 +69,7 @@ def check_lines(lines: Sequence[str], question: EncodedPrompt, context_length: i
             )
 
 
-def line_states(
+def item_hidden_states(
     model: Any,
     question: EncodedPrompt,
     parts: Sequence[StatePart],
