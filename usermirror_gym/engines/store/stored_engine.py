@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from usermirror_gym.engines.base import Engine, OptionScores, Sampling, SamplingOptions, StatePart
+from usermirror_gym.engines.base import Engine, OptionScores, Sampling, SamplingOptions
 from usermirror_gym.engines.local.local import EngineUsage
 from usermirror_gym.engines.store.answer_store import AnswerStore
 from usermirror_gym.types import Float32Array, Prompt
@@ -136,17 +136,10 @@ class StoredEngine:
         self._count(scores, sum(map(len, keys)), len(fresh), sum(computed), begin)
         return scores
 
-    def item_hidden_states(
-        self,
-        lines: Sequence[str],
-        *,
-        head: str,
-        parts: Sequence[StatePart],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> Float32Array:
+    def item_hidden_states(self, lines: Sequence[str], **asked: Any) -> Float32Array:
         """Affinity readout, from the engine."""
         begin = time.perf_counter()
-        states = self.engine.item_hidden_states(lines, head=head, parts=parts, progress=progress)
+        states = self.engine.item_hidden_states(lines, **asked)
         self.usage.seconds += time.perf_counter() - begin
         return states
 
