@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import pkgutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.engines.base import Engine
-from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT
+from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
 KINDS = ("transformers", "vllm", "server")
 """``transformers`` and ``vllm`` load the weights in this process, ``server`` asks over HTTP."""
+_CLASSES = {
+    "transformers": "usermirror_gym.engines.local.transformers_engine:TransformersEngine",
+    "vllm": "usermirror_gym.engines.local.vllm_engine:VLLMEngine",
+    "server": "usermirror_gym.engines.server.server_engine:ServerEngine",
+}
 
 
 @dataclass(frozen=True)
@@ -176,23 +182,12 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwa
         MissingDependencyError: the package of that engine is not installed.
     """
     chosen = choose_kind(str(name), kind, kwargs)
+    found: type[Any] = pkgutil.resolve_name(_CLASSES[chosen])
     if chosen == "server":
-        from usermirror_gym.engines.server.server_engine import ServerEngine
-
-        return _made(ServerEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
-    if chosen == "vllm":
-        from usermirror_gym.engines.local.vllm_engine import VLLMEngine
-
-        return _made(VLLMEngine, name, kwargs)
-    from usermirror_gym.engines.local.transformers_engine import TransformersEngine
-
-    return _made(TransformersEngine, name, kwargs)
-
-
-def _made(kind: type[Any], name: str | Path, settings: dict[str, Any]) -> Engine:
-    _, *known = inspect.signature(kind).parameters
-    for setting in settings:
+        name = str(name).removeprefix(SERVER_PREFIX)
+    _, *known = inspect.signature(found).parameters
+    for setting in kwargs:
         if setting not in known:
-            raise UnknownNameError(f"{kind.__name__} setting", setting, known)
-    engine: Engine = kind(name, **settings)
+            raise UnknownNameError(f"{found.__name__} setting", setting, known)
+    engine: Engine = found(name, **kwargs)
     return engine

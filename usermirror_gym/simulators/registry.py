@@ -190,14 +190,13 @@ def _engine(settings: LLMSettings) -> Engine:
         engine = _shared_engine(settings.checkpoint, arguments, content_hash(files))
     except TypeError as error:
         raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
-    return engine if settings.answers is None else _with_answers(engine, settings.answers)
-
-
-def _with_answers(engine: Engine, path: str) -> Engine:
+    if settings.answers is None:
+        return engine
     from usermirror_gym.engines.store.answer_store import AnswerStore, default_store
     from usermirror_gym.engines.store.stored_engine import StoredEngine
 
-    return StoredEngine(engine, AnswerStore(default_store() if path == "default" else path))
+    path = default_store() if settings.answers == "default" else settings.answers
+    return StoredEngine(engine, AnswerStore(path))
 
 
 @lru_cache(maxsize=2)

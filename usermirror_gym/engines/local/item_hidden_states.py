@@ -42,17 +42,8 @@ def check_parts(parts: Sequence[StatePart], n_layers: int) -> None:
 
 
 def check_lines(lines: Sequence[str], question: EncodedPrompt, context_length: int) -> None:
-    """Whether every line can be read.
-
-    Args:
-        lines: texts of the lines.
-        question: the head, with the lines as its options.
-        context_length: the most tokens of head and line.
-
-    Raises:
-        EngineError: a line without text, one that does not end in a line break, or one that is too
-            long; names the line.
-    """
+    """Whether every line, an option of the question, can be read; the errors are those of
+    :meth:`~usermirror_gym.engines.base.Engine.item_hidden_states` and name the line."""
     for number, (line, tokens) in enumerate(zip(lines, question.options, strict=True)):
         if not line.strip():
             raise EngineError(f"line {number} ({line!r}) is empty: give every line some text.")

@@ -170,7 +170,8 @@ class StoredEngine:
         missing = {k: p for k, p in zip(keys, prompts, strict=True) if k not in known}
         fresh = dict(zip(missing, ask(list(missing.values())), strict=True))
         self._keep(fresh)
-        scores = [fresh[key] if key in fresh else _free(known[key]) for key in keys]
+        # What was kept says itself that it cost nothing.
+        scores = [(known | fresh)[key] for key in keys]
         computed = sum(score.prompt_tokens - score.cached_tokens for score in fresh.values())
         self._count(scores, len(keys), len(fresh), computed, begin)
         return scores
@@ -227,10 +228,6 @@ def _unpacked(value: bytes) -> OptionScores:
     k = len(numbers) // 2
     tokens = int(numbers[-1])
     return OptionScores(numbers[:k].view(np.float64), numbers[k : 2 * k], tokens, tokens)
-
-
-def _free(score: OptionScores) -> OptionScores:
-    return replace(score, cached_tokens=score.prompt_tokens)
 
 
 def _alone(answer: OptionScores) -> list[OptionScores]:

@@ -157,11 +157,6 @@ class AffinityHead:
         return affinity
 
 
-def affinity_files(folder: Path) -> list[Path]:
-    """Weights of an affinity head; raises CheckpointError if they are absent."""
-    return find_files(folder, (AFFINITY_WEIGHTS,), "affinity head")
-
-
 def read_head(folder: str | Path) -> AffinityHead:
     """The affinity head in a simulator's folder.
 
@@ -170,7 +165,7 @@ def read_head(folder: str | Path) -> AffinityHead:
     """
     from safetensors import safe_open
 
-    (path,) = affinity_files(Path(folder).expanduser())
+    (path,) = find_files(Path(folder).expanduser(), (AFFINITY_WEIGHTS,), "affinity head")
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from usermirror_gym.errors import CheckpointError
-from usermirror_gym.types import Float32Array, FloatArray, IntArray
+from usermirror_gym.types import Float32Array, FloatArray
 
 
 class LineVectors(NamedTuple):
@@ -43,16 +43,10 @@ class LineMemory:
     def __post_init__(self) -> None:
         for name in ("history", "option", "item_bias"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float32))
-        n, shapes = (
-            self.digests.shape,
-            [self.history.shape, self.option.shape, self.item_bias.shape],
-        )
-        if (
-            len(n) != 1
-            or 0 in n
-            or any(shape[:1] != n for shape in shapes)
-            or shapes[0] != shapes[1]
-        ):
+        n = self.digests.shape
+        shapes = [self.history.shape, self.option.shape, self.item_bias.shape]
+        fits = all(shape[:1] == n for shape in shapes) and shapes[0] == shapes[1]
+        if len(n) != 1 or 0 in n or not fits:
             raise CheckpointError(
                 f"what the affinity head remembers has shapes {n} and {shapes}, and must be (n,), "
                 "(n, e), (n, e), (n,)"
@@ -78,14 +72,12 @@ class LineMemory:
 
     def recall(self, lines: Sequence[str]) -> LineVectors:
         """Of these lines, ``(len(lines), e)`` and ``(len(lines),)``; zeros for unknown ones."""
-        rows, known = self._rows(line_digests(lines))
+        digests = line_digests(lines)
+        rows = np.minimum(np.searchsorted(self.digests, digests), len(self.digests) - 1)
+        known = self.digests[rows] == digests
         held = (np.where(known, values[rows].T, 0.0).T.astype(np.float64)
                 for values in (self.history, self.option, self.item_bias))  # fmt: skip
         return LineVectors(*held)
-
-    def _rows(self, digests: np.ndarray) -> tuple[IntArray, np.ndarray]:
-        rows = np.minimum(np.searchsorted(self.digests, digests), len(self.digests) - 1)
-        return rows, self.digests[rows] == digests
 
 
 def line_digests(lines: Sequence[str]) -> np.ndarray:
