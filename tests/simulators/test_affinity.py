@@ -17,8 +17,7 @@ from usermirror_gym.scenes.scene import Turn
 from usermirror_gym.simulators import AffinitySimulator, AffinityWeights, UserSimulator
 from usermirror_gym.simulators.affinity import item_vectors
 from usermirror_gym.simulators.affinity.affinity import newest_lines
-from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
-from usermirror_gym.simulators.affinity.line_memory import LineMemory
+from usermirror_gym.simulators.affinity.affinity_head import AffinityHead, LineMemory
 
 SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12))
 SHORT = replace(SCENE, slate=(20, 3), history=(5,), ratings=(1.0,), ages=(9,))

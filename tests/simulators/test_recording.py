@@ -16,10 +16,14 @@ def users(kept: list[Scene]) -> list[int]:
     return [scene.user_id for scene in kept]
 
 
+def recorder(capacity: int, seed: int = 0) -> RecordingSimulator:
+    return RecordingSimulator(UniformChooser(), capacity, seed)
+
+
 def test_every_scene_is_kept_with_the_same_probability():
     counts = np.zeros(40)
     for seed in range(600):
-        reservoir = RecordingSimulator(UniformChooser(), 10, seed)
+        reservoir = recorder(10, seed)
         for first in (1, 11, 21, 31):
             reservoir.choose(scenes(10, first))
         assert len(reservoir) == 10
@@ -30,8 +34,8 @@ def test_every_scene_is_kept_with_the_same_probability():
 
 def test_the_sample_does_not_depend_on_batches():
     whole, parts = (
-        RecordingSimulator(UniformChooser(), 7, 3),
-        RecordingSimulator(UniformChooser(), 7, 3),
+        recorder(7, 3),
+        recorder(7, 3),
     )
     whole.choose(scenes(100))
     for start in range(0, 100, 9):
@@ -42,8 +46,8 @@ def test_the_sample_does_not_depend_on_batches():
 
 def test_a_cleared_reservoir_samples_as_a_new_one():
     used, new = (
-        RecordingSimulator(UniformChooser(), 5, 1),
-        RecordingSimulator(UniformChooser(), 5, 1),
+        recorder(5, 1),
+        recorder(5, 1),
     )
     used.choose(scenes(50))
     used.clear()
@@ -65,4 +69,4 @@ def test_recording_changes_no_answer():
 
 def test_a_reservoir_holds_something():
     with pytest.raises(ConfigError, match="at least 1, got 0"):
-        RecordingSimulator(UniformChooser(), 0)
+        recorder(0)

@@ -23,8 +23,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import kept_array
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.words.prompt import PromptBuilder
-from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
-from usermirror_gym.simulators.affinity.line_memory import LineMemory
+from usermirror_gym.simulators.affinity.affinity_head import AffinityHead, LineMemory
 from usermirror_gym.train.config import Affinity
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, Float32Array, FloatArray, IntArray
 

@@ -20,13 +20,7 @@ POOLS = ("mean", "last")
 
 
 def check_parts(parts: Sequence[StatePart], n_layers: int) -> None:
-    """Whether a model of so many layers has these states.
-
-    Raises:
-        ConfigError: there are no parts.
-        UnknownNameError: a pool that does not exist.
-        EngineError: a layer that the model does not have; names the range.
-    """
+    """Whether a model of so many layers has these states; the errors name what it has."""
     if not parts:
         raise ConfigError(
             "parts is empty: name at least one (layer, pool), for example (12, 'mean')"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,13 +49,11 @@ class EngineUsage:
         self.seconds += seconds
 
 
-class LocalEngine:
+class LocalEngine(ABC):
     """Base of the engines that load the weights themselves.  Nothing is loaded before it is needed.
 
     Args:
-        path_or_name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`.
-        adapter: folder of a LoRA adapter (PEFT) that was trained on these weights.
-        head: folder with the option head (``head.safetensors``) that ``line_scores`` reads.
+        path_or_name, adapter, head: see the engines.
         dtype: precision of the weights.
 
     Raises:
@@ -160,6 +159,8 @@ class LocalEngine:
 
     def _encode(self, prompts: Sequence[Prompt], **how: Any) -> list[EncodedPrompt]:
         """Questions in tokens, see :meth:`PromptEncoder.encode_all`."""
+        if not prompts:  # for which nothing need be loaded
+            return []
         return self._encoder.encode_all(prompts, self.context_length, **how)
 
     def _score(
@@ -182,11 +183,11 @@ class LocalEngine:
             self.usage.add(scores, computed, time.perf_counter() - begin)
         return scores
 
+    @abstractmethod
     def _routes(
         self, questions: Sequence[EncodedPrompt], length: Length
     ) -> list[tuple[Scorer, list[int]]]:
         """Which scorer answers which questions."""
-        raise NotImplementedError
 
     @cached_property
     def _option_head(self) -> OptionHead:

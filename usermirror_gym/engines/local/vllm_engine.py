@@ -157,7 +157,7 @@ class VLLMEngine(LocalEngine):
             return []
         jobs = [(q.prefix, k) for q in questions for k in range(sampling.n)]
         settings = [
-            self._vllm.SamplingParams(
+            import_vllm().SamplingParams(
                 temperature=sampling.temperature, top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None,
                 seed=sampling.row_seed(prefix, k),
@@ -203,7 +203,7 @@ class VLLMEngine(LocalEngine):
         ]
 
     def _texts(self, cached: bool) -> Any:
-        return self._vllm.SamplingParams(
+        return import_vllm().SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False,
             skip_reading_prefix_cache=not cached,
         )  # fmt: skip
@@ -217,10 +217,6 @@ class VLLMEngine(LocalEngine):
         return [out.outputs.data for out in found]
 
     @cached_property
-    def _vllm(self) -> Any:
-        return import_vllm()
-
-    @cached_property
     def _llm(self) -> Any:
         return self._load(
             enable_prefix_caching=True, max_logprobs=MOST_LETTERS,
@@ -230,7 +226,7 @@ class VLLMEngine(LocalEngine):
 
     @cached_property
     def _pooler(self) -> Any:
-        _ = self._vllm
+        import_vllm()
         from vllm.config import PoolerConfig
 
         config = PoolerConfig(task="token_embed", use_activation=False)
@@ -240,7 +236,7 @@ class VLLMEngine(LocalEngine):
     def _lora(self) -> Any:
         if self._adapter is None:
             return None
-        _ = self._vllm
+        import_vllm()
         from vllm.lora.request import LoRARequest
 
         return LoRARequest("adapter", 1, str(self._adapter))
@@ -256,7 +252,7 @@ class VLLMEngine(LocalEngine):
         return abs(values[0] - values[1]) <= _PROBE_TOLERANCE
 
     def _load(self, **settings: Any) -> Any:
-        vllm = self._vllm
+        vllm = import_vllm()
         if self._path.is_file():
             raise CheckpointError(
                 f"{self._path} is a GGUF file, which vLLM does not read here: name a folder with "
