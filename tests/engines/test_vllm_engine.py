@@ -177,7 +177,7 @@ def test_adapters_and_heads(weights, tmp_path):
 
 def test_what_vllm_cannot_do_names_what_can(vllm_engine):
     with pytest.raises(EngineError, match="'transformers' for the affinity readout"):
-        vllm_engine.line_states(["Heat\n"], head="", parts=((1, "mean"),))
+        vllm_engine.item_hidden_states(["Heat\n"], head="", parts=((1, "mean"),))
     with pytest.raises(EngineError, match="no option head"):
         vllm_engine.line_scores([texts(0, 0)])
 

@@ -165,7 +165,7 @@ class States:
     def count_tokens(self, prompt: Prompt) -> int:
         return 1
 
-    def line_states(self, lines: Sequence[str], *, parts: Sequence, **_: Any) -> np.ndarray:
+    def item_hidden_states(self, lines: Sequence[str], *, parts: Sequence, **_: Any) -> np.ndarray:
         self.lines += lines
         digests = [hashlib.sha256(line.encode()).digest() for line in lines]
         size = 4 * len(parts)

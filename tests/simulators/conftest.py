@@ -46,7 +46,7 @@ class ArithmeticEngine:
     def fingerprint(self) -> str:
         return self.model_id
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,

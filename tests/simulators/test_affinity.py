@@ -17,8 +17,7 @@ from usermirror_gym.scenes.scene import Turn
 from usermirror_gym.simulators import AffinitySimulator, AffinityWeights, UserSimulator
 from usermirror_gym.simulators.affinity import item_vectors
 from usermirror_gym.simulators.affinity.affinity import newest_lines
-from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
-from usermirror_gym.simulators.affinity.line_memory import LineMemory
+from usermirror_gym.simulators.affinity.affinity_head import AffinityHead, LineMemory
 
 SCENE = Scene(user_id=1, history=(1, 2, 3), ratings=(4.0,) * 3, ages=(60,) * 3, slate=(10, 11, 12))
 SHORT = replace(SCENE, slate=(20, 3), history=(5,), ratings=(1.0,), ages=(9,))
@@ -54,7 +53,9 @@ def by_hand(simulator: AffinitySimulator, memory: tuple[int, ...], slate: tuple[
     """Probabilities by the formulas; ``memory`` newest first."""
     head, prompt = simulator.head, simulator.builder.item_lines((*memory, *slate))
     assert prompt.answer_prefix == "Films watched, in order:\n"
-    x = simulator.engine.line_states(prompt.options, head=prompt.answer_prefix, parts=head.parts)
+    x = simulator.engine.item_hidden_states(
+        prompt.options, head=prompt.answer_prefix, parts=head.parts
+    )
     x = x.astype(float) - head.mean
     n = len(memory)
     lags = np.exp(head.lags[:n].astype(float))
@@ -104,7 +105,7 @@ class TestChoice:
         simulator = make(replace(random_head(), lags=np.zeros(4)))  # each line has a third
         slate = (2, 10, 11)
         lines = simulator.builder.item_lines((*SCENE.history, *slate))
-        states = simulator.engine.line_states(
+        states = simulator.engine.item_hidden_states(
             lines.options, head=lines.answer_prefix, parts=simulator.head.parts
         )
         vectors = simulator.head.vectors(states, lines.options)
@@ -308,10 +309,10 @@ class TestReading:
         monkeypatch.setattr(item_vectors, "_BLOCK", 2)
 
         class Killed(arithmetic):
-            def line_states(self, lines, **settings):
+            def item_hidden_states(self, lines, **settings):
                 if len(self.lines) >= 4:
                     raise KeyboardInterrupt
-                return super().line_states(lines, **settings)
+                return super().item_hidden_states(lines, **settings)
 
         with pytest.raises(KeyboardInterrupt):
             make(engine=Killed(), cache=tmp_path).choose([SCENE])
@@ -324,7 +325,7 @@ class TestReading:
         simulator, engine = make(), arithmetic()
         items = np.array([11, 10, 3, 2, 1])
         asked = simulator.builder.item_lines(tuple(items.tolist()))
-        states = engine.line_states(
+        states = engine.item_hidden_states(
             asked.options, head=asked.answer_prefix, parts=simulator.head.parts
         )
         simulator.take_states(items, states)

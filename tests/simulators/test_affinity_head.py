@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 from usermirror_gym.errors import CheckpointError, UnknownNameError
 from usermirror_gym.simulators.affinity.affinity_head import (
     AffinityHead,
+    LineMemory,
     read_head,
     write_head,
 )
-from usermirror_gym.simulators.affinity.line_memory import LineMemory
 
 SHAPES = {"mean": (6,), "history": (6, 2), "option": (6, 2), "bias": (6,), "lags": (5,)}
 NAMES = tuple(SHAPES)

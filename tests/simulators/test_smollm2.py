@@ -85,7 +85,7 @@ def affinity_folder(ml100k: TimeSplit, tmp_path_factory) -> Path:
     """An untrained head: principal axes of the states of some titles, for memory and option."""
     parts = ((12, "mean"), (30, "last"))
     asked = PromptBuilder(domain_text(ml100k.dataset)).item_lines(tuple(range(1, 61)))
-    states = load_engine().line_states(asked.options, head=asked.answer_prefix, parts=parts)
+    states = load_engine().item_hidden_states(asked.options, head=asked.answer_prefix, parts=parts)
     mean = states.mean(axis=0)
     axes = np.linalg.svd(states - mean, full_matrices=False)[2][:16].T
     folder = tmp_path_factory.mktemp("affinity")

@@ -291,13 +291,13 @@ class TestRuns:
         self, recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         read: list[str] = []
-        plain = TransformersEngine.line_states
+        plain = TransformersEngine.item_hidden_states
 
         def counted(engine: TransformersEngine, lines: Sequence[str], **settings: Any) -> Any:
             read.extend(lines)
             return plain(engine, lines, **settings)
 
-        monkeypatch.setattr(TransformersEngine, "line_states", counted)
+        monkeypatch.setattr(TransformersEngine, "item_hidden_states", counted)
         config = recipe(**{"affinity.ridge": 0.02})  # a head that no other test has left vectors of
         train(config, tmp_path, display=QUIET)
         data = data_of(config)

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
-from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.engines.local.model_loading import load_model, load_tokenizer
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import *

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from usermirror_gym.engines.base import Engine, OptionScores
-from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.choosing import SERVER_PREFIX, load_engine
+from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT
 
 __all__ = [
     "DEFAULT_CHECKPOINT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from usermirror_gym.errors import ConfigError, EngineError
 from usermirror_gym.types import Float32Array, FloatArray, IntArray, Prompt
@@ -142,7 +142,7 @@ class Engine(Protocol):
         """
         ...
 
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,
@@ -192,15 +192,6 @@ class Generations:
     error: str | None = None
 
 
-@runtime_checkable
-class DetailedEngine(Protocol):
-    """An engine that accounts for every prompt itself."""
-
-    def generate_detailed(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Generations]:
-        """One entry per prompt, in order.  A prompt that fails is an entry with an error."""
-        ...
-
-
 def generate_detailed(
     engine: Engine, prompts: Sequence[Prompt], sampling: Sampling
 ) -> list[Generations]:
@@ -209,8 +200,9 @@ def generate_detailed(
     An engine without a ``generate_detailed`` of its own is asked for all prompts together and, if
     that fails, for each alone.
     """
-    if isinstance(engine, DetailedEngine):
-        return engine.generate_detailed(prompts, sampling)
+    own: Callable[..., list[Generations]] | None = getattr(engine, "generate_detailed", None)
+    if own is not None:
+        return own(prompts, sampling)
     try:
         answers = engine.generate(prompts, **asdict(sampling))
     except EngineError as error:

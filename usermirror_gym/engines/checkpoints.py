@@ -22,15 +22,6 @@ CACHE_VARIABLE = "USERMIRROR_CACHE"
 _FILES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
 """Weights, configuration, tokenizer and chat template."""
 
-__all__ = [
-    "CACHE_VARIABLE",
-    "DEFAULT_CHECKPOINT",
-    "cache_folder",
-    "files_hash",
-    "files_stamp",
-    "resolve_checkpoint",
-]
-
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Where checkpoints are kept: the argument, ``USERMIRROR_CACHE``, or the user's cache."""

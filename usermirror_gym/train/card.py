@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import metadata_load
 
-from usermirror_gym.engines.checkpoints import DEFAULT_CHECKPOINT, resolve_checkpoint
+from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
 from usermirror_gym.report.page import render
 from usermirror_gym.report.text import date

@@ -110,7 +110,7 @@ def _head_estimate(config: TrainConfig, settings: Affinity, data: TrainData) -> 
     engine = load_engine(config.checkpoint, "transformers")
     for lines in (asked.options[:1], asked.options):  # the first call is slower than the others
         begin = time.monotonic()
-        engine.line_states(lines, head=asked.answer_prefix, parts=settings.parts)
+        engine.item_hidden_states(lines, head=asked.answer_prefix, parts=settings.parts)
     pace = (time.monotonic() - begin) / len(asked.options)
     return HeadEstimate(n_items, pace * n_items)
 

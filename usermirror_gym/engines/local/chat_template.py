@@ -114,7 +114,5 @@ def _fold_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def _plain_dialogue(messages: tuple[Message, ...]) -> list[Piece]:
     """Contents joined by blank lines, for models without a chat template."""
-    pieces: list[Piece] = []
-    for i, message in enumerate(messages):
-        pieces += [Data(message.content, starts_text=i == 0), Data("\n\n")]
-    return pieces
+    texts = [text for message in messages for text in (message.content, "\n\n")]
+    return [Data(text, starts_text=i == 0) for i, text in enumerate(texts)]

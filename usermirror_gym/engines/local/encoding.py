@@ -8,10 +8,12 @@ prefix wherever the tokenizer allows it, which is what the KV cache lives on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from usermirror_gym.engines.local.chat_template import ChatTemplate, Data, Piece
 from usermirror_gym.errors import EngineError
@@ -49,6 +51,11 @@ class EncodedPrompt:
         return len(self.prefix) + sum(map(len, self.options))
 
 
+Length = Callable[[EncodedPrompt], int]
+longest: Length = attrgetter("longest")
+whole: Length = attrgetter("whole")
+
+
 class PromptEncoder:
     """Turns prompts into ids for one tokenizer.
 
@@ -72,7 +79,10 @@ class PromptEncoder:
         Raises:
             EngineError: the chat template refuses the messages, or there is nothing to encode.
         """
-        pieces = self._pieces(prompt)
+        if prompt.messages:
+            pieces = [*self._template.render(prompt), Data(prompt.answer_prefix)]
+        else:
+            pieces = [Data(prompt.answer_prefix, starts_text=True)]
         prefix = tuple(i for piece in pieces for i in self._piece_ids(piece))
         if not prompt.messages or not self._template.exists:
             prefix = self._bos() + prefix
@@ -81,15 +91,51 @@ class PromptEncoder:
         options = tuple(self._plain_cached(option, True) for option in prompt.options)
         return EncodedPrompt(prompt.name, prefix, options)
 
-    def describe(self, ids: Sequence[int]) -> str:
-        """The tokens in a form for error messages."""
-        return repr(self._tokenizer.convert_ids_to_tokens(list(ids)))
+    def encode_all(
+        self,
+        prompts: Sequence[Prompt],
+        limit: int,
+        *,
+        options: Literal["any", "letters", "texts"] = "any",
+        room: int = 0,
+        length: Length = longest,
+    ) -> list[EncodedPrompt]:
+        """Ids of questions that a model can answer.
 
-    def _pieces(self, prompt: Prompt) -> list[Piece]:
-        if not prompt.messages:
-            return [Data(prompt.answer_prefix, starts_text=True)]
-        pieces = self._template.render(prompt)
-        return [*pieces, Data(prompt.answer_prefix)]
+        Args:
+            limit: most tokens of a question with ``room`` tokens behind it.
+            options: ``letters`` have one token each, ``texts`` one or more.
+            length: tokens of a question.
+
+        Raises:
+            EngineError: a question is too long, or its options are others; names the prompt.
+        """
+        questions = [self.encode(prompt) for prompt in prompts]
+        for question in questions:
+            if (tokens := length(question) + room) > limit:
+                raise EngineError(
+                    f"prompt {question.name!r} has {tokens} tokens, the model takes {limit}: "
+                    "shorten its history or its list."
+                )
+        if options != "any":
+            for prompt, question in zip(prompts, questions, strict=True):
+                self._check_options(prompt, question, letters=options == "letters")
+        return questions
+
+    def _check_options(self, prompt: Prompt, question: EncodedPrompt, *, letters: bool) -> None:
+        check_options(prompt)
+        for k, (text, tokens) in enumerate(zip(prompt.options, question.options, strict=True)):
+            if letters and len(tokens) != 1:
+                raise EngineError(
+                    f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
+                    f"({self._tokenizer.convert_ids_to_tokens(list(tokens))!r}) and must be one to "
+                    "be read as a letter: use single letters A..Z, or ask for text_logprobs."
+                )
+            if not tokens:
+                raise EngineError(
+                    f"option {k} of prompt {prompt.name!r} ({text!r}) has no tokens: give every "
+                    "option some text."
+                )
 
     def _piece_ids(self, piece: Piece) -> tuple[int, ...]:
         if isinstance(piece, Data):
@@ -104,10 +150,10 @@ class PromptEncoder:
         if not text:
             return ()
         ids = self._raw(text, continues)
-        if self._markup.isdisjoint(ids):
+        if self._markup.keys().isdisjoint(ids):
             return ids
         ids = self._in_parts(_cut(text, self._markup.values()), continues)
-        if self._markup.isdisjoint(ids):
+        if self._markup.keys().isdisjoint(ids):
             return ids
         return self._in_parts(list(text), continues)
 
@@ -127,10 +173,7 @@ class PromptEncoder:
     def _anchor_ids(self) -> tuple[int, ...]:
         """Ids to cut off where a tokenizer puts a space before every text (SentencePiece): a text
         that continues another one is then encoded behind a line break."""
-        alone, anchored, anchor = (
-            tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-            for text in ("A", _ANCHOR + "A", _ANCHOR)
-        )
+        alone, anchored, anchor = (self._marked_up(text) for text in ("A", _ANCHOR + "A", _ANCHOR))
         prefixes_space = anchored[: len(anchor)] == anchor and anchored[len(anchor) :] != alone
         return anchor if prefixes_space else ()
 
@@ -149,37 +192,33 @@ class PromptEncoder:
         )
 
 
-class _Markup(dict[int, str]):
-    """Ids of the tokens that text from data must not produce, with their spelling."""
+def check_options(prompt: Prompt) -> None:
+    """Whether there are any.
 
-    def isdisjoint(self, ids: Sequence[int]) -> bool:
-        return self.keys().isdisjoint(ids)
+    Raises:
+        EngineError: there are none; names the prompt.
+    """
+    if not prompt.options:
+        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
 
 
-def _markup_tokens(tokenizer: Any) -> _Markup:
-    """Special tokens, and added ones that look like markup (runs of spaces, say, do not)."""
-    return _Markup(
-        (index, token.content)
+def _markup_tokens(tokenizer: Any) -> dict[int, str]:
+    """Tokens that text from data must not produce, with their spelling: special ones, and added
+    ones that look like markup (runs of spaces, say, do not)."""
+    return {
+        index: token.content
         for index, token in tokenizer.added_tokens_decoder.items()
         if token.special or (len(token.content) > 1 and _MARKUP.intersection(token.content))
-    )
+    }
 
 
 def _cut(text: str, spellings: Iterable[str]) -> list[str]:
     """The text cut after the first character of every markup token it spells."""
     parts = [text]
     for spelling in sorted((s for s in spellings if len(s) > 1), key=len, reverse=True):
-        parts = [piece for part in parts for piece in _cut_one(part, spelling)]
+        inside = f"(?<={re.escape(spelling[0])})(?={re.escape(spelling[1:])})"
+        parts = [piece for part in parts for piece in re.split(inside, part)]
     return [part for part in parts if part]
-
-
-def _cut_one(text: str, spelling: str) -> list[str]:
-    first, *rest = text.split(spelling)
-    out = [first]
-    for chunk in rest:
-        out[-1] += spelling[0]
-        out.append(spelling[1:] + chunk)
-    return out
 
 
 @dataclass(frozen=True)

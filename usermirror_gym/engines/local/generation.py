@@ -146,9 +146,9 @@ def _generate_alone(
     }  # fmt: skip
     if sampling.stop:
         how |= {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
-    texts = []
+    texts, gpus = [], [model.device.index or 0] if model.device.type == "cuda" else []
     for sample in range(sampling.n):
-        with torch.random.fork_rng(devices=_cuda_devices(model)):
+        with torch.random.fork_rng(devices=gpus):
             torch.manual_seed(sampling.row_seed(question.prefix, sample))
             out = model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=sampling.max_tokens,
@@ -157,10 +157,6 @@ def _generate_alone(
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         texts.append(sampling.cut(text))
     return texts
-
-
-def _cuda_devices(model: Any) -> list[int]:
-    return [model.device.index or 0] if model.device.type == "cuda" else []
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

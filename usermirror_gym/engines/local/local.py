@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,20 @@ import numpy as np
 from usermirror_gym.engines.adapters import adapter_files, content_hash, head_files, load_head
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.engines.checkpoints import files_hash, files_stamp, resolve_checkpoint
-from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, PromptEncoder
+from usermirror_gym.engines.local.encoding import (
+    Answer,
+    EncodedPrompt,
+    Length,
+    PromptEncoder,
+    Scorer,
+    longest,
+    whole,
+)
 from usermirror_gym.errors import EngineError
-from usermirror_gym.types import FloatArray, Prompt
+from usermirror_gym.types import Prompt
 
 if TYPE_CHECKING:
     from usermirror_gym.engines.local.head import OptionHead
-
-Length = Callable[[EncodedPrompt], int]
-
-
-longest: Length = attrgetter("longest")
-whole: Length = attrgetter("whole")
 
 
 @dataclass
@@ -46,20 +49,16 @@ class EngineUsage:
         self.seconds += seconds
 
 
-class LocalEngine:
+class LocalEngine(ABC):
     """Base of the engines that load the weights themselves.  Nothing is loaded before it is needed.
 
     Args:
-        path_or_name: see :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`.
-        adapter: folder of a LoRA adapter (PEFT) that was trained on these weights.
-        head: folder with the option head (``head.safetensors``) that ``line_scores`` reads.
+        path_or_name, adapter, head: see the engines.
         dtype: precision of the weights.
 
     Raises:
         CheckpointError: the folders of adapter or head hold none.
     """
-
-    context_length: int
 
     def __init__(
         self,
@@ -76,6 +75,7 @@ class LocalEngine:
         names = dict.fromkeys(path.parent.name for path in self._parts)
         self._trained = f"+{'+'.join(names)}@{content_hash(self._parts)}" if names else ""
         self._dtype = dtype
+        self._lock = threading.RLock()
         self.usage = EngineUsage()
 
     @property
@@ -97,6 +97,13 @@ class LocalEngine:
         content = f"{files_hash(self._path)}+{content_hash(self._parts)}"
         return f"{type(self).__name__}: {content}/{self._dtype}"
 
+    @cached_property
+    def context_length(self) -> int:
+        """The most tokens one question may have."""
+        from usermirror_gym.engines.local.model_loading import context_length
+
+        return context_length(self._config)
+
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of the question, its longest option included."""
         return self._encoder.encode(prompt).longest
@@ -104,6 +111,31 @@ class LocalEngine:
     def count_lines(self, prompt: Prompt) -> int:
         """Tokens of the question with all its options one after another."""
         return self._encoder.encode(prompt).whole
+
+    def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        questions = self._encode(prompts, options="letters")
+        return self._score(questions, lambda scorer, part: scorer.letters(part), letter_scores)
+
+    def text_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Likelihood readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        questions = self._encode(prompts, options="texts")
+        return self._score(questions, lambda scorer, part: scorer.texts(part), text_scores)
+
+    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
+        """Options readout; see :class:`~usermirror_gym.engines.base.Engine`."""
+        if prompts and self._head_folder is None:
+            raise EngineError(
+                f"prompt {prompts[0].name!r}: the engine has no option head to read its lines "
+                f"with. Load it with head=FOLDER of a checkpoint that was trained with one."
+            )
+        questions = self._encode(prompts, options="texts", length=whole)
+        return self._score(
+            questions,
+            lambda scorer, part: scorer.lines(part, self._option_head),
+            line_scores,
+            length=whole,
+        )
 
     @cached_property
     def _path(self) -> Path:
@@ -125,41 +157,37 @@ class LocalEngine:
     def _encoder(self) -> PromptEncoder:
         return PromptEncoder(self._tokenizer)
 
-    def _encode(
-        self, prompts: Sequence[Prompt], room: int = 0, length: Length = longest
-    ) -> list[EncodedPrompt]:
-        """Questions in tokens, each known to fit with ``room`` tokens behind it."""
-        questions = [self._encoder.encode(prompt) for prompt in prompts]
-        for question in questions:
-            check_length(question.name, length(question) + room, self.context_length)
-        return questions
+    def _encode(self, prompts: Sequence[Prompt], **how: Any) -> list[EncodedPrompt]:
+        """Questions in tokens, see :meth:`PromptEncoder.encode_all`."""
+        if not prompts:  # for which nothing need be loaded
+            return []
+        return self._encoder.encode_all(prompts, self.context_length, **how)
 
-    def _encode_letters(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
-        questions = self._encode(prompts)
-        for prompt, question in zip(prompts, questions, strict=True):
-            check_letters(prompt, question, self._encoder)
-        return questions
-
-    def _encode_texts(
-        self, prompts: Sequence[Prompt], length: Length = longest
-    ) -> list[EncodedPrompt]:
-        questions = self._encode(prompts, length=length)
-        for prompt, question in zip(prompts, questions, strict=True):
-            check_texts(prompt, question)
-        return questions
-
-    def _finish(
+    def _score(
         self,
         questions: Sequence[EncodedPrompt],
-        answers: Sequence[Answer],
+        ask: Callable[[Scorer, Sequence[EncodedPrompt]], list[Answer]],
         finish: Callable[[EncodedPrompt, Answer], OptionScores],
-        begin: float,
+        length: Length = longest,
     ) -> list[OptionScores]:
-        """The scores of a call that began at ``begin``, counted."""
-        scores = [finish(q, a) for q, a in zip(questions, answers, strict=True)]
-        computed = sum(answer.computed for answer in answers)
-        self.usage.add(scores, computed, time.perf_counter() - begin)
+        """The scores of one call, counted."""
+        if not questions:
+            return []
+        with self._lock:
+            begin = time.perf_counter()
+            answers: dict[int, Answer] = {}
+            for scorer, rows in self._routes(questions, length):
+                answers.update(zip(rows, ask(scorer, [questions[i] for i in rows]), strict=True))
+            scores = [finish(question, answers[i]) for i, question in enumerate(questions)]
+            computed = sum(answer.computed for answer in answers.values())
+            self.usage.add(scores, computed, time.perf_counter() - begin)
         return scores
+
+    @abstractmethod
+    def _routes(
+        self, questions: Sequence[EncodedPrompt], length: Length
+    ) -> list[tuple[Scorer, list[int]]]:
+        """Which scorer answers which questions."""
 
     @cached_property
     def _option_head(self) -> OptionHead:
@@ -175,39 +203,29 @@ class LocalEngine:
         """Where the head is."""
         return "cpu"
 
-    def _needs_head(self, prompts: Sequence[Prompt]) -> Path:
-        """Folder of the option head.
-
-        Raises:
-            EngineError: the engine was loaded without one.
-        """
-        if self._head_folder is None:
-            raise EngineError(
-                f"prompt {prompts[0].name!r}: the engine has no option head to read its lines "
-                f"with. Load it with head=FOLDER of a checkpoint that was trained with one."
-            )
-        return self._head_folder
-
 
 def letter_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
     """Letters readout: normalised over the options."""
-    values = answer.values - np.logaddexp.reduce(answer.values)
-    return _scores(question, answer, values, fed=len(question.prefix))
+    return _scores(question, answer, fed=len(question.prefix), normalised=True)
 
 
 def text_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
     """Likelihood readout."""
     fed = len(question.prefix) + sum(len(o) - 1 for o in question.options)
-    return _scores(question, answer, answer.values, fed)
+    return _scores(question, answer, fed)
 
 
 def line_scores(question: EncodedPrompt, answer: Answer) -> OptionScores:
     """Options readout: normalised over the lines."""
-    values = answer.values - np.logaddexp.reduce(answer.values)
-    return _scores(question, answer, values, fed=question.whole)
+    return _scores(question, answer, fed=question.whole, normalised=True)
 
 
-def _scores(question: EncodedPrompt, answer: Answer, values: FloatArray, fed: int) -> OptionScores:
+def _scores(
+    question: EncodedPrompt, answer: Answer, fed: int, *, normalised: bool = False
+) -> OptionScores:
+    values = answer.values
+    if normalised:
+        values = values - np.logaddexp.reduce(values)
     lengths = np.array([len(o) for o in question.options], np.int64)
     return OptionScores(
         logprobs=np.asarray(values, np.float64),
@@ -225,60 +243,6 @@ def answers_of(questions: Sequence[EncodedPrompt], found: Iterable[Answer]) -> l
         Answer(np.concatenate([a.values for a in some]), sum(a.computed for a in some))
         for some in own
     ]
-
-
-def check_length(name: str, tokens: int, limit: int) -> None:
-    """Whether a question fits.
-
-    Raises:
-        EngineError: it does not; names the prompt.
-    """
-    if tokens > limit:
-        raise EngineError(
-            f"prompt {name!r} has {tokens} tokens, the model takes {limit}: shorten its history "
-            "or its list."
-        )
-
-
-def check_options(prompt: Prompt) -> None:
-    """Whether there are any.
-
-    Raises:
-        EngineError: there are none; names the prompt.
-    """
-    if not prompt.options:
-        raise EngineError(f"prompt {prompt.name!r} has no options: give it at least one.")
-
-
-def check_letters(prompt: Prompt, question: EncodedPrompt, encoder: PromptEncoder) -> None:
-    """Whether every option is one token.
-
-    Raises:
-        EngineError: one is not, or there are none; names the prompt.
-    """
-    check_options(prompt)
-    for text, tokens in zip(prompt.options, question.options, strict=True):
-        if len(tokens) != 1:
-            raise EngineError(
-                f"option {text!r} of prompt {prompt.name!r} is {len(tokens)} tokens "
-                f"({encoder.describe(tokens)}) and must be one to be read as a letter: "
-                "use single letters A..Z, or ask for text_logprobs."
-            )
-
-
-def check_texts(prompt: Prompt, question: EncodedPrompt) -> None:
-    """Whether every option has tokens.
-
-    Raises:
-        EngineError: one has none, or there are no options; names the prompt.
-    """
-    check_options(prompt)
-    for k, tokens in enumerate(question.options):
-        if not tokens:
-            raise EngineError(
-                f"option {k} of prompt {prompt.name!r} ({prompt.options[k]!r}) has no tokens: "
-                "give every option some text."
-            )
 
 
 def _folder(place: str | Path | None) -> Path | None:

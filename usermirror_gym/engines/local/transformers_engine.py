@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -11,17 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
-from usermirror_gym.engines.base import OptionScores, Sampling, SamplingOptions, StatePart
-from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, Scorer
-from usermirror_gym.engines.local.local import (
-    Length,
-    LocalEngine,
-    letter_scores,
-    line_scores,
-    longest,
-    text_scores,
-    whole,
-)
+from usermirror_gym.engines.base import Sampling, SamplingOptions, StatePart
+from usermirror_gym.engines.local.encoding import EncodedPrompt, Length, Scorer
+from usermirror_gym.engines.local.local import LocalEngine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import Float32Array, Prompt
 
@@ -75,7 +66,9 @@ class TransformersEngine(LocalEngine):
     ) -> None:
         if padding_side not in ("left", "right"):
             raise ConfigError(f"padding_side is {padding_side!r}: use 'left' or 'right'.")
-        _check_positive(batch_tokens=batch_tokens, row_tokens=row_tokens)
+        for name, size in (("batch_tokens", batch_tokens), ("row_tokens", row_tokens)):
+            if size is not None and size < 1:
+                raise ConfigError(f"{name} is {size}: use 1 or more, or None for the default.")
         if cache_tokens < 0:
             raise ConfigError(f"cache_tokens is {cache_tokens}: use 0 (no cache) or more.")
         super().__init__(path_or_name, adapter=adapter, head=head, dtype=dtype)
@@ -83,14 +76,6 @@ class TransformersEngine(LocalEngine):
         self._batch_tokens, self._row_tokens = batch_tokens, row_tokens
         self._cache_tokens, self._reuse = cache_tokens, reuse_prefix
         self._pad_left = padding_side == "left"
-        self._lock = threading.RLock()
-
-    @cached_property
-    def context_length(self) -> int:  # type: ignore[override]
-        """The most tokens one question may have."""
-        from usermirror_gym.engines.local.model_loading import context_length
-
-        return context_length(self._config)
 
     @property
     def tree_attention(self) -> bool:
@@ -111,29 +96,7 @@ class TransformersEngine(LocalEngine):
             if tree is not None:
                 tree.cache.clear()
 
-    def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        questions = self._encode_letters(prompts)
-        return self._score(questions, lambda scorer, part: scorer.letters(part), letter_scores)
-
-    def text_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Likelihood readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        questions = self._encode_texts(prompts)
-        return self._score(questions, lambda scorer, part: scorer.texts(part), text_scores)
-
-    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Options readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        if not prompts:
-            return []
-        self._needs_head(prompts)
-        questions = self._encode_texts(prompts, length=whole)
-        with self._lock:
-            head = self._option_head
-        return self._score(
-            questions, lambda scorer, part: scorer.lines(part, head), line_scores, length=whole
-        )
-
-    def line_states(
+    def item_hidden_states(
         self,
         lines: Sequence[str],
         *,
@@ -142,10 +105,10 @@ class TransformersEngine(LocalEngine):
         progress: Callable[[int], None] = lambda done: None,
     ) -> Float32Array:
         """Affinity readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        from usermirror_gym.engines.local.line_states import (
+        from usermirror_gym.engines.local.item_hidden_states import (
             check_lines,
             check_parts,
-            line_states,
+            item_hidden_states,
         )
 
         config = self._config.get_text_config(decoder=True)
@@ -157,7 +120,7 @@ class TransformersEngine(LocalEngine):
         with self._lock:
             begin = time.perf_counter()
             share = self._reuse and self._tree is not None and question.longest <= self._tree_length
-            states = line_states(
+            states = item_hidden_states(
                 self._model, question, parts, batch_tokens=self._sizes()[0], share_head=share,
                 progress=progress,
             )  # fmt: skip
@@ -182,34 +145,14 @@ class TransformersEngine(LocalEngine):
             tree = self._tree if fits else None
             return generate(self._model, self._tokenizer, tree, questions, sampling)
 
-    def _score(
-        self,
-        questions: Sequence[EncodedPrompt],
-        ask: Callable[[Scorer, Sequence[EncodedPrompt]], list[Answer]],
-        finish: Callable[[EncodedPrompt, Answer], OptionScores],
-        length: Length = longest,
-    ) -> list[OptionScores]:
-        with self._lock:
-            begin = time.perf_counter()
-            answers: dict[int, Answer] = {}
-            for scorer, rows in self._routes(questions, length):
-                part = [questions[i] for i in rows]
-                answers.update(zip(rows, ask(scorer, part), strict=True))
-            ordered = [answers[i] for i in range(len(questions))]
-            return self._finish(questions, ordered, finish, begin)
-
     def _routes(
         self, questions: Sequence[EncodedPrompt], length: Length
     ) -> list[tuple[Scorer, list[int]]]:
         """Which scorer answers which questions."""
-        short = [i for i, q in enumerate(questions) if length(q) <= self._tree_length]
-        if self._tree is None:
-            short = []
+        limit = 0 if self._tree is None else self._tree_length
+        short = [i for i, question in enumerate(questions) if length(question) <= limit]
         rest = sorted(set(range(len(questions))) - set(short))
-        routes: list[tuple[Scorer, list[int]]] = []
-        if short and self._tree is not None:
-            routes.append((self._tree, short))
-        return [*routes, (self._plain, rest)] if rest else routes
+        return [(self._tree or self._plain, short), (self._plain, rest)]
 
     def _count_lines(self, question: EncodedPrompt, head_is_shared: bool, seconds: float) -> None:
         n, head = len(question.options), len(question.prefix)
@@ -273,9 +216,3 @@ class TransformersEngine(LocalEngine):
         on_cpu = self._model.device.type == "cpu"
         batch = self._batch_tokens or (1_024 if on_cpu else 16_384)
         return batch, self._row_tokens or min(batch, 512)
-
-
-def _check_positive(**sizes: int | None) -> None:
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ConfigError(f"{name} is {size}: use 1 or more, or None for the default.")

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from usermirror_gym.engines.adapters import adapter_rank
-from usermirror_gym.engines.base import OptionScores, Sampling, SamplingOptions, StatePart
-from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
-from usermirror_gym.engines.local.local import (
-    LocalEngine,
-    answers_of,
-    letter_scores,
-    line_scores,
-    text_scores,
-    whole,
-)
+from usermirror_gym.engines.base import Sampling, SamplingOptions
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, Length, Scorer
+from usermirror_gym.engines.local.local import LocalEngine, answers_of
 from usermirror_gym.errors import CheckpointError, ConfigError, EngineError, MissingDependencyError
 from usermirror_gym.types import Float32Array, FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from usermirror_gym.engines.local.head import OptionHead
 
 Tokens = tuple[int, ...]
 MOST_LETTERS = 26
@@ -96,77 +91,52 @@ class VLLMEngine(LocalEngine):
         return f"{super().model_id}/vllm"
 
     @cached_property
-    def context_length(self) -> int:  # type: ignore[override]
+    def context_length(self) -> int:
         """The most tokens one question may have."""
-        from usermirror_gym.engines.local.model_loading import context_length
-
         # vLLM writes a token behind every question, which must fit too.
-        most = context_length(self._config) - 1
+        most = super().context_length - 1
         return most if self._asked_length is None else min(most, self._asked_length)
 
     def load(self) -> None:
         """Load the weights now instead of at the first question."""
         _ = self._encoder, self._llm
 
-    def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
-        questions = self._encode_letters(prompts)
+    def letters(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
+        """See :class:`~usermirror_gym.engines.local.encoding.Scorer`, as the next two."""
         for question in questions:
-            _check_letters_fit(question)
-        if not questions:
-            return []
-        begin = time.perf_counter()
+            if len(question.options) > MOST_LETTERS:
+                raise EngineError(
+                    f"prompt {question.name!r} has {len(question.options)} options, letters are "
+                    f"for at most {MOST_LETTERS}: use a shorter list."
+                )
         wanted = [tuple(o[0] for o in q.options) for q in questions]
         outputs = self._ask([q.prefix for q in questions], [_letters(w) for w in wanted])
-        answers = [
+        return [
             Answer(_letter_values(out, letters, question), _computed(out))
             for out, letters, question in zip(outputs, wanted, questions, strict=True)
         ]
-        return self._finish(questions, answers, letter_scores, begin)
 
-    def text_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Likelihood readout; see :class:`~usermirror_gym.engines.base.Engine`.
+    def texts(self, questions: Sequence[EncodedPrompt]) -> list[Answer]:
+        """Every option is a question of its own behind the prefix.
 
-        Every option is a question of its own behind the prefix.  vLLM by itself computes a prompt
-        anew when it is asked for the prompt's log-probabilities; here it takes the prefix from the
-        cache where a check at load finds that this changes nothing.
+        vLLM by itself computes a prompt anew when it is asked for the prompt's log-probabilities;
+        here it takes the prefix from the cache where a check at load finds that this changes
+        nothing.
         """
-        questions = self._encode_texts(prompts)
-        if not questions:
-            return []
-        begin = time.perf_counter()
         pairs = [(q.prefix, option) for q in questions for option in q.options]
-        answers = answers_of(questions, self._text_answers(pairs))
-        return self._finish(questions, answers, text_scores, begin)
+        return answers_of(questions, self._text_answers(pairs))
 
-    def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Options readout, from vLLM's pooling model; see
-        :class:`~usermirror_gym.engines.base.Engine`."""
-        if not prompts:
-            return []
-        self._needs_head(prompts)
-        questions = self._encode_texts(prompts, length=whole)
-        begin = time.perf_counter()
+    def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
+        """From vLLM's pooling model."""
         rows = [q.prefix + tuple(i for o in q.options for i in o) for q in questions]
-        answers = [
-            Answer(self._read_lines(question, hidden), len(row))
-            for question, row, hidden in zip(questions, rows, self._hidden(rows), strict=True)
-        ]
-        return self._finish(questions, answers, line_scores, begin)
+        answers = []
+        for question, row, hidden in zip(questions, rows, self._hidden(rows), strict=True):
+            ends = len(question.prefix) + np.cumsum([len(o) for o in question.options]) - 1
+            answers.append(Answer(head.scores(hidden[ends.tolist()].float()), len(row)))
+        return answers
 
-    def line_states(
-        self,
-        lines: Sequence[str],
-        *,
-        head: str,
-        parts: Sequence[StatePart],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> Float32Array:
-        """Not possible: vLLM gives the states of the last layer only.
-
-        Raises:
-            EngineError: always.
-        """
+    def item_hidden_states(self, lines: Sequence[str], **asked: Any) -> Float32Array:
+        """Not possible: vLLM gives the states of the last layer only; raises EngineError."""
         raise EngineError(
             f"{len(lines)} lines: vLLM does not give hidden states of inner layers. Use the engine "
             "'transformers' for the affinity readout."
@@ -187,7 +157,7 @@ class VLLMEngine(LocalEngine):
             return []
         jobs = [(q.prefix, k) for q in questions for k in range(sampling.n)]
         settings = [
-            self._vllm.SamplingParams(
+            import_vllm().SamplingParams(
                 temperature=sampling.temperature, top_p=sampling.top_p,
                 max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None,
                 seed=sampling.row_seed(prefix, k),
@@ -197,6 +167,11 @@ class VLLMEngine(LocalEngine):
         outputs = self._ask([prefix for prefix, _ in jobs], settings)
         texts = [out.outputs[0].text for out in outputs]
         return [texts[i : i + sampling.n] for i in range(0, len(texts), sampling.n)]
+
+    def _routes(
+        self, questions: Sequence[EncodedPrompt], length: Length
+    ) -> list[tuple[Scorer, list[int]]]:
+        return [(self, list(range(len(questions))))]
 
     def _ask(self, rows: Sequence[Tokens], settings: Sequence[Any]) -> list[Any]:
         """vLLM's outputs in the order of ``rows``."""
@@ -228,14 +203,10 @@ class VLLMEngine(LocalEngine):
         ]
 
     def _texts(self, cached: bool) -> Any:
-        return self._vllm.SamplingParams(
+        return import_vllm().SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False,
             skip_reading_prefix_cache=not cached,
         )  # fmt: skip
-
-    def _read_lines(self, question: EncodedPrompt, hidden: Any) -> FloatArray:
-        ends = len(question.prefix) + np.cumsum([len(o) for o in question.options]) - 1
-        return self._option_head.scores(hidden[ends.tolist()].float())
 
     def _hidden(self, rows: Sequence[Tokens]) -> list[Any]:
         """``(tokens, d)`` states of the last layer, behind its norm, of every row."""
@@ -244,10 +215,6 @@ class VLLMEngine(LocalEngine):
             prompts, pooling_task="token_embed", use_tqdm=False, lora_request=self._lora
         )
         return [out.outputs.data for out in found]
-
-    @cached_property
-    def _vllm(self) -> Any:
-        return import_vllm()
 
     @cached_property
     def _llm(self) -> Any:
@@ -259,7 +226,7 @@ class VLLMEngine(LocalEngine):
 
     @cached_property
     def _pooler(self) -> Any:
-        _ = self._vllm
+        import_vllm()
         from vllm.config import PoolerConfig
 
         config = PoolerConfig(task="token_embed", use_activation=False)
@@ -269,7 +236,7 @@ class VLLMEngine(LocalEngine):
     def _lora(self) -> Any:
         if self._adapter is None:
             return None
-        _ = self._vllm
+        import_vllm()
         from vllm.lora.request import LoRARequest
 
         return LoRARequest("adapter", 1, str(self._adapter))
@@ -285,7 +252,7 @@ class VLLMEngine(LocalEngine):
         return abs(values[0] - values[1]) <= _PROBE_TOLERANCE
 
     def _load(self, **settings: Any) -> Any:
-        vllm = self._vllm
+        vllm = import_vllm()
         if self._path.is_file():
             raise CheckpointError(
                 f"{self._path} is a GGUF file, which vLLM does not read here: name a folder with "
@@ -350,14 +317,6 @@ def _letters(letters: Tokens) -> Any:
         max_tokens=1, temperature=0.0, allowed_token_ids=list(letters), logprobs=len(letters),
         detokenize=False,
     )  # fmt: skip
-
-
-def _check_letters_fit(question: EncodedPrompt) -> None:
-    if len(question.options) > MOST_LETTERS:
-        raise EngineError(
-            f"prompt {question.name!r} has {len(question.options)} options, letters are for at "
-            f"most {MOST_LETTERS}: use a shorter list."
-        )
 
 
 def _letter_values(out: Any, letters: Tokens, question: EncodedPrompt) -> FloatArray:

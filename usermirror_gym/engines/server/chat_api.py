@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,10 +75,9 @@ def generations_of(reply: Any, sampling: Sampling, name: str) -> Generations:
             f"{name}: {len(texts)} texts instead of {sampling.n}. Servers that write one text a "
             "request want n=1."
         )
-    usage = usage_of(reply)
-    asked, written = (count_of(usage, key) for key in ("prompt_tokens", "completion_tokens"))
+    counts = counts_of(reply)
     kept = tuple(map(sampling.cut, texts))  # some servers leave the stop string in
-    return Generations(kept, asked, _shares(written, [len(text) for text in texts]))
+    return Generations(kept, counts.asked, _shares(counts.written, [len(text) for text in texts]))
 
 
 def option_scores_of(reply: Any, prompt: Prompt, name: str) -> OptionScores:
@@ -97,14 +96,8 @@ def option_scores_of(reply: Any, prompt: Prompt, name: str) -> OptionScores:
             "'transformers' for the letters readout."
         )
     values = np.array([first[option] for option in prompt.options])
-    usage = usage_of(reply)
-    details = usage.get("prompt_tokens_details")
-    return OptionScores(
-        logprobs=values - np.logaddexp.reduce(values),
-        n_tokens=np.ones(len(values), np.int64),
-        prompt_tokens=count_of(usage, "prompt_tokens"),
-        cached_tokens=count_of(details, "cached_tokens") if isinstance(details, dict) else 0,
-    )
+    counts, logprobs = counts_of(reply), values - np.logaddexp.reduce(values)
+    return OptionScores(logprobs, np.ones(len(values), np.int64), counts.asked, counts.cached)
 
 
 def sampled_scores_of(
@@ -177,16 +170,22 @@ def _text(choice: Any, name: str) -> str:
     return message.get("content") or ""
 
 
-def usage_of(reply: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the server counted; empty if it does not tell."""
+class TokenCounts(NamedTuple):
+    """What the server counted; 0 what it does not tell, or tells oddly."""
+
+    asked: int
+    cached: int
+    written: int
+
+
+def counts_of(reply: Mapping[str, Any]) -> TokenCounts:
+    """Token counts of a completion in plain JSON."""
     usage = reply.get("usage")
-    return usage if isinstance(usage, dict) else {}
-
-
-def count_of(usage: Mapping[str, Any], key: str) -> int:
-    """A count of :func:`usage_of`; 0 if it is not told, or odd."""
-    value = usage.get(key)
-    return value if isinstance(value, int) and value >= 0 else 0
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    told = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
+    return TokenCounts(*(n if isinstance(n, int) and n >= 0 else 0 for n in told))
 
 
 def _shares(total: int, lengths: Sequence[int]) -> tuple[int, ...]:

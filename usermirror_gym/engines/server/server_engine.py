@@ -16,19 +16,10 @@ from usermirror_gym.engines.base import (
     OptionScores,
     Sampling,
     SamplingOptions,
-    StatePart,
 )
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
-from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder
-from usermirror_gym.engines.local.local import (
-    EngineUsage,
-    answers_of,
-    check_length,
-    check_letters,
-    check_options,
-    check_texts,
-    text_scores,
-)
+from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder, check_options
+from usermirror_gym.engines.local.local import EngineUsage, answers_of, text_scores
 from usermirror_gym.engines.server.chat_api import (
     TOP_LOGPROBS,
     chat_body,
@@ -272,9 +263,7 @@ class ServerEngine:
                 "setting tokenizer=."
             )
         begin = time.perf_counter()
-        encoded = [self._encoded(prompt, 0) for prompt in prompts]
-        for prompt, question in zip(prompts, encoded, strict=True):
-            check_texts(prompt, question)
+        encoded = self._encoded(prompts, options="texts")
         asked = [
             _Question(
                 prompt,
@@ -316,8 +305,7 @@ class ServerEngine:
         return _Question(prompt, body, read)
 
     def _token_letters(self, prompt: Prompt) -> _Question[OptionScores]:
-        question = self._encoded(prompt, 0)
-        check_letters(prompt, question, self._encoder)
+        (question,) = self._encoded([prompt], options="letters")
         body = partial(letters_body, question, self._model)
         return _Question(
             prompt, body, partial(letters_of, question=question, name=self._name(prompt))
@@ -327,14 +315,12 @@ class ServerEngine:
         if self._tokenizer_name is None:
             self._check_estimate(prompt, sampling.max_tokens)
             return chat_body(prompt, self._model, sampling)
-        prefix = self._encoded(prompt, sampling.max_tokens).prefix
-        body = generate_body(prefix, self._model, sampling)
+        (question,) = self._encoded([prompt], room=sampling.max_tokens)
+        body = generate_body(question.prefix, self._model, sampling)
         return {**body, "seed": prompt_seed(prompt, sampling.seed)}
 
-    def _encoded(self, prompt: Prompt, room: int) -> EncodedPrompt:
-        question = self._encoder.encode(prompt)
-        check_length(prompt.name, question.longest + room, self.context_length)
-        return question
+    def _encoded(self, prompts: Sequence[Prompt], **how: Any) -> list[EncodedPrompt]:
+        return self._encoder.encode_all(prompts, self.context_length, **how)
 
     @cached_property
     def _encoder(self) -> PromptEncoder:
@@ -355,11 +341,8 @@ class ServerEngine:
         return self.count_tokens(replace(prompt, options=("".join(prompt.options),)))
 
     def line_scores(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
-        """Not possible: chat endpoints do not give hidden states to a head of ours.
-
-        Raises:
-            EngineError: always, unless there are no prompts.
-        """
+        """Not possible: a chat endpoint gives no hidden states to a head of ours; raises
+        EngineError unless there are no prompts."""
         if not prompts:
             return []
         raise EngineError(
@@ -367,19 +350,8 @@ class ServerEngine:
             "'transformers' for the options readout."
         )
 
-    def line_states(
-        self,
-        lines: Sequence[str],
-        *,
-        head: str,
-        parts: Sequence[StatePart],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> Float32Array:
-        """Not possible: chat endpoints do not give hidden states.
-
-        Raises:
-            EngineError: always.
-        """
+    def item_hidden_states(self, lines: Sequence[str], **asked: Any) -> Float32Array:
+        """Not possible: chat endpoints do not give hidden states; raises EngineError."""
         raise EngineError(
             f"{len(lines)} lines at {self._server}: a chat endpoint does not give hidden states. "
             "Use the engine 'transformers' for the affinity readout."

@@ -14,7 +14,7 @@ import numpy as np
 from usermirror_gym.engines.base import OptionScores, Sampling
 from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.local import letter_scores
-from usermirror_gym.engines.server.chat_api import choices_of, count_of, usage_of
+from usermirror_gym.engines.server.chat_api import choices_of, counts_of
 from usermirror_gym.errors import EngineError
 
 _ASKED = 20
@@ -95,7 +95,5 @@ def generate_body(prefix: Sequence[int], model: str, sampling: Sampling) -> dict
 
 
 def _computed(reply: Any, otherwise: int) -> int:
-    usage = usage_of(reply)
-    details = usage.get("prompt_tokens_details")
-    cached = count_of(details, "cached_tokens") if isinstance(details, dict) else 0
-    return max(0, (count_of(usage, "prompt_tokens") or otherwise) - cached)
+    counts = counts_of(reply)
+    return max(0, (counts.asked or otherwise) - counts.cached)

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from usermirror_gym.engines.base import Engine, OptionScores, Sampling, SamplingOptions, StatePart
+from usermirror_gym.engines.base import Engine, OptionScores, Sampling, SamplingOptions
 from usermirror_gym.engines.local.local import EngineUsage
 from usermirror_gym.engines.store.answer_store import AnswerStore
 from usermirror_gym.types import Float32Array, Prompt
@@ -136,17 +136,10 @@ class StoredEngine:
         self._count(scores, sum(map(len, keys)), len(fresh), sum(computed), begin)
         return scores
 
-    def line_states(
-        self,
-        lines: Sequence[str],
-        *,
-        head: str,
-        parts: Sequence[StatePart],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> Float32Array:
+    def item_hidden_states(self, lines: Sequence[str], **asked: Any) -> Float32Array:
         """Affinity readout, from the engine."""
         begin = time.perf_counter()
-        states = self.engine.line_states(lines, head=head, parts=parts, progress=progress)
+        states = self.engine.item_hidden_states(lines, **asked)
         self.usage.seconds += time.perf_counter() - begin
         return states
 
@@ -177,7 +170,8 @@ class StoredEngine:
         missing = {k: p for k, p in zip(keys, prompts, strict=True) if k not in known}
         fresh = dict(zip(missing, ask(list(missing.values())), strict=True))
         self._keep(fresh)
-        scores = [fresh[key] if key in fresh else _free(known[key]) for key in keys]
+        # What was kept says itself that it cost nothing.
+        scores = [(known | fresh)[key] for key in keys]
         computed = sum(score.prompt_tokens - score.cached_tokens for score in fresh.values())
         self._count(scores, len(keys), len(fresh), computed, begin)
         return scores
@@ -234,10 +228,6 @@ def _unpacked(value: bytes) -> OptionScores:
     k = len(numbers) // 2
     tokens = int(numbers[-1])
     return OptionScores(numbers[:k].view(np.float64), numbers[k : 2 * k], tokens, tokens)
-
-
-def _free(score: OptionScores) -> OptionScores:
-    return replace(score, cached_tokens=score.prompt_tokens)
 
 
 def _alone(answer: OptionScores) -> list[OptionScores]:

@@ -93,8 +93,7 @@ class AffinitySimulator:
 
         Args:
             items: ``(n,)`` different ones.
-            states: ``(n, F)`` of :meth:`~usermirror_gym.engines.base.Engine.line_states`, with the
-                parts of the head.
+            states: ``(n, F)`` of ``Engine.item_hidden_states``, with the parts of the head.
 
         Raises:
             CheckpointError: the states are those of another model.

@@ -84,7 +84,7 @@ class ItemVectors:
         with _progress(len(unknown)) as told:
             for start in range(0, len(unknown), _BLOCK):
                 lines, began = unknown[start : start + _BLOCK], time.perf_counter()
-                states = self._engine.line_states(
+                states = self._engine.item_hidden_states(
                     lines, head=asked.answer_prefix, parts=self._head.parts, progress=told
                 )
                 store.add(lines, self._table(states, lines), time.perf_counter() - began)
@@ -161,7 +161,6 @@ class VectorStore:
 
     def __init__(self, width: int, path: Path | None) -> None:
         self._path = path
-        self._digests: list[str] = [""]
         self._row_of: dict[str, int] = {"": 0}
         self.vectors: FloatArray = np.zeros((1, width))  # float32 numbers, whatever their origin
         self._seen: tuple[int, int] | None = None
@@ -193,8 +192,7 @@ class VectorStore:
     def _append(self, digests: Sequence[str], vectors: Float32Array) -> None:
         new = [i for i, digest in enumerate(digests) if digest not in self._row_of]
         for i in new:
-            self._row_of[digests[i]] = len(self._digests)
-            self._digests.append(digests[i])
+            self._row_of[digests[i]] = len(self._row_of)
         self.vectors = np.concatenate([self.vectors, vectors[new].astype(np.float64)])
 
     def _save(self, path: Path) -> None:
@@ -202,7 +200,7 @@ class VectorStore:
         self._take_from_file()  # another process may have written since
         try:
             vectors = self.vectors[1:].astype(np.float32)
-            save_arrays(path, digests=np.array(self._digests[1:]), vectors=vectors)
+            save_arrays(path, digests=np.array([*self._row_of][1:]), vectors=vectors)
             self._seen = _stamp(path)
         except OSError as error:
             logger.warning("what was read of items is not kept: %s", error)

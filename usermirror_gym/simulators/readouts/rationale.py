@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -96,12 +96,11 @@ class RationaleSimulator:
             for text in own
         ]
         answers = self.engine.choice_logprobs(prompts)
-        columns = [self._columns(scenes[row]) for row in rows]
+        outside = [-1] if self.builder.config.outside_option else []
+        columns = [[*range(len(scenes[row].slate)), *outside] for row in rows]
         logprobs = mean_logprobs(mask, answers, rows, columns)
         batch = choice_batch(choice_logprobs(self.weights, logprobs), answers, rows)
-        return ChoiceBatch(
-            batch.probs, tuple(own[0] for own in texts), batch.prompt_tokens, batch.cached_tokens
-        )
+        return replace(batch, rationales=tuple(own[0] for own in texts))
 
     def _write(self, scenes: Sequence[Scene]) -> tuple[list[int], list[list[str]]]:
         """How many history lines each scene must leave out, and its n rationales."""
@@ -123,7 +122,3 @@ class RationaleSimulator:
         room = self.thinking.max_tokens + _ANSWER_LINE
         prompt = fit_context(self.engine, self.builder, scene, build, room=room)
         return tried[-1], prompt
-
-    def _columns(self, scene: Scene) -> list[int]:
-        items = list(range(len(scene.slate)))
-        return [*items, -1] if self.builder.config.outside_option else items

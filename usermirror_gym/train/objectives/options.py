@@ -15,8 +15,7 @@ from torch.nn import functional
 from transformers import Trainer
 
 from usermirror_gym.engines.adapters import load_head
-from usermirror_gym.engines.local.encoding import EncodedPrompt
-from usermirror_gym.engines.local.local import whole
+from usermirror_gym.engines.local.encoding import EncodedPrompt, whole
 from usermirror_gym.files import write_bytes
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.train.objectives.letters import SceneExamples, answer_of

@@ -19,8 +19,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
-from usermirror_gym.engines.local.local import whole
+from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt, whole
 from usermirror_gym.engines.local.model_loading import context_length, exact_tree_length
 from usermirror_gym.engines.local.tree.plain_forward import PlainScorer, tree_is_exact
 from usermirror_gym.engines.local.tree.tree_scorer import TreeScorer

@@ -110,7 +110,7 @@ def item_words(
     def read() -> Float32Array:
         parts = getattr(getattr(teacher, "head", None), "parts", settings.parts)
         asked = builder.item_lines(tuple(range(1, n_items + 1)))
-        states = engine.line_states(asked.options, head=asked.answer_prefix, parts=parts)
+        states = engine.item_hidden_states(asked.options, head=asked.answer_prefix, parts=parts)
         return principal(states.astype(np.float64), len(parts), settings.dim)
 
     return kept_array(cache, read)

@@ -100,11 +100,6 @@ class Row:
     owner: int = -1
 
 
-def separate_rows(questions: Sequence[EncodedPrompt]) -> list[list[Row]]:
-    """One row per question, nothing shared between them."""
-    return [[Row((), (i,)) for i in range(len(questions))]]
-
-
 def shared_rows(
     questions: Sequence[EncodedPrompt], match: Callable[[Tokens], int], row_tokens: int
 ) -> list[list[Row]]:

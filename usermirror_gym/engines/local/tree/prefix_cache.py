@@ -114,14 +114,11 @@ class PrefixCache:
         while self.n_tokens > goal:
             leaves = sorted(self._leaves(self._root), key=lambda run: run.used)
             for leaf in leaves:
-                self._drop(leaf)
+                assert leaf.parent is not None
+                del leaf.parent.children[leaf.tokens[0]]
+                self.n_tokens -= len(leaf.tokens)
                 if self.n_tokens <= goal:
                     return
-
-    def _drop(self, leaf: _Run) -> None:
-        assert leaf.parent is not None
-        del leaf.parent.children[leaf.tokens[0]]
-        self.n_tokens -= len(leaf.tokens)
 
     def _leaves(self, node: _Run) -> list[_Run]:
         stack, leaves = list(node.children.values()), []

@@ -12,7 +12,7 @@ import torch
 
 from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.head import Head, OptionHead
-from usermirror_gym.engines.local.tree.packing import Row, TokenTree, separate_rows, shared_rows
+from usermirror_gym.engines.local.tree.packing import Row, TokenTree, shared_rows
 from usermirror_gym.engines.local.tree.prefix_cache import PrefixCache
 from usermirror_gym.engines.local.tree.tree_forward import TreeForward, TreeOutput, TreeRow
 from usermirror_gym.types import FloatArray
@@ -124,7 +124,7 @@ class TreeScorer:
 
     def _plan(self, questions: Sequence[EncodedPrompt]) -> list[list[Row]]:
         if not self._reuse:
-            return separate_rows(questions)
+            return [[Row((), (i,)) for i in range(len(questions))]]
         return shared_rows(questions, self.cache.match, self._row_tokens)
 
     def _lay_out(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from usermirror_gym.engines.local.line_states import _pooled
+from usermirror_gym.engines.local.item_hidden_states import _pooled
 from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError, UnknownNameError
@@ -47,7 +47,7 @@ def expected(reference, line: str, parts=PARTS, head: str = HEAD) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "mamba"])
 def test_as_read_alone_by_the_plain_model(engine, reference, kind):
-    states = engine(kind, batch_tokens=64).line_states(LINES[:5], head=HEAD, parts=PARTS)
+    states = engine(kind, batch_tokens=64).item_hidden_states(LINES[:5], head=HEAD, parts=PARTS)
     assert states.shape == (5, 96)
     assert states.dtype == np.float32
     for line, state in zip(LINES, states, strict=False):
@@ -61,7 +61,9 @@ def test_layers_count_from_the_embeddings_to_the_final_norm(engine, checkpoints)
     subject = engine()
     ids = subject._tokenizer(HEAD + LINES[0], add_special_tokens=False)["input_ids"]
     parts = ((0, "last"), (2, "last"))
-    embedding, final = subject.line_states(LINES[:1], head=HEAD, parts=parts)[0].reshape(2, 32)
+    embedding, final = subject.item_hidden_states(LINES[:1], head=HEAD, parts=parts)[0].reshape(
+        2, 32
+    )
     np.testing.assert_array_equal(embedding, model.model.embed_tokens.weight[ids[-1]].detach())
     body = model.model(torch.tensor([ids])).last_hidden_state[0, -1].detach()
     np.testing.assert_allclose(final, body, atol=1e-5)
@@ -69,26 +71,26 @@ def test_layers_count_from_the_embeddings_to_the_final_norm(engine, checkpoints)
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 5_000])
 def test_the_batch_and_its_order_do_not_matter(engine, batch_tokens):
-    together = engine().line_states(LINES, head=HEAD, parts=PARTS)
+    together = engine().item_hidden_states(LINES, head=HEAD, parts=PARTS)
     subject = engine(batch_tokens=batch_tokens)
-    backwards = subject.line_states(LINES[::-1], head=HEAD, parts=PARTS)[::-1]
+    backwards = subject.item_hidden_states(LINES[::-1], head=HEAD, parts=PARTS)[::-1]
     np.testing.assert_allclose(together, backwards, atol=1e-5)
     for line, state in zip(LINES, together, strict=True):
-        alone = subject.line_states([line], head=HEAD, parts=PARTS)
+        alone = subject.item_hidden_states([line], head=HEAD, parts=PARTS)
         np.testing.assert_allclose(alone, state[None], atol=1e-5)
 
 
 def test_the_words_before_the_line_matter_the_other_lines_do_not(engine):
     subject = engine()
-    one = subject.line_states(["Heat (1995)\n", "Big\n"], head=HEAD, parts=PARTS)
-    two = subject.line_states(["Heat (1995)\n", "Alien (1979)\n"], head=HEAD, parts=PARTS)
+    one = subject.item_hidden_states(["Heat (1995)\n", "Big\n"], head=HEAD, parts=PARTS)
+    two = subject.item_hidden_states(["Heat (1995)\n", "Alien (1979)\n"], head=HEAD, parts=PARTS)
     np.testing.assert_allclose(one[0], two[0], atol=1e-5)
-    other = subject.line_states(["Heat (1995)\n"], head="Books read:\n", parts=PARTS)
+    other = subject.item_hidden_states(["Heat (1995)\n"], head="Books read:\n", parts=PARTS)
     assert np.abs(other[0] - one[0]).max() > 1e-2
 
 
 def test_without_words_before_the_start_of_text_is(engine, reference):
-    states = engine().line_states(["Heat (1995)\n"], head="", parts=PARTS)
+    states = engine().item_hidden_states(["Heat (1995)\n"], head="", parts=PARTS)
     start = "<|endoftext|>"
     np.testing.assert_allclose(
         states[0], expected(reference("llama"), "Heat (1995)\n", head=start), atol=1e-5
@@ -98,7 +100,7 @@ def test_without_words_before_the_start_of_text_is(engine, reference):
 def test_markup_in_a_title_is_text(engine):
     """A special token in a title would be one token; as text it is several."""
     subject = engine()
-    hostile = subject.line_states(["Heat <|im_end|>\n"], head=HEAD, parts=PARTS)
+    hostile = subject.item_hidden_states(["Heat <|im_end|>\n"], head=HEAD, parts=PARTS)
     ids = subject._tokenizer(HEAD + "Heat <|im_end|>\n", add_special_tokens=False)["input_ids"]
     assert 2 in ids  # the tokenizer alone falls for it
     with torch.inference_mode():
@@ -109,8 +111,8 @@ def test_markup_in_a_title_is_text(engine):
 def test_an_adapter_changes_the_states(engine, make_adapter, adapted):
     folder = make_adapter("llama", seed=4)
     parts = ((1, "mean"), (2, "last"))
-    states = engine(adapter=folder).line_states(LINES[:3], head=HEAD, parts=parts)
-    plain = engine().line_states(LINES[:3], head=HEAD, parts=parts)
+    states = engine(adapter=folder).item_hidden_states(LINES[:3], head=HEAD, parts=parts)
+    plain = engine().item_hidden_states(LINES[:3], head=HEAD, parts=parts)
     assert np.abs(states - plain).max() > 1e-2
     unmerged = adapted("llama", folder)
     for line, state in zip(LINES, states, strict=False):
@@ -118,15 +120,15 @@ def test_an_adapter_changes_the_states(engine, make_adapter, adapted):
 
 
 def test_half_precision_is_close_and_float32(engine):
-    exact = engine().line_states(LINES, head=HEAD, parts=PARTS)
-    half = engine(dtype="bfloat16").line_states(LINES, head=HEAD, parts=PARTS)
+    exact = engine().item_hidden_states(LINES, head=HEAD, parts=PARTS)
+    half = engine(dtype="bfloat16").item_hidden_states(LINES, head=HEAD, parts=PARTS)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - exact).max() < 0.15
 
 
 def test_progress_counts_every_line(engine):
     subject, told = engine(batch_tokens=40), []
-    subject.line_states(LINES, head=HEAD, parts=PARTS, progress=told.append)
+    subject.item_hidden_states(LINES, head=HEAD, parts=PARTS, progress=told.append)
     assert sum(told) == len(LINES)
     assert len(told) > 1
 
@@ -134,9 +136,9 @@ def test_progress_counts_every_line(engine):
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "mamba"])
 def test_sharing_the_first_words_saves_tokens_and_changes_nothing(engine, kind):
     sharing, plain = engine(kind), engine(kind, reuse_prefix=False)
-    states = sharing.line_states(LINES, head=HEAD, parts=PARTS)
+    states = sharing.item_hidden_states(LINES, head=HEAD, parts=PARTS)
     np.testing.assert_allclose(
-        states, plain.line_states(LINES, head=HEAD, parts=PARTS), rtol=1e-4, atol=1e-5
+        states, plain.item_hidden_states(LINES, head=HEAD, parts=PARTS), rtol=1e-4, atol=1e-5
     )
     assert sharing.usage.questions == plain.usage.questions == len(LINES)
     head = len(plain._tokenizer(HEAD)["input_ids"])
@@ -153,7 +155,7 @@ def test_a_title_that_is_one_token_with_its_line_break_is_read_there():
 
 
 def test_no_lines_no_states(engine):
-    assert engine().line_states([], head=HEAD, parts=PARTS).shape == (0, 96)
+    assert engine().item_hidden_states([], head=HEAD, parts=PARTS).shape == (0, 96)
 
 
 class TestMistakes:
@@ -161,23 +163,23 @@ class TestMistakes:
         subject = engine()
         for empty in ("", "\n", " \n"):
             with pytest.raises(EngineError, match=r"line 1 \(.*\) is empty"):
-                subject.line_states(["Heat\n", empty], head=HEAD, parts=PARTS)
+                subject.item_hidden_states(["Heat\n", empty], head=HEAD, parts=PARTS)
         with pytest.raises(EngineError, match=r"line 0 \('Heat'\) does not end in a line break"):
-            subject.line_states(["Heat"], head=HEAD, parts=PARTS)
+            subject.item_hidden_states(["Heat"], head=HEAD, parts=PARTS)
         with pytest.raises(EngineError, match=r"line 1 \('film film.*the model takes 512"):
-            subject.line_states(["Heat\n", "film " * 512 + "\n"], head=HEAD, parts=PARTS)
+            subject.item_hidden_states(["Heat\n", "film " * 512 + "\n"], head=HEAD, parts=PARTS)
 
     def test_parts_that_do_not_exist(self, engine):
         subject = engine()
         for layer in (-1, 3):
             with pytest.raises(EngineError, match=rf"layer {layer}.*0 \(embeddings\) to 2"):
-                subject.line_states(LINES, head=HEAD, parts=((layer, "mean"),))
+                subject.item_hidden_states(LINES, head=HEAD, parts=((layer, "mean"),))
         with pytest.raises(UnknownNameError, match="Did you mean 'mean'"):
-            subject.line_states(LINES, head=HEAD, parts=((1, "means"),))
+            subject.item_hidden_states(LINES, head=HEAD, parts=((1, "means"),))
         with pytest.raises(ConfigError, match="parts is empty"):
-            subject.line_states(LINES, head=HEAD, parts=())
+            subject.item_hidden_states(LINES, head=HEAD, parts=())
 
     def test_servers_cannot_and_say_who_can(self):
         server = ServerEngine("m", base_url="http://localhost:1/v1")
         with pytest.raises(EngineError, match=r"localhost:1.*engine 'transformers'"):
-            server.line_states(LINES, head=HEAD, parts=PARTS)
+            server.item_hidden_states(LINES, head=HEAD, parts=PARTS)

@@ -20,13 +20,7 @@ POOLS = ("mean", "last")
 
 
 def check_parts(parts: Sequence[StatePart], n_layers: int) -> None:
-    """Whether a model of so many layers has these states.
-
-    Raises:
-        ConfigError: there are no parts.
-        UnknownNameError: a pool that does not exist.
-        EngineError: a layer that the model does not have; names the range.
-    """
+    """Whether a model of so many layers has these states; the errors name what it has."""
     if not parts:
         raise ConfigError(
             "parts is empty: name at least one (layer, pool), for example (12, 'mean')"
@@ -42,17 +36,8 @@ def check_parts(parts: Sequence[StatePart], n_layers: int) -> None:
 
 
 def check_lines(lines: Sequence[str], question: EncodedPrompt, context_length: int) -> None:
-    """Whether every line can be read.
-
-    Args:
-        lines: texts of the lines.
-        question: the head, with the lines as its options.
-        context_length: the most tokens of head and line.
-
-    Raises:
-        EngineError: a line without text, one that does not end in a line break, or one that is too
-            long; names the line.
-    """
+    """Whether every line, an option of the question, can be read; the errors are those of
+    :meth:`~usermirror_gym.engines.base.Engine.item_hidden_states` and name the line."""
     for number, (line, tokens) in enumerate(zip(lines, question.options, strict=True)):
         if not line.strip():
             raise EngineError(f"line {number} ({line!r}) is empty: give every line some text.")
@@ -69,7 +54,7 @@ def check_lines(lines: Sequence[str], question: EncodedPrompt, context_length: i
             )
 
 
-def line_states(
+def item_hidden_states(
     model: Any,
     question: EncodedPrompt,
     parts: Sequence[StatePart],
