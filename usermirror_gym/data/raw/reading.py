@@ -8,7 +8,7 @@ import csv
 import difflib
 import json
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,43 +78,27 @@ def read_rows(
     columns: Sequence[str] | None,
     header: bool,
     encoding: str = "utf-8",
-) -> Iterator[tuple[int, list[str]]]:
-    """Fields between separators, without quoting.
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Fields between separators, by column, without quoting.
 
     Args:
         path: plain or gz.
         log: told of every line with another number of fields.
         sep: one or more characters.
-        columns: with a header, the columns wanted, in the order wanted; without one, the names of
-            all columns.  ``None``: all, as many as the first line has.
+        columns: with a header, the columns wanted (``None``: all); without one, the names of all.
         header: whether the first line names the columns.
         encoding: see :func:`read_lines`.
 
     Raises:
         DataError: see :func:`read_lines`; also when a column is missing or too many lines are bad.
     """
+    rows = (
+        (number, None if line is None else line.split(sep))
+        for number, line in _text_lines(path, log, encoding)
+        if line is None or line.strip("\r ")
+    )
     tally = _Tally(path, f"rows separated by {sep!r}")
-    width = None if header or columns is None else len(columns)
-    picks: list[int] | None = None
-    for number, line in _text_lines(path, log, encoding):
-        if line is None:
-            tally.bad(number)
-            continue
-        if not line.strip("\r "):
-            continue
-        fields = line.split(sep)
-        if width is None:
-            width = len(fields)
-            if header:
-                picks = None if columns is None else _pick(path, fields, columns)
-                continue
-        if len(fields) != width:
-            log.skip(f"row without {width} fields, skipped", path, number, line)
-            tally.bad(number)
-            continue
-        tally.good()
-        yield number, fields if picks is None else [fields[i] for i in picks]
-    tally.finish()
+    return _by_column(rows, columns, log, tally, header=header, sep=sep)
 
 
 def read_csv_rows(
@@ -143,7 +127,15 @@ def read_csv_rows(
         DataError: see :func:`read_lines`; also when a column is missing or too many rows are bad.
     """
     tally = _Tally(path, "comma-separated rows" if sep == "," else f"rows separated by {sep!r}")
-    start: int | None = None
+    rows = _csv_records(path, log, tally, sep)
+    return _by_column(rows, columns, log, tally, lines=lines)
+
+
+def _csv_records(
+    path: Path, log: ReadLog, tally: _Tally, sep: str
+) -> Iterator[tuple[int, list[str] | None]]:
+    """The line where each row starts, and its fields; ``None`` for a row that is not CSV."""
+    start = 0
 
     def lines_of_text() -> Iterator[str]:
         nonlocal start
@@ -156,30 +148,47 @@ def read_csv_rows(
                 yield line.replace("\r", " ") + "\n"
 
     reader = csv.reader(lines_of_text(), delimiter=sep)
-    width, picks = 0, []
     while True:
-        start = None
+        start = 0
         try:
             fields = next(reader)
         except StopIteration:
-            break
+            return
         except csv.Error as error:
             # The reader starts anew after an error, with the line that follows.
-            log.skip("row that is not CSV, skipped", path, start or 0, error)
-            tally.bad(start or 0)
-            continue
-        line = start or 0
-        if not fields:
-            continue
-        if not width:
-            width, picks = len(fields), _pick(path, fields, columns)
+            log.skip("row that is not CSV, skipped", path, start, error)
+            yield start, None
+        else:
+            if fields:
+                yield start, fields
+
+
+def _by_column(
+    rows: Iterable[tuple[int, list[str] | None]],
+    columns: Sequence[str] | None,
+    log: ReadLog,
+    tally: _Tally,
+    *,
+    header: bool = True,
+    sep: str = ",",
+    lines: Container[int] | None = None,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The wanted fields of the rows that are as wide as the first, or as the columns are many."""
+    wanted = list(columns or ())
+    width, picks = (0, []) if header else (len(wanted), list(range(len(wanted))))
+    for line, fields in rows:
+        if fields is None:
+            tally.bad(line)
+        elif not width:
+            wanted = list(columns or map(str.strip, fields))
+            width, picks = len(fields), _pick(tally.path, fields, wanted)
         elif len(fields) != width:
-            log.skip(f"row without {width} fields, skipped", path, line, ",".join(fields))
+            log.skip(f"row without {width} fields, skipped", tally.path, line, sep.join(fields))
             tally.bad(line)
         else:
             tally.good()
             if lines is None or line in lines:
-                yield line, {name: fields[i] for name, i in zip(columns, picks, strict=True)}
+                yield line, {name: fields[i] for name, i in zip(wanted, picks, strict=True)}
     tally.finish()
 
 
@@ -270,9 +279,13 @@ def _parse_literal(line: str) -> Json | None:
 def _pick(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
     """Where the wanted columns are in the header."""
     names = [name.strip() for name in header]
-    missing = [name for name in columns if name not in names]
-    if missing:
-        near = difflib.get_close_matches(missing[0], names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{path}, line 1: missing column(s) {missing}.{hint} It has {names}.")
+    if missing := [name for name in columns if name not in names]:
+        raise missing_columns(f"{path}, line 1", missing, names)
     return [names.index(name) for name in columns]
+
+
+def missing_columns(where: str, missing: list[str], names: list[str]) -> DataError:
+    """The error that names the columns a file lacks, those that it has, and the nearest of them."""
+    near = difflib.get_close_matches(missing[0], names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return DataError(f"{where}: missing column(s) {missing}.{hint} It has {names}.")

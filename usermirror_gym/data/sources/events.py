@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from usermirror_gym.data.raw.raw_files import ReadLog
 from usermirror_gym.data.raw.values import identifier
 from usermirror_gym.data.sources.base import Limits, apply_limits
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, IntArray
+from usermirror_gym.types import FRIEND_ID, ITEM_ID, TIMESTAMP, USER_ID, IntArray
 
 _LINE = "line"
 
@@ -33,6 +33,8 @@ class Event(NamedTuple):
 Row = dict[str, Any]
 Reader = Callable[[ReadLog, Container[int] | None], Iterator[Event]]
 """Reads the events of one file: all of them, or those of the given lines."""
+Values = Mapping[str, Callable[[Event], object]]
+"""Columns of interactions, and what they hold for one event."""
 
 
 class EventCheck:
@@ -104,26 +106,34 @@ def read_events(
     limits: Limits,
     rows: Callable[..., Iterator[tuple[int, Row]]],
     ids: Callable[[Row], tuple[str | None, str | None, float | None]],
+    values: Values,
     *,
     items: Container[str],
     between: tuple[int, int],
     once: bool = False,
-) -> Iterator[Event]:
-    """:func:`kept_events` of a file of rows.
+) -> pd.DataFrame:
+    """The :func:`kept_events` of a file of rows: ``user_id, item_id, timestamp`` and ``values``.
 
     Args:
         rows: reads the file: takes path, log and ``lines=``, the numbers of the lines wanted.
         ids: user, item and time of a row; see :class:`EventCheck` for the rest.
+        values: further columns.
     """
 
     def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
         check = EventCheck(path, log, items, between)
-        for line, row in rows(path, log, lines=lines):
-            event = check(line, *ids(row), row)
-            if event is not None:
-                yield event
+        events = (check(line, *ids(row), row) for line, row in rows(path, log, lines=lines))
+        return (event for event in events if event is not None)
 
-    return kept_events(read, limits, path, log, once=once)
+    shared: dict[str, str] = {}
+    columns: dict[str, list] = {name: [] for name in (USER_ID, ITEM_ID, TIMESTAMP, *values)}
+    for event in kept_events(read, limits, path, log, once=once):
+        columns[USER_ID].append(shared.setdefault(event.user, event.user))
+        columns[ITEM_ID].append(shared.setdefault(event.item, event.item))
+        columns[TIMESTAMP].append(event.time)
+        for name, value in values.items():
+            columns[name].append(value(event))
+    return pd.DataFrame(columns)
 
 
 def unique_rows(
@@ -204,27 +214,6 @@ class _Counts:
         return _Lines(kept)
 
 
-def event_table(
-    events: Iterable[Event], columns: Sequence[str], values: Callable[[Event], Sequence[object]]
-) -> pd.DataFrame:
-    """Columns ``user_id, item_id, timestamp`` and the given ones.
-
-    Args:
-        events: in any order.
-        columns: further columns.
-        values: what they hold, for one event.
-    """
-    shared: dict[str, str] = {}
-    lists: tuple[list, ...] = tuple([] for _ in range(3 + len(columns)))
-    for event in events:
-        user = shared.setdefault(event.user, event.user)
-        item = shared.setdefault(event.item, event.item)
-        for column, value in zip(lists, (user, item, event.time, *values(event)), strict=True):
-            column.append(value)
-    names = (USER_ID, ITEM_ID, TIMESTAMP, *columns)
-    return pd.DataFrame(dict(zip(names, lists, strict=True)))
-
-
 def item_table(
     rows: Iterable[dict[str, Any]], path: Path, *, real: Sequence[str], whole: Sequence[str]
 ) -> pd.DataFrame:
@@ -251,3 +240,13 @@ def kept_items(items: pd.DataFrame, interactions: pd.DataFrame, limits: Limits) 
     if limits.min_item == 0:
         return items
     return items[items[ITEM_ID].isin(interactions[ITEM_ID])]
+
+
+def friend_table(pairs: Iterable[tuple[str, str]], left_out: Collection[str]) -> pd.DataFrame:
+    """Columns ``user_id, friend_id``: both directions of each pair, each once.
+
+    Whom the limits leave out is no mistake of the files: nobody is told of their friends.
+    """
+    both = [pair for user, friend in pairs for pair in ((user, friend), (friend, user))]
+    frame = pd.DataFrame(both, columns=[USER_ID, FRIEND_ID], dtype=object).drop_duplicates()
+    return frame[~frame.isin(left_out).any(axis=1)]

@@ -109,9 +109,8 @@ class _Lists:
 
     def read(self, path: Path, prefix: str, log: ReadLog) -> None:
         """Add the lists of one file."""
-        for line, (name, user, time, history, marks) in read_rows(
-            path, log, sep="\t", columns=_LIST, header=False
-        ):
+        for line, row in read_rows(path, log, sep="\t", columns=_LIST, header=False):
+            name, user, time, history, marks = row.values()
             seconds, pairs = _seconds(time), _marks(marks)
             if not user.strip():
                 log.skip("list without a user, skipped", path, line, name)
@@ -184,24 +183,19 @@ def _parts(folder: Path) -> list[Path]:
 
 def _news(parts: list[Path], log: ReadLog) -> pd.DataFrame:
     news: dict[str, dict[str, str | None]] = {}
+    names = (TITLE, "category", "subcategory", "abstract")
     for part in parts:
         path = find_file(part, "news.tsv")
         seen: set[str] = set()
         for line, row in read_rows(path, log, sep="\t", columns=_NEWS, header=False):
-            item, category, subcategory, title, abstract = row[:5]
+            item = row["news_id"]
             if not item.strip() or item in seen:
                 log.skip("news without an id of its own, skipped", path, line, item)
                 continue
             seen.add(item)
-            facts = {
-                TITLE: text(title),
-                "category": text(category),
-                "subcategory": text(subcategory),
-                "abstract": text(abstract),
-            }
+            facts = {name: text(row[name]) for name in names}
             news.setdefault(item, {ITEM_ID: item, **facts})  # parts share news
-    names = [ITEM_ID, TITLE, "category", "subcategory", "abstract"]
-    return pd.DataFrame(list(news.values()), columns=names, dtype=object)
+    return pd.DataFrame(list(news.values()), columns=[ITEM_ID, *names], dtype=object)
 
 
 def _seconds(time: str) -> int | None:

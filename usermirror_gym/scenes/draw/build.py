@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,7 +18,7 @@ from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.draw.samplers import Draft, Strata
 from usermirror_gym.scenes.randomness import integers, keys, uniforms
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.types import AVAILABLE_FROM, PAD, BoolArray, IntArray
+from usermirror_gym.types import PAD, BoolArray, IntArray
 
 Window = tuple[int | None, int | None]
 """``[from, before)`` in seconds; ``None`` is open."""
@@ -103,7 +103,8 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
     check_samplers(plan.samplers, rankers)
     line = rankers.timeline
     events = eligible(line, plan.min_history, window)
-    unpublished = ~_published(rankers, line.items[events], line.times[events])
+    # Among published distractors, an item that was not would give itself away.
+    unpublished = rankers.published_from[line.items[events]] > line.times[events]
     events = events[~unpublished]
     if not len(events):
         early = f"; choices logged before their item was published: {unpublished.sum()}"
@@ -114,11 +115,15 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
         )
     own = keys(plan.seed, line.users[events], line.items[events], line.times[events])
     order = np.argsort(uniforms(own, PRIORITY_STREAM)[:, 0], kind="stable")[: plan.count]
-    groups = _strata(rankers, plan, events)
-    parts = [
-        _chunk(rankers, plan, groups, events[rows], own[rows])
-        for rows in _chunks(order, rankers.split.dataset.n_items)
-    ]
+    popularity = rankers.split.popularity
+    groups = (
+        Strata.single(popularity)
+        if plan.balance == "none"
+        else Strata.balanced(popularity, line.items[events])
+    )
+    size = max(_CHUNK_CELLS // len(popularity), 1)
+    chunks = (order[start : start + size] for start in range(0, len(order), size))
+    parts = [_chunk(rankers, plan, groups, events[rows], own[rows]) for rows in chunks]
     columns = SceneColumns.concatenate(parts)
     if unpublished.any():
         columns.dropped["choice logged before its item was published"] = int(unpublished.sum())
@@ -150,17 +155,6 @@ def inside(times: IntArray, window: Window) -> BoolArray:
 def _describe(window: Window) -> str:
     named = zip(("from", "before"), window, strict=True)
     return " and ".join(f"{word} {t}" for word, t in named if t is not None) or "at any time"
-
-
-def _strata(rankers: Rankers, plan: ScenePlan, events: IntArray) -> Strata:
-    if plan.balance == "none":
-        return Strata.single(rankers.popularity)
-    return Strata.balanced(rankers.popularity, rankers.timeline.items[events])
-
-
-def _chunks(order: IntArray, n_items: int) -> Iterator[IntArray]:
-    size = max(_CHUNK_CELLS // (n_items + 1), 1)
-    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def _chunk(
@@ -208,28 +202,12 @@ def _chunk(
 
 def _allowed(rankers: Rankers, users: IntArray, times: IntArray) -> BoolArray:
     """``(B, n_items + 1)``: never touched by the user, and published."""
-    line, items = rankers.timeline, rankers.split.dataset.items
-    allowed = np.ones((len(users), len(items) + 1), np.bool_)
+    line = rankers.timeline
+    allowed = rankers.published_from[None, :] <= times[:, None]
     flat, rows = spans(line.offsets[users], line.offsets[users + 1] - line.offsets[users])
     allowed[:, PAD] = False
     allowed[rows, line.items[flat]] = False
-    if AVAILABLE_FROM in items:
-        allowed[:, 1:] &= _published_from(rankers)[None, 1:] <= times[:, None]
     return allowed
-
-
-def _published(rankers: Rankers, items: IntArray, times: IntArray) -> BoolArray:
-    """``(B,)`` whether each item was published at its time; among published distractors one that
-    was not would give itself away."""
-    if AVAILABLE_FROM not in rankers.split.dataset.items:
-        return np.ones(len(items), np.bool_)
-    return _published_from(rankers)[items] <= times
-
-
-def _published_from(rankers: Rankers) -> IntArray:
-    """``(n_items + 1,)``; the beginning of time where it is not known."""
-    known = rankers.split.dataset.items[AVAILABLE_FROM].fillna(np.iinfo(np.int64).min)
-    return np.r_[0, known.to_numpy(np.int64)]
 
 
 def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArray, IntArray]:

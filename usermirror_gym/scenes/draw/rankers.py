@@ -15,7 +15,15 @@ from scipy.linalg import eigh
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.draw.columns import Timeline, spans
-from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, FloatArray, IntArray
+from usermirror_gym.types import (
+    AVAILABLE_FROM,
+    FRIEND_ID,
+    ITEM_ID,
+    USER_ID,
+    Float32Array,
+    FloatArray,
+    IntArray,
+)
 
 # The last digits of a decomposition differ from run to run; rounding makes lists repeatable.
 FACTOR_DECIMALS, SCORE_DECIMALS = 8, 5
@@ -147,9 +155,13 @@ class Rankers:
         return Timeline.of(self.split.dataset)
 
     @cached_property
-    def popularity(self) -> IntArray:
-        """Interactions before T0 by item id, ``(n_items + 1,)``."""
-        return self.split.popularity
+    def published_from(self) -> IntArray:
+        """``(n_items + 1,)`` since when each item could be shown, in seconds; the beginning of time
+        where that is not known."""
+        items, always = self.split.dataset.items, np.iinfo(np.int64).min
+        if AVAILABLE_FROM not in items:
+            return np.full(len(items) + 1, always)
+        return np.r_[0, items[AVAILABLE_FROM].fillna(always).to_numpy(np.int64)]
 
     @cached_property
     def collaborative(self) -> Collaborative:

@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from usermirror_gym.data import TimeSplit
 from usermirror_gym.scenes.draw.columns import SceneColumns, spans
 from usermirror_gym.scenes.draw.exposure import ORIGINS
 from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.scene import UNKNOWN_AGE
 from usermirror_gym.scenes.table import SCHEMA
-from usermirror_gym.scenes.words.template import TemplateText
-from usermirror_gym.types import PAD, USER_ID, BoolArray, IntArray
+from usermirror_gym.scenes.words.template import DomainText
+from usermirror_gym.types import PAD, IntArray
 
 
 def scene_table(
-    columns: SceneColumns, rankers: Rankers, text: TemplateText, split_name: str
+    columns: SceneColumns, rankers: Rankers, text: DomainText, split_name: str
 ) -> pa.Table:
     """All columns of the schema.
 
@@ -49,7 +48,7 @@ def scene_table(
         "split": [split_name] * n,
         "kind": _kinds(columns),
         "user_id": columns.user_ids,
-        "seen_user": _seen(split)[columns.user_ids],
+        "seen_user": np.isin(columns.user_ids, split.seen_users),
         "timestamp": columns.timestamps,
         "history": _lists(past, columns.lines),
         "ratings": _lists(ratings.astype(np.float32), columns.lines),
@@ -71,7 +70,7 @@ def scene_table(
 
 
 def distinct_options(
-    columns: SceneColumns, text: TemplateText, count: int | None = None
+    columns: SceneColumns, text: DomainText, count: int | None = None
 ) -> SceneColumns:
     """The first ``count`` scenes in which no two items read the same, the hidden choice included.
 
@@ -97,13 +96,6 @@ def _lists(flat: Sequence | np.ndarray, lengths: IntArray) -> pa.Array:
 def _kinds(columns: SceneColumns) -> list[str]:
     names = zip(columns.names.tolist(), columns.removed.tolist(), strict=True)
     return ["impression" if name else "removed" if gone else "choice" for name, gone in names]
-
-
-def _seen(split: TimeSplit) -> BoolArray:
-    """``(n_users + 1,)``: who has interactions before T0."""
-    seen = np.zeros(split.dataset.n_users + 1, np.bool_)
-    seen[split.before[USER_ID].unique()] = True
-    return seen
 
 
 def _notes(columns: SceneColumns, rankers: Rankers, past: str) -> list[str]:
