@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.dataset import RecDataset, count_per_item
+from usermirror_gym.data.dataset import RecDataset
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import (
     ITEM_ID,
@@ -66,7 +66,8 @@ class TimeSplit:
     @cached_property
     def popularity(self) -> IntArray:
         """Number of interactions before T0 by item id, shape ``(n_items + 1,)``."""
-        return count_per_item(self.before, self.dataset.n_items)
+        items = self.before[ITEM_ID].to_numpy()
+        return np.bincount(items, minlength=self.dataset.n_items + 1).astype(np.int64)
 
     @cached_property
     def histories(self) -> dict[int, History]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
@@ -144,12 +145,9 @@ def eligible(line: Timeline, min_history: int, window: Window) -> IntArray:
 def inside(times: IntArray, window: Window) -> BoolArray:
     """Which of the times are in the window."""
     start, end = window
-    good = np.ones(len(times), np.bool_)
-    if start is not None:
-        good &= times >= start
-    if end is not None:
-        good &= times < end
-    return good
+    return (times >= (-np.inf if start is None else start)) & (
+        times < (np.inf if end is None else end)
+    )
 
 
 def _describe(window: Window) -> str:
@@ -228,22 +226,14 @@ def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
     Every scene gets the memory of another scene, of a different user wherever there is one.
     """
     order = np.random.default_rng(seed).permutation(len(scenes))
-    users = np.array([scenes[i].user_id for i in order])
     # Sorted by user in random user order, a shift by the largest group meets another user.
-    ranks = {u: r for r, u in enumerate(dict.fromkeys(users.tolist()))}
-    order = order[np.argsort([ranks[u] for u in users.tolist()], kind="stable")]
-    largest = int(np.bincount([ranks[u] for u in users.tolist()]).max(initial=1))
-    donors = np.roll(order, -largest)
+    ranks, _ = pd.factorize(np.array([scenes[i].user_id for i in order]))
+    order = order[np.argsort(ranks, kind="stable")]
+    donors = np.roll(order, -int(np.bincount(ranks).max(initial=1)))
     swapped = list(scenes)
     for own, donor in zip(order, donors, strict=True):
-        other = scenes[donor]
+        mine = scenes[own]
         swapped[own] = replace(
-            scenes[own],
-            user_id=other.user_id,
-            history=other.history,
-            ratings=other.ratings,
-            ages=other.ages,
-            behaviours=other.behaviours,
-            turns=other.turns,
+            scenes[donor], slate=mine.slate, target=mine.target, name=mine.name, notes=mine.notes
         )
     return swapped

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from usermirror_gym.data.impressions import Impressions
+from usermirror_gym.data.dataset import Impressions
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.draw.build import (
     LINES_STREAM,

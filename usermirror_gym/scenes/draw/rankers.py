@@ -5,7 +5,7 @@ Popularity, a collaborative ranker (low-pass graph filter), item embeddings, fri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -47,10 +47,8 @@ class Collaborative:
 
     def scores(self, rows: sparse.csr_matrix) -> Float32Array:
         """``(B, n_items + 1)`` scores of B binary user rows; 0 where nothing is known."""
-        root = np.sqrt(self.degrees)
-        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
-        inside = rows @ (inverse[:, None] * self.factors)
-        scores = inside @ (root[:, None] * self.factors).T
+        inside = rows @ (_inverse_root(self.degrees)[:, None] * self.factors)
+        scores = inside @ (np.sqrt(self.degrees)[:, None] * self.factors).T
         return np.round(scores, SCORE_DECIMALS).astype(np.float32)
 
 
@@ -67,7 +65,10 @@ def fit_collaborative(split: TimeSplit, dim: int = 64, seed: int = 0) -> Collabo
     matrix = sparse.csr_matrix((np.ones(len(users)), (users, items)), shape)
     matrix.data[:] = 1.0  # a repeated interaction counts once
     degrees = np.asarray(matrix.sum(axis=0)).ravel()
-    normal = _inverse_root(np.asarray(matrix.sum(axis=1)).ravel()) @ matrix @ _inverse_root(degrees)
+    of_users, of_items = (
+        sparse.diags(_inverse_root(d)) for d in (np.asarray(matrix.sum(axis=1)).ravel(), degrees)
+    )
+    normal = of_users @ matrix @ of_items
     vectors, strength = _right_vectors(normal, min(dim, min(shape) - 1), seed)
     return Collaborative(_basis(vectors[:, : _gap(strength)], seed), degrees)
 
@@ -111,11 +112,12 @@ def _basis(vectors: FloatArray, seed: int) -> FloatArray:
     return np.round(basis * np.sign(np.diag(upper)), FACTOR_DECIMALS)
 
 
-def _inverse_root(degrees: FloatArray) -> sparse.dia_matrix:
+def _inverse_root(degrees: FloatArray) -> FloatArray:
     root = np.sqrt(degrees)
-    return sparse.diags(np.divide(1.0, root, out=np.zeros_like(root), where=root > 0))
+    return np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
 
 
+@dataclass(eq=False, repr=False)
 class Rankers:
     """Everything the samplers of one split need; each part is fitted when it is first asked for.
 
@@ -130,24 +132,19 @@ class Rankers:
         ConfigError: the embedding does not have one row an item.
     """
 
-    def __init__(
-        self,
-        split: TimeSplit,
-        *,
-        embedding: Float32Array | None = None,
-        dim: int = 64,
-        seed: int = 0,
-    ) -> None:
-        rows = split.dataset.n_items + 1
-        if embedding is not None and (embedding.ndim != 2 or len(embedding) != rows):
+    split: TimeSplit
+    _: KW_ONLY
+    embedding: Float32Array | None = None
+    dim: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rows, given = self.split.dataset.n_items + 1, self.embedding
+        if given is not None and (given.ndim != 2 or len(given) != rows):
             raise ConfigError(
                 f"embedding must have the shape (n_items + 1, e) = ({rows}, e), the first row for "
-                f"padding, got {embedding.shape}"
+                f"padding, got {given.shape}"
             )
-        self.split = split
-        self.embedding = embedding
-        self.dim = dim
-        self.seed = seed
 
     @cached_property
     def timeline(self) -> Timeline:

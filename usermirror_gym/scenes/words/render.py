@@ -63,10 +63,7 @@ def scene_table(
         "history_texts": _lists(past_texts, columns.lines),
         "options": _lists(options, sizes),
     }
-    arrays = [
-        a if isinstance(a := values[f.name], pa.Array) else pa.array(a, f.type) for f in SCHEMA
-    ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return pa.Table.from_pydict(values, schema=SCHEMA)
 
 
 def distinct_options(

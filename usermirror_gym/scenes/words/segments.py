@@ -226,20 +226,15 @@ _KEPT_FORMAT_CHARACTERS = {"\u200c", "\u200d"}  # non-joiner and joiner: part of
 _BRACKETS = {"[": "(", "]": ")", "{": "(", "}": ")"}
 
 
-def clean(text: object, max_chars: int = 120) -> str:
-    """One safe line of foreign text, never empty.
+def visible(text: object, max_chars: int = 120) -> str:
+    """One safe line of foreign text; empty if there is nothing to see.
 
     Control, bidi-override and other invisible characters are removed, every run of white space
     (line breaks too) becomes one space, square and curly brackets become round ones so that no
     text can look like a lettered option, and what exceeds ``max_chars`` characters is cut and ends
-    in ``…``.  An empty result is ``"untitled"``.  Markup of a chat template stays, as visible
-    text: engines encode it as text, never as special tokens.
+    in ``…``.  Markup of a chat template stays, as visible text: engines encode it as text, never as
+    special tokens.
     """
-    return visible(text, max_chars) or UNTITLED
-
-
-def visible(text: object, max_chars: int = 120) -> str:
-    """As :func:`clean`, but what holds nothing visible is empty."""
     raw = str(text)
     start = raw[: _READ_AHEAD * max_chars]  # a review of megabytes costs no more than a long title
     line = unicodedata.normalize("NFC", start.translate(_TABLE))

@@ -91,7 +91,8 @@ class DomainText:
                 words = {rating: self._rating(rating, piece) for rating in set(ratings)}
                 return [words[rating] for rating in ratings]
             if piece.field == BEHAVIOUR:
-                return [visible(text, self._behaviour_limit) for text in behaviours]
+                limit = self._template.limits.get(BEHAVIOUR, _BEHAVIOUR_LIMIT)
+                return [visible(text, limit) for text in behaviours]
             if piece.field == AGO:
                 return ["" if age is None else ago(age) for age in ages]
             texts = self._item_words(piece)
@@ -130,10 +131,6 @@ class DomainText:
         """Item columns beside the texts that are made of them."""
         texts = {TITLE: self._titles[1:], OPTION: self._options[1:]}
         return self._words(self._dataset.items, texts)
-
-    @cached_property
-    def _behaviour_limit(self) -> int:
-        return self._template.limits.get(BEHAVIOUR, _BEHAVIOUR_LIMIT)
 
     def _words(self, table: pd.DataFrame, texts: dict[str, list[str]] | None = None) -> Words:
         return Words(table, self._template.values, self._template.limits, texts)
