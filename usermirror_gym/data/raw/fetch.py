@@ -209,7 +209,11 @@ def _attempt(client: httpx2.Client, url: str, part: Path, display: Display) -> N
         reason = str(error) or type(error).__name__
         raise _TryAgain(f"the connection to {httpx2.URL(url).host} failed: {reason}") from error
     except OSError as error:
-        raise _disk_error(error, part) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = f"cannot write into {part.parent}: {error.strerror or error}"
+        raise DataError(
+            f"the disk of {part.parent} is full; what arrived is kept" if full else why
+        ) from error
     if total is not None and _size(part) != total:
         raise _TryAgain(f"the transfer broke off after {_size(part):,} of {total:,} bytes")
 
@@ -278,9 +282,3 @@ def _check_space(part: Path, needed: int | None) -> None:
             f"the disk of {part.parent} is too full: {needed / _MEGABYTE:,.0f} MB are needed, "
             f"{free / _MEGABYTE:,.0f} MB are free"
         )
-
-
-def _disk_error(error: OSError, part: Path) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(f"the disk of {part.parent} is full; what arrived is kept")
-    return DataError(f"cannot write into {part.parent}: {error.strerror or error}")

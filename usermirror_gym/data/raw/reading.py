@@ -54,15 +54,13 @@ def read_json_lines(
         DataError: see :func:`read_lines`; also when too many lines are no objects.
     """
     parse = _parse_literal if literal else _parse_json
-    tally = _Tally(path, "Python dicts, one a line" if literal else "JSON objects, one a line")
-    for number, line in _text_lines(path, log):
-        if line is None:
-            tally.bad(number)
-        elif (lines is None or number in lines) and line.strip():
+    form = "Python dicts, one a line" if literal else "JSON objects, one a line"
+    tally = _Tally(path, log, form)
+    for number, line in tally.of(_text_lines(path, log)):
+        if (lines is None or number in lines) and line.strip():
             row = parse(line)
             if row is None:
-                log.skip(f"line that is not {tally.form}, skipped", path, number, line)
-                tally.bad(number)
+                tally.skip(f"line that is not {form}, skipped", number, line)
             else:
                 tally.good()
                 yield number, row
@@ -92,13 +90,10 @@ def read_rows(
     Raises:
         DataError: see :func:`read_lines`; also when a column is missing or too many lines are bad.
     """
-    rows = (
-        (number, None if line is None else line.split(sep))
-        for number, line in _text_lines(path, log, encoding)
-        if line is None or line.strip("\r ")
-    )
-    tally = _Tally(path, f"rows separated by {sep!r}")
-    return _by_column(rows, columns, log, tally, header=header, sep=sep)
+    tally = _Tally(path, log, f"rows separated by {sep!r}")
+    lines = tally.of(_text_lines(path, log, encoding))
+    rows = ((number, line.split(sep)) for number, line in lines if line.strip("\r "))
+    return _by_column(rows, columns, tally, header=header, sep=sep)
 
 
 def read_csv_rows(
@@ -126,26 +121,21 @@ def read_csv_rows(
     Raises:
         DataError: see :func:`read_lines`; also when a column is missing or too many rows are bad.
     """
-    tally = _Tally(path, "comma-separated rows" if sep == "," else f"rows separated by {sep!r}")
-    rows = _csv_records(path, log, tally, sep)
-    return _by_column(rows, columns, log, tally, lines=lines)
+    form = "comma-separated rows" if sep == "," else f"rows separated by {sep!r}"
+    tally = _Tally(path, log, form)
+    return _by_column(_csv_records(tally, sep), columns, tally, lines=lines)
 
 
-def _csv_records(
-    path: Path, log: ReadLog, tally: _Tally, sep: str
-) -> Iterator[tuple[int, list[str] | None]]:
-    """The line where each row starts, and its fields; ``None`` for a row that is not CSV."""
+def _csv_records(tally: _Tally, sep: str) -> Iterator[tuple[int, list[str]]]:
+    """The line where each row starts, and its fields."""
     start = 0
 
     def lines_of_text() -> Iterator[str]:
         nonlocal start
-        for number, line in _text_lines(path, log):
-            if line is None:
-                tally.bad(number)
-            else:
-                start = start or number
-                # The csv module takes it for a line end; some of KuaiRec's captions hold one.
-                yield line.replace("\r", " ") + "\n"
+        for number, line in tally.of(_text_lines(tally.path, tally.log)):
+            start = start or number
+            # The csv module takes it for a line end; some of KuaiRec's captions hold one.
+            yield line.replace("\r", " ") + "\n"
 
     reader = csv.reader(lines_of_text(), delimiter=sep)
     while True:
@@ -156,17 +146,15 @@ def _csv_records(
             return
         except csv.Error as error:
             # The reader starts anew after an error, with the line that follows.
-            log.skip("row that is not CSV, skipped", path, start, error)
-            yield start, None
+            tally.skip("row that is not CSV, skipped", start, error)
         else:
             if fields:
                 yield start, fields
 
 
 def _by_column(
-    rows: Iterable[tuple[int, list[str] | None]],
+    rows: Iterable[tuple[int, list[str]]],
     columns: Sequence[str] | None,
-    log: ReadLog,
     tally: _Tally,
     *,
     header: bool = True,
@@ -177,14 +165,11 @@ def _by_column(
     wanted = list(columns or ())
     width, picks = (0, []) if header else (len(wanted), list(range(len(wanted))))
     for line, fields in rows:
-        if fields is None:
-            tally.bad(line)
-        elif not width:
+        if not width:
             wanted = list(columns or map(str.strip, fields))
             width, picks = len(fields), _pick(tally.path, fields, wanted)
         elif len(fields) != width:
-            log.skip(f"row without {width} fields, skipped", tally.path, line, sep.join(fields))
-            tally.bad(line)
+            tally.skip(f"row without {width} fields, skipped", line, sep.join(fields))
         else:
             tally.good()
             if lines is None or line in lines:
@@ -195,14 +180,26 @@ def _by_column(
 class _Tally:
     """Tells a file with some bad rows from a file of another format."""
 
-    def __init__(self, path: Path, form: str) -> None:
-        self.path, self.form = path, form
+    def __init__(self, path: Path, log: ReadLog, form: str) -> None:
+        self.path, self.log, self._form = path, log, form
         self._good, self._bad, self._first = 0, 0, 0
+
+    def of(self, lines: Iterable[tuple[int, str | None]]) -> Iterator[tuple[int, str]]:
+        """The lines that are not left out; the others are bad rows."""
+        for number, line in lines:
+            if line is None:
+                self._count_bad(number)
+            else:
+                yield number, line
+
+    def skip(self, kind: str, line: int, value: object) -> None:
+        self.log.skip(kind, self.path, line, value)
+        self._count_bad(line)
 
     def good(self) -> None:
         self._good += 1
 
-    def bad(self, line: int) -> None:
+    def _count_bad(self, line: int) -> None:
         self._first = self._first or line
         self._bad += 1
         if self._good == 0 and self._bad == 1000:  # do not read 50 GB of it
@@ -213,7 +210,7 @@ class _Tally:
         if self._bad and (self._good == 0 or (self._bad > 100 and self._bad > 0.1 * total)):
             raise DataError(
                 f"{self.path}: {self._bad} of {total} rows are bad, the first in line "
-                f"{self._first}. Expected {self.form}: is it the file as published?"
+                f"{self._first}. Expected {self._form}: is it the file as published?"
             )
 
 

@@ -93,11 +93,7 @@ def kept_events(
     Raises:
         DataError: nothing is within the limits.
     """
-    table = _Counts()
-    for event in read(log, None):
-        table.add(event)
-    kept = table.kept_lines(limits, path, log, once)
-    yield from read(log.again(), kept)
+    yield from read(log.again(), _kept_lines(read(log, None), limits, path, log, once))
 
 
 def read_events(
@@ -182,36 +178,31 @@ class _Lines(Container[int]):
         return isinstance(line, int) and line < len(self._flags) and self._flags[line] == 1
 
 
-class _Counts:
-    """Users and items of all rows, as 64-bit hashes: 32 bytes a row, whatever the ids are."""
-
-    def __init__(self) -> None:
-        self._columns = tuple(array("q") for _ in range(4))
-
-    def add(self, event: Event) -> None:
-        lines, users, items, times = self._columns
+def _kept_lines(
+    found: Iterable[Event], limits: Limits, path: Path, log: ReadLog, once: bool
+) -> _Lines:
+    # Users and items as 64-bit hashes: 32 bytes a row, whatever the ids are.
+    columns = {name: array("q") for name in (_LINE, USER_ID, ITEM_ID, TIMESTAMP)}
+    lines, users, items, times = columns.values()
+    for event in found:
         lines.append(event.line)
         users.append(hash(event.user))
         items.append(hash(event.item))
         times.append(event.time)
-
-    def kept_lines(self, limits: Limits, path: Path, log: ReadLog, once: bool) -> _Lines:
-        names = (_LINE, USER_ID, ITEM_ID, TIMESTAMP)
-        columns = (np.array(column, np.int64) for column in self._columns)
-        events = pd.DataFrame(dict(zip(names, columns, strict=True)))
-        same = [USER_ID, ITEM_ID] if once else [USER_ID, ITEM_ID, TIMESTAMP]
-        again = events.sort_values(TIMESTAMP, kind="stable").duplicated(same).sort_index()
-        kind = "second interaction with the same item" if once else "duplicate interaction"
-        for line in events[_LINE][again].tolist():
-            log.skip(f"{kind}, skipped", path, line)
-        usable = events[~again]
-        kept = apply_limits(usable, limits)[_LINE].to_numpy()
-        if not len(kept):
-            raise DataError(
-                f"{path}: none of the {len(usable)} usable interactions is within the limits "
-                f"({limits}). Widen them."
-            )
-        return _Lines(kept)
+    events = pd.DataFrame({name: np.array(column, np.int64) for name, column in columns.items()})
+    same = [USER_ID, ITEM_ID] if once else [USER_ID, ITEM_ID, TIMESTAMP]
+    again = events.sort_values(TIMESTAMP, kind="stable").duplicated(same).sort_index()
+    kind = "second interaction with the same item" if once else "duplicate interaction"
+    for line in events[_LINE][again].tolist():
+        log.skip(f"{kind}, skipped", path, line)
+    usable = events[~again]
+    kept = apply_limits(usable, limits)[_LINE].to_numpy()
+    if not len(kept):
+        raise DataError(
+            f"{path}: none of the {len(usable)} usable interactions is within the limits "
+            f"({limits}). Widen them."
+        )
+    return _Lines(kept)
 
 
 def item_table(

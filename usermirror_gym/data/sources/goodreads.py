@@ -99,8 +99,7 @@ class Goodreads(Source):
         )
         wanted = set(events["review"].dropna())
         reviews = _read_texts(reviews_path, "review_id", "review_text", wanted, log)
-        events["review"] = events["review"].map(reviews).astype(object)
-        events = events.assign(review=events["review"].where(events["review"].notna(), None))
+        events["review"] = pd.Series([reviews.get(i) for i in events["review"]], dtype=object)
         users = pd.DataFrame({USER_ID: events[USER_ID].unique()})
         return Tables(users, kept_items(books, events, limits), events)
 

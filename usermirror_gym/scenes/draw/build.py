@@ -53,22 +53,18 @@ class ScenePlan:
         if self.min_history < 0:
             raise ConfigError(f"min_history must not be negative, got {self.min_history}")
         for name in ("slate_size", "history"):
-            if not _is_range(getattr(self, name)):
+            value = getattr(self, name)
+            ends = value if isinstance(value, tuple | list) else (value, value)
+            whole = len(ends) == 2 and all(isinstance(end, int) for end in ends)
+            if not whole or not 1 <= ends[0] <= ends[1]:
                 raise ConfigError(
                     f"{name} must be a positive whole number or a range (low, high) of them, "
-                    f"got {getattr(self, name)!r}"
+                    f"got {value!r}"
                 )
         if not 0 <= self.removed <= 1:
             raise ConfigError(f"removed is a share between 0 and 1, got {self.removed!r}")
         if self.balance not in ("none", "popularity"):
             raise ConfigError(f"balance must be 'none' or 'popularity', got {self.balance!r}")
-
-
-def _is_range(value: object) -> bool:
-    ends = (value, value) if isinstance(value, int) else value
-    if not isinstance(ends, tuple | list) or len(ends) != 2:
-        return False
-    return all(isinstance(end, int) for end in ends) and 1 <= ends[0] <= ends[1]
 
 
 def as_range(value: int | tuple[int, int]) -> tuple[int, int]:

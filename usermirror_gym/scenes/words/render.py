@@ -104,9 +104,6 @@ def _notes(columns: SceneColumns, rankers: Rankers, past: str) -> list[str]:
         columns.user_ids.tolist(), columns.timestamps.tolist(), columns.slates, strict=True
     ):
         counts = rankers.friend_counts(user, time)[slate[slate != PAD]]
-        notes += [_friends(n, past) for n in counts.tolist()]
+        texts = {0: "", 1: f"1 friend {past} it"}
+        notes += [texts.get(n, f"{n} friends {past} it") for n in counts.tolist()]
     return notes
-
-
-def _friends(n: int, past: str) -> str:
-    return f"{n} friend{'s' if n > 1 else ''} {past} it" if n else ""

@@ -133,7 +133,7 @@ class DomainText:
         return self._words(self._dataset.items, texts)
 
     def _words(self, table: pd.DataFrame, texts: dict[str, list[str]] | None = None) -> Words:
-        return Words(table, self._template.values, self._template.limits, texts)
+        return Words(table, self._template.values, self._template.limits, texts or {})
 
     def _rating(self, rating: float, piece: Piece) -> str:
         # One NaN for all, because a NaN of its own is found in no dictionary.
