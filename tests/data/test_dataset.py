@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from usermirror_gym.data import SOURCES, RecDataset, load_dataset
-from usermirror_gym.data.dataset import count_per_item
+from usermirror_gym.data import SOURCES, RecDataset, TimeSplit, load_dataset
 from usermirror_gym.errors import UnknownNameError
 
 Build = Callable[..., RecDataset]
@@ -74,9 +73,9 @@ def test_raw_tables_are_left_alone(build: Build) -> None:
     pd.testing.assert_frame_equal(events, before[1])
 
 
-def test_count_per_item_has_an_empty_padding_entry(build: Build) -> None:
+def test_popularity_has_an_empty_padding_entry(build: Build) -> None:
     data = build([("a", "x", 1), ("b", "x", 2), ("a", "z", 3)])
-    assert count_per_item(data.interactions, data.n_items).tolist() == [0, 2, 0, 1]
+    assert TimeSplit(data, t0=9).popularity.tolist() == [0, 2, 0, 1]
 
 
 def test_unknown_source_suggests_the_nearest() -> None:

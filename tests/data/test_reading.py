@@ -342,16 +342,16 @@ def test_rows_without_header(save: Save) -> None:
     rows = read_rows(
         save("1::a\n\n2::b::c\n3::\n"), log, sep="::", columns=["id", "x"], header=False
     )
-    assert list(rows) == [(1, ["1", "a"]), (4, ["3", ""])]
+    assert list(rows) == [(1, {"id": "1", "x": "a"}), (4, {"id": "3", "x": ""})]
     assert log.repairs[0].examples == ("raw.txt:3 2::b::c",)
 
 
 def test_rows_with_header_give_the_columns_in_the_order_asked(save: Save) -> None:
     path = save('id\tname\turl\r\n7\t"x\tu\r\n')
     rows = read_rows(path, ReadLog("raise"), sep="\t", columns=["name", "id"], header=True)
-    assert list(rows) == [(2, ['"x', "7"])]
+    assert [(n, list(row.items())) for n, row in rows] == [(2, [("name", '"x'), ("id", "7")])]
     assert list(read_rows(path, ReadLog(), sep="\t", columns=None, header=True)) == [
-        (2, ["7", '"x', "u"])
+        (2, {"id": "7", "name": '"x', "url": "u"})
     ]
 
 

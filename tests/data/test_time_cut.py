@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.data import RecDataset, TimeSplit, cut_at, histories, time_cut
+from usermirror_gym.data import RecDataset, TimeSplit, cut_at, time_cut
 from usermirror_gym.errors import ConfigError
 
 Build = Callable[..., RecDataset]
@@ -131,9 +131,9 @@ def test_users_with_history_counts_only_the_past(build: Build) -> None:
 
 
 def test_histories_of_no_events_are_empty(build: Build) -> None:
-    events = build([("a", "x", 1)]).interactions
-    assert histories(events.iloc[:0]) == {}
-    assert histories(events)[1].items.tolist() == [1]
+    data = build([("a", "x", 1)])
+    assert TimeSplit(data, t0=1).histories == {}
+    assert TimeSplit(data, t0=2).histories[1].items.tolist() == [1]
 
 
 def dated(build: Build, times: list[int], undated: list[bool]) -> RecDataset:

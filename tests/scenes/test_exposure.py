@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from usermirror_gym.data import RecDataset, TimeSplit, histories, load_dataset, time_cut
+from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, time_cut
+from usermirror_gym.data.dataset import MAX_TIMESTAMP
 from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
 from usermirror_gym.scenes import Rankers, ScenePlan, build_scenes, draw_scenes, swap_histories
 from usermirror_gym.scenes.draw import build as build_module
@@ -49,7 +50,7 @@ def test_the_true_item_is_equally_likely_in_every_slot(rankers: Rankers) -> None
 def test_scenes_hold_the_real_choice_and_nothing_else_the_user_touched(
     rankers: Rankers, sampler: str, balance: str
 ) -> None:
-    everything = histories(rankers.split.dataset.interactions)
+    everything = TimeSplit(rankers.split.dataset, MAX_TIMESTAMP).histories
     plan = ScenePlan(count=150, samplers={sampler: 1.0}, balance=balance)
     for scene in build_scenes(rankers.split, plan, rankers=rankers):
         touched = set(everything[scene.user_id].items.tolist())
@@ -72,7 +73,7 @@ def test_scenes_are_on_the_chosen_side_of_the_cut(ml100k: TimeSplit) -> None:
 
 def most_popular(rankers: Rankers, columns: SceneColumns) -> float:
     """Accuracy of taking the most popular option."""
-    popularity = rankers.popularity[columns.slates]
+    popularity = rankers.split.popularity[columns.slates]
     best = popularity == popularity.max(axis=1, keepdims=True)
     return float((best[np.arange(len(best)), columns.targets] / best.sum(axis=1)).mean())
 

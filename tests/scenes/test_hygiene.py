@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usermirror_gym.scenes.words.segments import clean, visible
+from usermirror_gym.scenes.words.segments import UNTITLED, visible
+
+
+def clean(text: object, max_chars: int = 120) -> str:
+    """As titles are shown."""
+    return visible(text, max_chars) or UNTITLED
 
 
 @pytest.mark.parametrize(

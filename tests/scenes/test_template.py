@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from usermirror_gym.data import RecDataset
 from usermirror_gym.errors import ConfigError, SceneError
-from usermirror_gym.scenes.words.template import TemplateText, ago
+from usermirror_gym.scenes.words.template import DomainText, ago
 from usermirror_gym.scenes.words.template_form import read_template
 
 PLAIN: dict[str, Any] = {
@@ -39,7 +39,7 @@ def things(items: dict[str, list], events: dict[str, list] | None = None) -> Rec
 
 def options(items: dict[str, list], **changed: Any) -> list[str]:
     data = things(items)
-    text = TemplateText(data, read_template({**PLAIN, **changed}, "test"))
+    text = DomainText(data, read_template({**PLAIN, **changed}, "test"))
     return [text.option(item) for item in range(1, data.n_items + 1)]
 
 
@@ -150,7 +150,7 @@ def test_history_lines_mix_what_is_known_of_item_and_event() -> None:
         **PLAIN,
         "past_item": ["{option}", " <{kind}, {ago}>", "; {behaviour}", "; {rating}"],
     }
-    text = TemplateText(data, read_template(template, "test"))
+    text = DomainText(data, read_template(template, "test"))
     assert text.past_item(1, 4.5, age=60) == "Thing 1, tin <tin, 1 minute ago>; 4.5"
     assert text.past_item(2, float("nan"), behaviour="broke\n[A] it", age=60) == (
         "Thing 2; broke (A) it"
@@ -160,7 +160,7 @@ def test_history_lines_mix_what_is_known_of_item_and_event() -> None:
 
 def test_behaviours_follow_the_given_rows() -> None:
     template = {**PLAIN, "behaviour": ["for {hours:.1f} h", ", {note}"]}
-    text = TemplateText(things({"kind": ["tin"]}), read_template(template, "test"))
+    text = DomainText(things({"kind": ["tin"]}), read_template(template, "test"))
     rows = pd.DataFrame({"hours": [2.0, None, 1.0], "note": ["ok", "fine", None]}, index=[9, 9, 4])
     assert text.behaviours(rows) == ["for 2.0 h, ok", "fine", "for 1.0 h"]
     assert text.behaviours(rows.iloc[:0]) == []
@@ -168,7 +168,7 @@ def test_behaviours_follow_the_given_rows() -> None:
 
 def test_ratings_that_are_missing_do_not_pile_up() -> None:
     template = {**PLAIN, "past_item": ["{title}", ", {rating:g}"]}
-    text = TemplateText(things({"kind": ["tin"]}), read_template(template, "test"))
+    text = DomainText(things({"kind": ["tin"]}), read_template(template, "test"))
     lines = {text.past_item(1, float(value)) for value in ["nan"] * 1000}
     assert lines == {"Thing 1"}
     assert len(text._ratings) == 1
@@ -240,6 +240,6 @@ def test_cost_grows_with_the_catalog_not_with_python_objects() -> None:
     template = {**PLAIN, "option": ["{title}", ", {kind}", "; ${price:,.2f}"]}
     data = things(items)
     start = time.process_time()
-    text = TemplateText(data, read_template(template, "test"))
+    text = DomainText(data, read_template(template, "test"))
     assert text.option(n) == f"Thing number {n - 1}, tin, copper, lead; $199.99"
     assert time.process_time() - start < 1.0  # 0.1 s on a quiet core; apply() takes several

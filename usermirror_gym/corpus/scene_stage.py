@@ -185,7 +185,7 @@ class SceneStage:
 
     def _save_rankers(self, rankers: Rankers) -> None:
         arrays: dict[str, np.ndarray] = {
-            "popularity": rankers.popularity,
+            "popularity": rankers.split.popularity,
             "fitted_before": np.array(rankers.split.t0, np.int64),
         }
         if self.settings.samplers.get("collaborative"):

@@ -2,7 +2,7 @@
 
 from usermirror_gym.data.dataset import RecDataset, Repair
 from usermirror_gym.data.sources import SOURCES, Source, get_source, load_dataset
-from usermirror_gym.data.split import History, Memory, TimeSplit, cut_at, histories, time_cut
+from usermirror_gym.data.split import History, Memory, TimeSplit, cut_at, time_cut
 from usermirror_gym.data.store import read_dataset, save_dataset
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "TimeSplit",
     "cut_at",
     "get_source",
-    "histories",
     "load_dataset",
     "read_dataset",
     "save_dataset",

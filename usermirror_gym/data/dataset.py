@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.impressions import Impressions
 from usermirror_gym.errors import DataError, UnknownNameError
 from usermirror_gym.types import (
     AVAILABLE_FROM,
@@ -20,6 +19,7 @@ from usermirror_gym.types import (
     TITLE,
     TOKEN,
     USER_ID,
+    BoolArray,
     IntArray,
 )
 
@@ -38,6 +38,29 @@ class Repair:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.count} (e.g. {', '.join(self.examples)})"
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """N shown lists of any lengths, ordered by time, then user.
+
+    Row ``i`` showed ``items[offsets[i]:offsets[i + 1]]`` in that order.
+    """
+
+    names: np.ndarray  # (N,) str, the id in the raw log
+    user_ids: IntArray  # (N,)
+    timestamps: IntArray  # (N,) seconds
+    offsets: IntArray  # (N + 1,)
+    items: IntArray  # (total,) item ids
+    clicked: BoolArray  # (total,)
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def row(self, index: int) -> tuple[IntArray, BoolArray]:
+        """Items shown and which of them were clicked."""
+        span = slice(self.offsets[index], self.offsets[index + 1])
+        return self.items[span], self.clicked[span]
 
 
 @dataclass(frozen=True)
@@ -277,12 +300,16 @@ def _impressions(
     empty = sizes == 0
     log.note("empty list, dropped", names[empty].astype(str))
     keep = (user_ids.notna() & good_time & ~empty & ~raw.index.isin(list(broken))).to_numpy()
+    order = np.flatnonzero(keep)[np.lexsort((user_ids[keep], times[keep]))]
+    place = np.empty(len(raw), np.int64)
+    place[order] = np.arange(len(order))
     flat = flat[keep[flat["row"].to_numpy()]]
-    return Impressions.from_arrays(
-        names=names[keep].astype(str).to_numpy(object),
-        user_ids=user_ids[keep].to_numpy(np.int64),
-        timestamps=times[keep].to_numpy(np.int64),
-        sizes=sizes[keep].to_numpy(np.int64),
+    flat = flat.iloc[np.argsort(place[flat["row"].to_numpy()], kind="stable")]
+    return Impressions(
+        names=names.iloc[order].astype(str).to_numpy(object),
+        user_ids=user_ids.iloc[order].to_numpy(np.int64),
+        timestamps=times.iloc[order].to_numpy(np.int64),
+        offsets=np.r_[0, np.cumsum(sizes.iloc[order])].astype(np.int64),
         items=flat[ITEM_ID].to_numpy(np.int64),
         clicked=flat["clicked"].to_numpy(np.bool_),
     )
@@ -307,8 +334,3 @@ def _describe(events: pd.DataFrame) -> pd.Series:
     head = events.head(3)
     text = [f"user {u} item {i} at {t}" for u, i, t, _ in head.itertuples(index=False)]
     return pd.Series(text + [""] * (len(events) - len(head)), dtype=object)
-
-
-def count_per_item(events: pd.DataFrame, n_items: int) -> IntArray:
-    """Number of interactions by item id, shape ``(n_items + 1,)``; entry 0 (padding) is 0."""
-    return np.bincount(events[ITEM_ID].to_numpy(), minlength=n_items + 1).astype(np.int64)

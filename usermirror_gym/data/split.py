@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.data.dataset import RecDataset, count_per_item
+from usermirror_gym.data.dataset import RecDataset
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import (
     ITEM_ID,
@@ -66,12 +66,17 @@ class TimeSplit:
     @cached_property
     def popularity(self) -> IntArray:
         """Number of interactions before T0 by item id, shape ``(n_items + 1,)``."""
-        return count_per_item(self.before, self.dataset.n_items)
+        items = self.before[ITEM_ID].to_numpy()
+        return np.bincount(items, minlength=self.dataset.n_items + 1).astype(np.int64)
 
     @cached_property
     def histories(self) -> dict[int, History]:
         """What each user did before T0, by user id; users without any are absent."""
-        return histories(self.before)
+        columns = [USER_ID, ITEM_ID, RATING, TIMESTAMP]
+        events = self.before[columns].sort_values(USER_ID, kind="stable")
+        cuts = np.flatnonzero(np.diff(events[USER_ID])) + 1
+        parts = zip(*(np.split(events[c].to_numpy(), cuts) for c in columns), strict=True)
+        return {int(users[0]): History(*own) for users, *own in parts if len(users)}
 
     @cached_property
     def seen_users(self) -> IntArray:
@@ -80,9 +85,8 @@ class TimeSplit:
 
     def users_with_history(self, minimum: int) -> IntArray:
         """Ids, ascending, of the users with at least ``minimum`` interactions before T0."""
-        return np.array(
-            sorted(u for u, h in self.histories.items() if len(h) >= minimum), dtype=np.int64
-        )
+        users, counts = np.unique(self.before[USER_ID].to_numpy(), return_counts=True)
+        return users[counts >= minimum]
 
     def memory(self, user_ids: IntArray, size: int) -> Memory:
         """The last ``size`` interactions before T0 of the given users, aged relative to T0.
@@ -178,18 +182,3 @@ def _seconds(moment: int | str) -> int:
 
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def histories(events: pd.DataFrame) -> dict[int, History]:
-    """Group events (sorted by time) into one :class:`History` per user id."""
-    if events.empty:
-        return {}
-    order = np.argsort(events[USER_ID].to_numpy(), kind="stable")
-    users = events[USER_ID].to_numpy()[order]
-    columns = [events[c].to_numpy()[order] for c in (ITEM_ID, RATING, TIMESTAMP)]
-    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
-    ends = [*starts[1:], len(users)]
-    return {
-        int(users[a]): History(*(c[a:b] for c in columns))
-        for a, b in zip(starts, ends, strict=True)
-    }

@@ -17,8 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from usermirror_gym.data.dataset import RecDataset, Repair
-from usermirror_gym.data.impressions import Impressions
+from usermirror_gym.data.dataset import Impressions, RecDataset, Repair
 from usermirror_gym.errors import DataError, RunError
 from usermirror_gym.files import (
     read_json,
@@ -218,17 +217,17 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
     encodings = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
     frame = table.to_pandas()
     for name, encoding in encodings.items():
-        values = frame[name].to_numpy(object)
+        values: Any = frame[name].to_numpy(object)
         if encoding == _TEXT_NAN:
             values[pd.isna(values)] = np.nan
         elif encoding == _JSON:
-            values = _objects([_unpack(json.loads(value)) for value in values])
+            values = [_unpack(json.loads(value)) for value in values]
         frame[name] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 
 
 def _encode(column: pd.Series, what: str) -> tuple[pd.Series, str]:
-    values = column.to_numpy(object, copy=True)
+    values: Any = column.to_numpy(object, copy=True)
     kinds = {type(value) for value in values}
     encoding = {frozenset({type(None)}): _TEXT, frozenset({float}): _TEXT_NAN}.get(
         frozenset(kinds - {str}), _TEXT if kinds <= {str} else _JSON
@@ -240,7 +239,7 @@ def _encode(column: pd.Series, what: str) -> tuple[pd.Series, str]:
         encoding = _JSON
     if encoding == _JSON:
         try:
-            values = _objects([json.dumps(_pack(value)) for value in values])
+            values = [json.dumps(_pack(value)) for value in values]
         except TypeError as error:
             raise DataError(
                 f"table {what!r}, column {column.name!r}: values of type {error} cannot be "
@@ -252,19 +251,7 @@ def _encode(column: pd.Series, what: str) -> tuple[pd.Series, str]:
 
 
 def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    """An array of Python objects, never of arrays: numpy would unfold lists of equal length."""
-    array = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        array[i] = value
-    return array
+    return text.encode(errors="ignore").decode() == text
 
 
 _TAG = "__type__"

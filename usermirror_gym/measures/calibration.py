@@ -9,8 +9,8 @@ import numpy as np
 
 from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
 from usermirror_gym.measures.choice_scores import FLOOR, ObservedChoices, forced, likeliest
-from usermirror_gym.scenes import Scene
-from usermirror_gym.types import BoolArray, FloatArray, IntArray
+from usermirror_gym.scenes.scene import Scene, padded
+from usermirror_gym.types import FloatArray, IntArray
 
 BINS = 15
 _CALIBRATED_DRAWS = 200
@@ -167,7 +167,8 @@ def entropy(
         return dict.fromkeys(("mean", "real", "items", "items_real"))
     shown, targets = choices.shown[held], choices.targets[held]
     items = forced(probs[held], shown)
-    slates = _padded([scene.slate for scene, keep in zip(scenes, held, strict=True) if keep], shown)
+    own = [scene.slate for scene, keep in zip(scenes, held, strict=True) if keep]
+    slates = padded(own, np.int64, width=shown.shape[1])
     drawn = _draw(items, np.random.default_rng(seed))
     rows = np.arange(len(items))
     each = -(items * np.log(np.maximum(items, FLOOR))).sum(axis=1)
@@ -204,9 +205,3 @@ def _draw(items: FloatArray, rng: np.random.Generator) -> IntArray:
 def _spread(items: IntArray) -> float:
     shares = np.unique(items, return_counts=True)[1] / len(items)
     return float(-(shares * np.log(shares)).sum() + 0.0)
-
-
-def _padded(slates: Sequence[Sequence[int]], shown: BoolArray) -> IntArray:
-    padded = np.zeros(shown.shape, np.int64)
-    padded[shown] = np.concatenate([np.asarray(slate) for slate in slates])
-    return padded

@@ -96,14 +96,14 @@ class SceneBatch(Sequence[Scene]):
                 turn_slates[row, column, : len(turn.slate)] = turn.slate
         return cls(
             user_ids=np.array([s.user_id for s in scenes], np.int64),
-            history=_pad([s.history for s in scenes], np.int64),
-            ratings=_pad([s.ratings for s in scenes], np.float32),
-            ages=_pad([s.ages for s in scenes], np.int64),
+            history=padded([s.history for s in scenes], np.int64),
+            ratings=padded([s.ratings for s in scenes], np.float32),
+            ages=padded([s.ages for s in scenes], np.int64),
             history_lengths=np.array([len(s.history) for s in scenes], np.int64),
             turn_slates=turn_slates,
-            turn_chosen=_pad([[t.chosen for t in s.turns] for s in scenes], np.int64),
+            turn_chosen=padded([[t.chosen for t in s.turns] for s in scenes], np.int64),
             turn_counts=np.array([len(s.turns) for s in scenes], np.int64),
-            slates=_pad([s.slate for s in scenes], np.int64, width=width),
+            slates=padded([s.slate for s in scenes], np.int64, width=width),
         )
 
     @classmethod
@@ -170,7 +170,8 @@ def _ids(padded: IntArray) -> tuple[int, ...]:
     return tuple(padded[padded != PAD].tolist())
 
 
-def _pad(rows: Sequence[Sequence[float]], dtype: type, width: int | None = None) -> np.ndarray:
+def padded(rows: Sequence[Sequence[float]], dtype: type, width: int | None = None) -> np.ndarray:
+    """Rows of any lengths as an array, padded with 0 on the right."""
     width = max((len(r) for r in rows), default=0) if width is None else width
     out: np.ndarray = np.zeros((len(rows), width), dtype)
     for row, values in enumerate(rows):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
 import pyarrow as pa
 
 from usermirror_gym.scenes.scene import Scene
@@ -44,20 +48,10 @@ SCHEMA = pa.schema(
 
 def scenes_of(table: pa.Table) -> list[Scene]:
     """Rows of a scenes table as :class:`Scene`; the names are the scene ids."""
-    columns = ("scene_id", "user_id", "history", "ratings", "ages", "behaviours", "slate", "notes",
-               "target")  # fmt: skip
-    rows = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-    return [
-        Scene(
-            user_id=user,
-            history=tuple(history),
-            ratings=tuple(ratings),
-            ages=tuple(ages),
-            slate=tuple(slate),
-            target=target,
-            name=name,
-            behaviours=tuple(behaviours),
-            notes=tuple(notes),
-        )
-        for name, user, history, ratings, ages, behaviours, slate, notes, target in rows
-    ]
+    names = [field.name for field in fields(Scene) if field.name != "turns"]
+    columns = (table.column("scene_id" if name == "name" else name) for name in names)
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    values: Iterator[list[Any]] = (
+        [tuple(v) if isinstance(v, list) else v for v in row] for row in rows
+    )
+    return [Scene(**dict(zip(names, row, strict=True))) for row in values]

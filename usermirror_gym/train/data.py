@@ -12,7 +12,7 @@ import numpy as np
 
 from usermirror_gym.corpus.built import Build, BuiltSource, read_build
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.data.impressions import Impressions
+from usermirror_gym.data.dataset import Impressions
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.files import read_jsonl
 from usermirror_gym.scenes.scene import Scene

@@ -26,6 +26,7 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_models import fit_logit, fit_trees, hits
 from usermirror_gym.scenes.draw.rankers import fit_collaborative
+from usermirror_gym.scenes.scene import padded
 from usermirror_gym.types import (
     AVAILABLE_FROM,
     ITEM_ID,
@@ -296,11 +297,11 @@ class Lists:
         return cls(
             users=np.array([row[USER_ID] for row in rows], np.int64),
             times=np.array([row[TIMESTAMP] for row in rows], np.int64),
-            slates=_padded([row["slate"] for row in rows]).astype(np.int64),
+            slates=padded([row["slate"] for row in rows], np.int64),
             targets=np.array([row["target"] for row in rows], np.int64),
             histories=[np.array(row["history"], np.int64) for row in rows],
-            text_lengths=_padded([[len(t) for t in row["options"]] for row in rows]),
-            note_lengths=_padded([[len(t) for t in row["notes"]] for row in rows]),
+            text_lengths=padded([[len(t) for t in row["options"]] for row in rows], np.float64),
+            note_lengths=padded([[len(t) for t in row["notes"]] for row in rows], np.float64),
             makers=[_makers(row["samplers"], row["target"]) for row in rows],
         )
 
@@ -425,10 +426,3 @@ def within_list(name: str, values: FloatArray, mask: BoolArray) -> Columns:
 
 def _makers(samplers: list[str], target: int) -> str:
     return " + ".join(sorted({s for place, s in enumerate(samplers) if place != target}))
-
-
-def _padded(rows: list[list[int]]) -> FloatArray:
-    padded = np.zeros((len(rows), max(map(len, rows), default=0)))
-    for row, values in enumerate(rows):
-        padded[row, : len(values)] = values
-    return padded

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import httpx2
 from filelock import FileLock, Timeout
 
-from usermirror_gym.data.raw.raw_files import has_file, unpack
+from usermirror_gym.data.raw.raw_files import byte_bar, has_file, unpack
 from usermirror_gym.data.sources.base import Download, Source, default_folder
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.files import remove_unfinished, write_json
@@ -201,15 +201,19 @@ def _attempt(client: httpx2.Client, url: str, part: Path, display: Display) -> N
                 _begin(response, url, part)
             _check_space(part, None if total is None else total - start)
             name = part.name[1:].removesuffix(".part")
-            with display.phase(name, max(1, (total or 0) // _MEGABYTE), "MB") as advance:
-                _receive(response, part, start, advance)
+            with byte_bar(display, name, total or 0) as reached:
+                _receive(response, part, start, reached)
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
         raise DataError(f"{url} cannot be fetched: {error}") from error
     except httpx2.TransportError as error:
         reason = str(error) or type(error).__name__
         raise _TryAgain(f"the connection to {httpx2.URL(url).host} failed: {reason}") from error
     except OSError as error:
-        raise _disk_error(error, part) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = f"cannot write into {part.parent}: {error.strerror or error}"
+        raise DataError(
+            f"the disk of {part.parent} is full; what arrived is kept" if full else why
+        ) from error
     if total is not None and _size(part) != total:
         raise _TryAgain(f"the transfer broke off after {_size(part):,} of {total:,} bytes")
 
@@ -234,18 +238,15 @@ def _start(response: httpx2.Response, part: Path, have: int) -> int:
 
 
 def _receive(
-    response: httpx2.Response, part: Path, start: int, advance: Callable[[int], None]
+    response: httpx2.Response, part: Path, done: int, reached: Callable[[int], None]
 ) -> None:
-    done, shown = start, 0
-    with part.open("ab" if start else "wb") as file:
+    with part.open("ab" if done else "wb") as file:
         # Raw: a .gz file must arrive as it is, whatever the server calls its encoding.  No chunk
         # size: what has come of a chunk would be lost when the transfer breaks off.
         for chunk in response.iter_raw():
             file.write(chunk)
             done += len(chunk)
-            if (step := done // _MEGABYTE - shown) > 0:
-                advance(step)
-                shown += step
+            reached(done)
 
 
 def _note(part: Path) -> Path:
@@ -281,9 +282,3 @@ def _check_space(part: Path, needed: int | None) -> None:
             f"the disk of {part.parent} is too full: {needed / _MEGABYTE:,.0f} MB are needed, "
             f"{free / _MEGABYTE:,.0f} MB are free"
         )
-
-
-def _disk_error(error: OSError, part: Path) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(f"the disk of {part.parent} is full; what arrived is kept")
-    return DataError(f"cannot write into {part.parent}: {error.strerror or error}")

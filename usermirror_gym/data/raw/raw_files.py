@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, cast, get_args
 
@@ -79,26 +79,30 @@ class ReadLog:
         """A log for reading the same file once more: its counts are not added to this one."""
         return ReadLog("repair", self.display)
 
-    @contextmanager
-    def progress(self, path: Path) -> Iterator[Callable[[int], None]]:
+    def progress(self, path: Path) -> AbstractContextManager[Callable[[int], None]]:
         """A bar over the bytes of ``path``; the value takes the position reached.
 
         Small files and logs without a display have no bar.
         """
-        total = path.stat().st_size // _MEGABYTE
-        if self.display is None or total == 0:
-            yield lambda position: None
-            return
-        shown = 0
-        with self.display.phase(path.name, total, "MB") as advance:
+        size = path.stat().st_size
+        if self.display is None or size < _MEGABYTE:
+            return nullcontext(lambda position: None)
+        return byte_bar(self.display, path.name, size)
 
-            def reached(position: int) -> None:
-                nonlocal shown
-                if (step := position // _MEGABYTE - shown) > 0:
-                    advance(step)
-                    shown += step
 
-            yield reached
+@contextmanager
+def byte_bar(display: Display, name: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of a file; the value takes the position reached."""
+    shown = 0
+    with display.phase(name, max(size // _MEGABYTE, 1), "MB") as advance:
+
+        def reached(position: int) -> None:
+            nonlocal shown
+            if (step := position // _MEGABYTE - shown) > 0:
+                advance(step)
+                shown += step
+
+        yield reached
 
 
 def _short(value: object, length: int = 60) -> str:

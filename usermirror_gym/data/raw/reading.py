@@ -8,7 +8,7 @@ import csv
 import difflib
 import json
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,13 @@ def read_json_lines(
         DataError: see :func:`read_lines`; also when too many lines are no objects.
     """
     parse = _parse_literal if literal else _parse_json
-    tally = _Tally(path, "Python dicts, one a line" if literal else "JSON objects, one a line")
-    for number, line in _text_lines(path, log):
-        if line is None:
-            tally.bad(number)
-        elif (lines is None or number in lines) and line.strip():
+    form = "Python dicts, one a line" if literal else "JSON objects, one a line"
+    tally = _Tally(path, log, form)
+    for number, line in tally.of(_text_lines(path, log)):
+        if (lines is None or number in lines) and line.strip():
             row = parse(line)
             if row is None:
-                log.skip(f"line that is not {tally.form}, skipped", path, number, line)
-                tally.bad(number)
+                tally.skip(f"line that is not {form}, skipped", number, line)
             else:
                 tally.good()
                 yield number, row
@@ -78,43 +76,24 @@ def read_rows(
     columns: Sequence[str] | None,
     header: bool,
     encoding: str = "utf-8",
-) -> Iterator[tuple[int, list[str]]]:
-    """Fields between separators, without quoting.
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Fields between separators, by column, without quoting.
 
     Args:
         path: plain or gz.
         log: told of every line with another number of fields.
         sep: one or more characters.
-        columns: with a header, the columns wanted, in the order wanted; without one, the names of
-            all columns.  ``None``: all, as many as the first line has.
+        columns: with a header, the columns wanted (``None``: all); without one, the names of all.
         header: whether the first line names the columns.
         encoding: see :func:`read_lines`.
 
     Raises:
         DataError: see :func:`read_lines`; also when a column is missing or too many lines are bad.
     """
-    tally = _Tally(path, f"rows separated by {sep!r}")
-    width = None if header or columns is None else len(columns)
-    picks: list[int] | None = None
-    for number, line in _text_lines(path, log, encoding):
-        if line is None:
-            tally.bad(number)
-            continue
-        if not line.strip("\r "):
-            continue
-        fields = line.split(sep)
-        if width is None:
-            width = len(fields)
-            if header:
-                picks = None if columns is None else _pick(path, fields, columns)
-                continue
-        if len(fields) != width:
-            log.skip(f"row without {width} fields, skipped", path, number, line)
-            tally.bad(number)
-            continue
-        tally.good()
-        yield number, fields if picks is None else [fields[i] for i in picks]
-    tally.finish()
+    tally = _Tally(path, log, f"rows separated by {sep!r}")
+    lines = tally.of(_text_lines(path, log, encoding))
+    rows = ((number, line.split(sep)) for number, line in lines if line.strip("\r "))
+    return _by_column(rows, columns, tally, header=header, sep=sep)
 
 
 def read_csv_rows(
@@ -142,58 +121,85 @@ def read_csv_rows(
     Raises:
         DataError: see :func:`read_lines`; also when a column is missing or too many rows are bad.
     """
-    tally = _Tally(path, "comma-separated rows" if sep == "," else f"rows separated by {sep!r}")
-    start: int | None = None
+    form = "comma-separated rows" if sep == "," else f"rows separated by {sep!r}"
+    tally = _Tally(path, log, form)
+    return _by_column(_csv_records(tally, sep), columns, tally, lines=lines)
+
+
+def _csv_records(tally: _Tally, sep: str) -> Iterator[tuple[int, list[str]]]:
+    """The line where each row starts, and its fields."""
+    start = 0
 
     def lines_of_text() -> Iterator[str]:
         nonlocal start
-        for number, line in _text_lines(path, log):
-            if line is None:
-                tally.bad(number)
-            else:
-                start = start or number
-                # The csv module takes it for a line end; some of KuaiRec's captions hold one.
-                yield line.replace("\r", " ") + "\n"
+        for number, line in tally.of(_text_lines(tally.path, tally.log)):
+            start = start or number
+            # The csv module takes it for a line end; some of KuaiRec's captions hold one.
+            yield line.replace("\r", " ") + "\n"
 
     reader = csv.reader(lines_of_text(), delimiter=sep)
-    width, picks = 0, []
     while True:
-        start = None
+        start = 0
         try:
             fields = next(reader)
         except StopIteration:
-            break
+            return
         except csv.Error as error:
             # The reader starts anew after an error, with the line that follows.
-            log.skip("row that is not CSV, skipped", path, start or 0, error)
-            tally.bad(start or 0)
-            continue
-        line = start or 0
-        if not fields:
-            continue
+            tally.skip("row that is not CSV, skipped", start, error)
+        else:
+            if fields:
+                yield start, fields
+
+
+def _by_column(
+    rows: Iterable[tuple[int, list[str]]],
+    columns: Sequence[str] | None,
+    tally: _Tally,
+    *,
+    header: bool = True,
+    sep: str = ",",
+    lines: Container[int] | None = None,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The wanted fields of the rows that are as wide as the first, or as the columns are many."""
+    wanted = list(columns or ())
+    width, picks = (0, []) if header else (len(wanted), list(range(len(wanted))))
+    for line, fields in rows:
         if not width:
-            width, picks = len(fields), _pick(path, fields, columns)
+            wanted = list(columns or map(str.strip, fields))
+            width, picks = len(fields), _pick(tally.path, fields, wanted)
         elif len(fields) != width:
-            log.skip(f"row without {width} fields, skipped", path, line, ",".join(fields))
-            tally.bad(line)
+            tally.skip(f"row without {width} fields, skipped", line, sep.join(fields))
         else:
             tally.good()
             if lines is None or line in lines:
-                yield line, {name: fields[i] for name, i in zip(columns, picks, strict=True)}
+                yield line, {name: fields[i] for name, i in zip(wanted, picks, strict=True)}
     tally.finish()
 
 
 class _Tally:
     """Tells a file with some bad rows from a file of another format."""
 
-    def __init__(self, path: Path, form: str) -> None:
-        self.path, self.form = path, form
+    def __init__(self, path: Path, log: ReadLog, form: str) -> None:
+        self.path, self.log, self._form = path, log, form
         self._good, self._bad, self._first = 0, 0, 0
+
+    def of(self, lines: Iterable[tuple[int, str | None]]) -> Iterator[tuple[int, str]]:
+        """The lines that are not left out; the others are bad rows."""
+        for number, line in lines:
+            if line is None:
+                self._count_bad(number)
+            else:
+                yield number, line
+
+    def skip(self, kind: str, line: int, value: object) -> None:
+        self.log.skip(kind, self.path, line, value)
+        self._count_bad(line)
 
     def good(self) -> None:
         self._good += 1
 
-    def bad(self, line: int) -> None:
+    def _count_bad(self, line: int) -> None:
         self._first = self._first or line
         self._bad += 1
         if self._good == 0 and self._bad == 1000:  # do not read 50 GB of it
@@ -204,7 +210,7 @@ class _Tally:
         if self._bad and (self._good == 0 or (self._bad > 100 and self._bad > 0.1 * total)):
             raise DataError(
                 f"{self.path}: {self._bad} of {total} rows are bad, the first in line "
-                f"{self._first}. Expected {self.form}: is it the file as published?"
+                f"{self._first}. Expected {self._form}: is it the file as published?"
             )
 
 
@@ -270,9 +276,13 @@ def _parse_literal(line: str) -> Json | None:
 def _pick(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:
     """Where the wanted columns are in the header."""
     names = [name.strip() for name in header]
-    missing = [name for name in columns if name not in names]
-    if missing:
-        near = difflib.get_close_matches(missing[0], names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{path}, line 1: missing column(s) {missing}.{hint} It has {names}.")
+    if missing := [name for name in columns if name not in names]:
+        raise missing_columns(f"{path}, line 1", missing, names)
     return [names.index(name) for name in columns]
+
+
+def missing_columns(where: str, missing: list[str], names: list[str]) -> DataError:
+    """The error that names the columns a file lacks, those that it has, and the nearest of them."""
+    near = difflib.get_close_matches(missing[0], names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return DataError(f"{where}: missing column(s) {missing}.{hint} It has {names}.")

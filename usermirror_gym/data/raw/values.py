@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from usermirror_gym.data.raw.raw_files import ReadLog
 
 MAX_CHARS = 2_000
 """Reviews and descriptions are cut here: prompts show far less, and memory is finite."""
-Bound = float | None
 
 _MISSING = frozenset({"", "none", "null", "nan"})
 # A price may carry a dollar sign and thousands commas; anything freer is no number.
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?\$?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.[0-9]*)?([eE][-
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def number(value: object, low: Bound = None, high: Bound = None) -> float | None:
+def number(value: object, low: float = -math.inf, high: float = math.inf) -> float | None:
     """``value`` as a number, or ``None``: ``"$1,299.00"`` -> 1299.0, ``"None"`` -> ``None``.
 
     Also ``None``: what is not finite, and what is outside ``low .. high`` (inclusive).
@@ -28,14 +28,14 @@ def number(value: object, low: Bound = None, high: Bound = None) -> float | None
             return None
         result = float(text.replace(",", "").replace("$", ""))
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        result = _to_float(value)
+        try:
+            result = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            return None
     else:
         return None
-    if not -1e300 < result < 1e300:  # also false for NaN
-        return None
-    if (low is not None and result < low) or (high is not None and result > high):
-        return None
-    return result
+    # Both are also false for NaN.
+    return result if -1e300 < result < 1e300 and low <= result <= high else None
 
 
 def text(value: object) -> str | None:
@@ -79,20 +79,16 @@ class Numbers:
     def __init__(self, path: Path, log: ReadLog) -> None:
         self.path, self.log = path, log
 
-    def real(
-        self, line: int, what: str, value: object, low: Bound = None, high: Bound = None
-    ) -> float | None:
+    def real(self, line: int, what: str, value: object, *bounds: float) -> float | None:
         """See :func:`number`; ``None``, ``""``, ``"None"`` and ``"nan"`` count as not given."""
-        result = number(value, low, high)
+        result = number(value, *bounds)
         if result is None and _is_given(value):
             self.log.mend(f"{what} that cannot be used, left empty", self.path, line, value)
         return result
 
-    def whole(
-        self, line: int, what: str, value: object, low: Bound = None, high: Bound = None
-    ) -> int | None:
+    def whole(self, line: int, what: str, value: object, *bounds: float) -> int | None:
         """As :meth:`real`, for integers."""
-        result = self.real(line, what, value, low, high)
+        result = self.real(line, what, value, *bounds)
         if result is None or result.is_integer():
             return None if result is None else int(result)
         self.log.mend(f"{what} that cannot be used, left empty", self.path, line, value)
@@ -103,10 +99,3 @@ def _is_given(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() not in _MISSING
     return value is not None and value == value  # NaN is not itself
-
-
-def _to_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return float("inf")

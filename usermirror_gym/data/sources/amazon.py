@@ -15,7 +15,7 @@ from usermirror_gym.data.raw.values import Numbers, identifier, joined, number, 
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Row,
-    event_table,
+    Values,
     item_table,
     read_events,
     unique_rows,
@@ -109,16 +109,13 @@ class Amazon(Source):
         path, meta_path = (find_file(folder, name) for name in self.files)
         known = _product_lines(meta_path, log)
         numbers = Numbers(path, log)
-        reviews = event_table(
-            read_events(
-                path, log, limits, read_json_lines, _ids, items=known, between=(1996, 2023)
-            ),
-            (RATING, "review_title", "review"),
-            lambda e: (
-                numbers.real(e.line, "rating", e.row.get("rating"), 1, 5),
-                _prose(e.row.get("title")),
-                _prose(e.row.get("text")),
-            ),
+        values: Values = {
+            RATING: lambda e: numbers.real(e.line, "rating", e.row.get("rating"), 1, 5),
+            "review_title": lambda e: _prose(e.row.get("title")),
+            "review": lambda e: _prose(e.row.get("text")),
+        }
+        reviews = read_events(
+            path, log, limits, read_json_lines, _ids, values, items=known, between=(1996, 2023)
         )
         wanted = known.values() if limits.min_item == 0 else map(known.get, reviews[ITEM_ID])
         products = read_products(meta_path, log, {line for line in wanted if line is not None})

@@ -15,11 +15,10 @@ from usermirror_gym.data.sources import custom_settings as settings
 from usermirror_gym.data.sources.base import Limits, Source, Tables, apply_limits
 from usermirror_gym.data.sources.custom_rows import kind_of, read_table, seconds, truth
 from usermirror_gym.data.sources.custom_settings import read_settings
-from usermirror_gym.data.sources.events import Row, kept_items, unique_rows
+from usermirror_gym.data.sources.events import Row, friend_table, kept_items, unique_rows
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.types import (
     AVAILABLE_FROM,
-    FRIEND_ID,
     ITEM_ID,
     RATING,
     TIMESTAMP,
@@ -54,11 +53,7 @@ class CustomSource(Source):
             raise UnknownNameError("domain", self.domain, preset_names("domains"))
 
     def read(self, folder: Path | None, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`.
-
-        Raises:
-            DataError: a file or a column is missing; names both, and the nearest column.
-        """
+        """See :meth:`Source.read`; for a missing column the error names the nearest."""
         folder = folder or self.path.parent
         s = self.settings
         items = read_items(s.items, folder, log)
@@ -66,7 +61,7 @@ class CustomSource(Source):
         events = apply_limits(everything, limits)
         listed = None if s.users is None else read_users(s.users, folder, log)
         lists = None if s.impressions is None else read_impressions(s.impressions, folder, log)
-        friends = None if s.friends is None else read_friends(s.friends, folder, log)
+        pairs = None if s.friends is None else read_friends(s.friends, folder, log)
 
         users = pd.DataFrame({USER_ID: events[USER_ID].unique()}) if listed is None else listed
         seen, kept = set(everything[USER_ID]), set(events[USER_ID])
@@ -77,8 +72,7 @@ class CustomSource(Source):
         users = users[~users[USER_ID].isin(out)]
         if lists is not None:
             lists = lists[~lists[USER_ID].isin(out)]
-        if friends is not None:
-            friends = friends[~friends.isin(out).any(axis=1)]
+        friends = None if pairs is None else friend_table(pairs, out)
         return Tables(users, kept_items(items, events, limits), events, lists, friends, s.template)
 
 
@@ -89,11 +83,8 @@ def read_interactions(mapping: settings.Interactions, folder: Path, log: ReadLog
     columns = (mapping.user, mapping.item, mapping.time.column, *facts.columns)
     path, rows = read_table(folder, mapping.file, log, columns, mapping.separator)
     for line, row in rows:
-        user, item, time = (
-            _id(row, mapping.user),
-            _id(row, mapping.item),
-            _time(row, mapping.time),
-        )
+        user, item = _id(row, mapping.user), _id(row, mapping.item)
+        time = _time(row, mapping.time)
         if user is None or item is None:
             log.skip("interaction without a user or an item, skipped", path, line)
         elif time is None:
@@ -139,11 +130,8 @@ def read_impressions(mapping: settings.Impressions, folder: Path, log: ReadLog) 
     broken: set[str] = set()
     for line, row in rows:
         name, clicked = _id(row, mapping.list), truth(row[mapping.clicked])
-        user, item, time = (
-            _id(row, mapping.user),
-            _id(row, mapping.item),
-            _time(row, mapping.time),
-        )
+        user, item = _id(row, mapping.user), _id(row, mapping.item)
+        time = _time(row, mapping.time)
         shown = lists.setdefault(
             name or "", {USER_ID: user, TIMESTAMP: time, "shown": [], "clicked": []}
         )
@@ -160,8 +148,8 @@ def read_impressions(mapping: settings.Impressions, folder: Path, log: ReadLog) 
     return pd.DataFrame(whole, columns=names)
 
 
-def read_friends(mapping: settings.Friends, folder: Path, log: ReadLog) -> pd.DataFrame:
-    """Columns ``user_id, friend_id``, both directions."""
+def read_friends(mapping: settings.Friends, folder: Path, log: ReadLog) -> list[tuple[str, str]]:
+    """Pairs of users."""
     columns = (mapping.user, mapping.friend)
     path, rows = read_table(folder, mapping.file, log, columns, mapping.separator)
     pairs: list[tuple[str, str]] = []
@@ -170,8 +158,8 @@ def read_friends(mapping: settings.Friends, folder: Path, log: ReadLog) -> pd.Da
         if user is None or friend is None:
             log.skip("friends without two ids, skipped", path, line)
         else:
-            pairs += [(user, friend), (friend, user)]
-    return pd.DataFrame(pairs, columns=[USER_ID, FRIEND_ID], dtype=object).drop_duplicates()
+            pairs.append((user, friend))
+    return pairs
 
 
 class _Facts:

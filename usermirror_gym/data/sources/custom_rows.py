@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,13 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows, read_json_lines
+from usermirror_gym.data.raw.reading import (
+    ReadLog,
+    find_file,
+    missing_columns,
+    read_csv_rows,
+    read_json_lines,
+)
 from usermirror_gym.data.raw.values import number
 from usermirror_gym.errors import ConfigError, DataError
 
@@ -62,7 +67,8 @@ def _json_rows(path: Path, log: ReadLog, columns: Sequence[str]) -> Iterator[tup
             others |= row.keys()
         yield line, {name: row.get(name) for name in columns}
     if unseen:
-        raise _missing(path, [name for name in columns if name in unseen], others)
+        missing = [name for name in columns if name in unseen]
+        raise missing_columns(str(path), missing, sorted(others))
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
@@ -70,7 +76,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if missing := [name for name in columns if name not in names]:
-                raise _missing(path, missing, names)
+                raise missing_columns(str(path), missing, sorted(names))
             number = 0
             for batch in file.iter_batches(columns=list(columns)):
                 for row in batch.to_pylist():
@@ -78,13 +84,6 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row
                     yield number, row
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
-
-
-def _missing(path: Path, missing: Sequence[str], names: Iterable[str]) -> DataError:
-    have = sorted(names)
-    near = difflib.get_close_matches(missing[0], have, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return DataError(f"{path}: missing column(s) {list(missing)}.{hint} It has {have}.")
 
 
 def seconds(value: object, unit: str, form: str | None, zone: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from usermirror_gym.data.raw.raw_files import ReadLog
 from usermirror_gym.data.raw.values import identifier
 from usermirror_gym.data.sources.base import Limits, apply_limits
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import ITEM_ID, TIMESTAMP, USER_ID, IntArray
+from usermirror_gym.types import FRIEND_ID, ITEM_ID, TIMESTAMP, USER_ID, IntArray
 
 _LINE = "line"
 
@@ -33,6 +33,8 @@ class Event(NamedTuple):
 Row = dict[str, Any]
 Reader = Callable[[ReadLog, Container[int] | None], Iterator[Event]]
 """Reads the events of one file: all of them, or those of the given lines."""
+Values = Mapping[str, Callable[[Event], object]]
+"""Columns of interactions, and what they hold for one event."""
 
 
 class EventCheck:
@@ -91,11 +93,7 @@ def kept_events(
     Raises:
         DataError: nothing is within the limits.
     """
-    table = _Counts()
-    for event in read(log, None):
-        table.add(event)
-    kept = table.kept_lines(limits, path, log, once)
-    yield from read(log.again(), kept)
+    yield from read(log.again(), _kept_lines(read(log, None), limits, path, log, once))
 
 
 def read_events(
@@ -104,26 +102,34 @@ def read_events(
     limits: Limits,
     rows: Callable[..., Iterator[tuple[int, Row]]],
     ids: Callable[[Row], tuple[str | None, str | None, float | None]],
+    values: Values,
     *,
     items: Container[str],
     between: tuple[int, int],
     once: bool = False,
-) -> Iterator[Event]:
-    """:func:`kept_events` of a file of rows.
+) -> pd.DataFrame:
+    """The :func:`kept_events` of a file of rows: ``user_id, item_id, timestamp`` and ``values``.
 
     Args:
         rows: reads the file: takes path, log and ``lines=``, the numbers of the lines wanted.
         ids: user, item and time of a row; see :class:`EventCheck` for the rest.
+        values: further columns.
     """
 
     def read(log: ReadLog, lines: Container[int] | None) -> Iterator[Event]:
         check = EventCheck(path, log, items, between)
-        for line, row in rows(path, log, lines=lines):
-            event = check(line, *ids(row), row)
-            if event is not None:
-                yield event
+        events = (check(line, *ids(row), row) for line, row in rows(path, log, lines=lines))
+        return (event for event in events if event is not None)
 
-    return kept_events(read, limits, path, log, once=once)
+    shared: dict[str, str] = {}
+    columns: dict[str, list] = {name: [] for name in (USER_ID, ITEM_ID, TIMESTAMP, *values)}
+    for event in kept_events(read, limits, path, log, once=once):
+        columns[USER_ID].append(shared.setdefault(event.user, event.user))
+        columns[ITEM_ID].append(shared.setdefault(event.item, event.item))
+        columns[TIMESTAMP].append(event.time)
+        for name, value in values.items():
+            columns[name].append(value(event))
+    return pd.DataFrame(columns)
 
 
 def unique_rows(
@@ -172,57 +178,31 @@ class _Lines(Container[int]):
         return isinstance(line, int) and line < len(self._flags) and self._flags[line] == 1
 
 
-class _Counts:
-    """Users and items of all rows, as 64-bit hashes: 32 bytes a row, whatever the ids are."""
-
-    def __init__(self) -> None:
-        self._columns = tuple(array("q") for _ in range(4))
-
-    def add(self, event: Event) -> None:
-        lines, users, items, times = self._columns
+def _kept_lines(
+    found: Iterable[Event], limits: Limits, path: Path, log: ReadLog, once: bool
+) -> _Lines:
+    # Users and items as 64-bit hashes: 32 bytes a row, whatever the ids are.
+    columns = {name: array("q") for name in (_LINE, USER_ID, ITEM_ID, TIMESTAMP)}
+    lines, users, items, times = columns.values()
+    for event in found:
         lines.append(event.line)
         users.append(hash(event.user))
         items.append(hash(event.item))
         times.append(event.time)
-
-    def kept_lines(self, limits: Limits, path: Path, log: ReadLog, once: bool) -> _Lines:
-        names = (_LINE, USER_ID, ITEM_ID, TIMESTAMP)
-        columns = (np.array(column, np.int64) for column in self._columns)
-        events = pd.DataFrame(dict(zip(names, columns, strict=True)))
-        same = [USER_ID, ITEM_ID] if once else [USER_ID, ITEM_ID, TIMESTAMP]
-        again = events.sort_values(TIMESTAMP, kind="stable").duplicated(same).sort_index()
-        kind = "second interaction with the same item" if once else "duplicate interaction"
-        for line in events[_LINE][again].tolist():
-            log.skip(f"{kind}, skipped", path, line)
-        usable = events[~again]
-        kept = apply_limits(usable, limits)[_LINE].to_numpy()
-        if not len(kept):
-            raise DataError(
-                f"{path}: none of the {len(usable)} usable interactions is within the limits "
-                f"({limits}). Widen them."
-            )
-        return _Lines(kept)
-
-
-def event_table(
-    events: Iterable[Event], columns: Sequence[str], values: Callable[[Event], Sequence[object]]
-) -> pd.DataFrame:
-    """Columns ``user_id, item_id, timestamp`` and the given ones.
-
-    Args:
-        events: in any order.
-        columns: further columns.
-        values: what they hold, for one event.
-    """
-    shared: dict[str, str] = {}
-    lists: tuple[list, ...] = tuple([] for _ in range(3 + len(columns)))
-    for event in events:
-        user = shared.setdefault(event.user, event.user)
-        item = shared.setdefault(event.item, event.item)
-        for column, value in zip(lists, (user, item, event.time, *values(event)), strict=True):
-            column.append(value)
-    names = (USER_ID, ITEM_ID, TIMESTAMP, *columns)
-    return pd.DataFrame(dict(zip(names, lists, strict=True)))
+    events = pd.DataFrame({name: np.array(column, np.int64) for name, column in columns.items()})
+    same = [USER_ID, ITEM_ID] if once else [USER_ID, ITEM_ID, TIMESTAMP]
+    again = events.sort_values(TIMESTAMP, kind="stable").duplicated(same).sort_index()
+    kind = "second interaction with the same item" if once else "duplicate interaction"
+    for line in events[_LINE][again].tolist():
+        log.skip(f"{kind}, skipped", path, line)
+    usable = events[~again]
+    kept = apply_limits(usable, limits)[_LINE].to_numpy()
+    if not len(kept):
+        raise DataError(
+            f"{path}: none of the {len(usable)} usable interactions is within the limits "
+            f"({limits}). Widen them."
+        )
+    return _Lines(kept)
 
 
 def item_table(
@@ -251,3 +231,13 @@ def kept_items(items: pd.DataFrame, interactions: pd.DataFrame, limits: Limits) 
     if limits.min_item == 0:
         return items
     return items[items[ITEM_ID].isin(interactions[ITEM_ID])]
+
+
+def friend_table(pairs: Iterable[tuple[str, str]], left_out: Collection[str]) -> pd.DataFrame:
+    """Columns ``user_id, friend_id``: both directions of each pair, each once.
+
+    Whom the limits leave out is no mistake of the files: nobody is told of their friends.
+    """
+    both = [pair for user, friend in pairs for pair in ((user, friend), (friend, user))]
+    frame = pd.DataFrame(both, columns=[USER_ID, FRIEND_ID], dtype=object).drop_duplicates()
+    return frame[~frame.isin(left_out).any(axis=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from usermirror_gym.data.raw.values import Numbers, identifier, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Row,
-    event_table,
+    Values,
     item_table,
     kept_items,
     read_events,
@@ -33,9 +33,7 @@ SUBSETS = (
 _URL = "https://mcauleylab.ucsd.edu/public_datasets/gdrive/goodreads/"
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _DATE = re.compile(
-    r"[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) (?P<day>\d\d) (?P<hour>\d\d):(?P<minute>\d\d):"
-    r"(?P<second>\d\d) (?P<sign>[-+])(?P<offset>\d{4}) (?P<year>\d{4})",
-    re.ASCII,
+    r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d\d) (\d\d:\d\d:\d\d) ([-+]\d{4}) (\d{4})", re.ASCII
 )
 
 
@@ -91,26 +89,17 @@ class Goodreads(Source):
         )
         books = _read_books(books_path, authors_path, genres_path, log)
         numbers = Numbers(path, log)
-        events = event_table(
-            read_events(
-                path,
-                log,
-                limits,
-                read_json_lines,
-                _ids,
-                items=set(books[ITEM_ID]),
-                between=(2005, 2018),
-            ),
-            (RATING, "review"),
-            lambda e: (
-                numbers.real(e.line, "rating", e.row.get("rating"), 0, 5) or None,
-                text(e.row.get("review_id")),
-            ),
+        values: Values = {
+            RATING: lambda e: numbers.real(e.line, "rating", e.row.get("rating"), 0, 5) or None,
+            "review": lambda e: text(e.row.get("review_id")),
+        }
+        ids = set(books[ITEM_ID])
+        events = read_events(
+            path, log, limits, read_json_lines, _ids, values, items=ids, between=(2005, 2018)
         )
         wanted = set(events["review"].dropna())
         reviews = _read_texts(reviews_path, "review_id", "review_text", wanted, log)
-        events["review"] = events["review"].map(reviews).astype(object)
-        events = events.assign(review=events["review"].where(events["review"].notna(), None))
+        events["review"] = pd.Series([reviews.get(i) for i in events["review"]], dtype=object)
         users = pd.DataFrame({USER_ID: events[USER_ID].unique()})
         return Tables(users, kept_items(books, events, limits), events)
 
@@ -123,18 +112,12 @@ def seconds(date: object) -> int | None:
     match = _DATE.fullmatch(date) if isinstance(date, str) else None
     if match is None:
         return None
-    month, rest = divmod(_MONTHS.find(match["month"]), 3)
+    name, day, time, zone, year = match.groups()
+    month, rest = divmod(_MONTHS.find(name), 3)
     if rest:  # not found (-1), or across two names
         return None
-    minutes = int(match["offset"][:2]) * 60 + int(match["offset"][2:])
     try:
-        zone = timezone(timedelta(minutes=minutes if match["sign"] == "+" else -minutes))
-        return int(
-            datetime(
-                int(match["year"]), month + 1, int(match["day"]),
-                int(match["hour"]), int(match["minute"]), int(match["second"]), tzinfo=zone,
-            ).timestamp()
-        )  # fmt: skip
+        return int(datetime.fromisoformat(f"{year}-{month + 1:02}-{day}T{time}{zone}").timestamp())
     except (ValueError, OverflowError):
         return None
 

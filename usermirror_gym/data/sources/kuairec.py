@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ import pandas as pd
 from usermirror_gym.data.raw.reading import ReadLog, find_file, read_csv_rows
 from usermirror_gym.data.raw.values import Numbers, csv_text, identifier, number
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
-from usermirror_gym.data.sources.events import kept_items, unique_rows
+from usermirror_gym.data.sources.events import friend_table, kept_items, unique_rows
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.types import AVAILABLE_FROM, FRIEND_ID, ITEM_ID, TIMESTAMP, TITLE, USER_ID
+from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 Matrix = Literal["big", "small"]
 _CHINA = timezone(timedelta(hours=8))
@@ -98,10 +99,8 @@ class KuaiRec(Source):
         views = _views(find_file(folder, self.files[0]), log, self.min_watch_ratio)
         views = apply_limits(views, limits)
         kept = users[users[USER_ID].isin(views[USER_ID].unique().astype(str))]
-        friends = _friends(find_file(folder, "social_network.csv"), log)
-        # Who is left out by the limits is no mistake of the file.
         left_out = set(users[USER_ID]) - set(kept[USER_ID])
-        friends = friends[~friends.isin(left_out).any(axis=1)]
+        friends = friend_table(_friends(find_file(folder, "social_network.csv"), log), left_out)
         watched = pd.DataFrame({ITEM_ID: views[ITEM_ID].unique().astype(str)})
         return Tables(kept, kept_items(videos, watched, limits), views, friends=friends)
 
@@ -113,14 +112,17 @@ def read_users(path: Path, log: ReadLog) -> pd.DataFrame:
         "n_following": "follow_user_num",
         "n_followers": "fans_user_num",
     }
-    rows: dict[str, dict[str, Any]] = {}
     numbers = Numbers(path, log)
-    columns = (USER_ID, "user_active_degree", *counts.values())
-    found = read_csv_rows(path, log, columns=columns)
-    for line, row, user in unique_rows(found, USER_ID, "user", path, log, alike=True):
-        facts = {n: numbers.whole(line, n, row[column], 0) for n, column in counts.items()}
-        rows[user] = {USER_ID: user, **facts, "activity": _known(row["user_active_degree"])}
-    frame = pd.DataFrame(list(rows.values()), columns=[USER_ID, *counts, "activity"])
+    found = read_csv_rows(path, log, columns=(USER_ID, "user_active_degree", *counts.values()))
+    rows = [
+        (
+            user,
+            *(numbers.whole(line, name, row[column], 0) for name, column in counts.items()),
+            _known(row["user_active_degree"]),
+        )
+        for line, row, user in unique_rows(found, USER_ID, "user", path, log, alike=True)
+    ]
+    frame = pd.DataFrame(rows, columns=[USER_ID, *counts, "activity"])
     return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
@@ -137,30 +139,26 @@ def read_videos(folder: Path, log: ReadLog) -> pd.DataFrame:
 def read_captions(path: Path, log: ReadLog) -> pd.DataFrame:
     """Title and category of the videos, from ``kuairec_caption_category.csv``."""
     levels = [f"{level}_level_category_name" for level in ("first", "second", "third")]
-    rows: dict[str, dict[str, Any]] = {}
+    rows = []
     found = read_csv_rows(path, log, columns=("video_id", "caption", *levels))
     for _, row, video in unique_rows(found, "video_id", "video", path, log, alike=True):
         category = " / ".join(name for level in levels if (name := _known(row[level]))) or None
         caption = csv_text(row["caption"])
         # What is the title is not said once more.
-        rows[video] = {
-            ITEM_ID: video,
-            TITLE: caption or category,
-            "category": category if caption else None,
-        }
-    return pd.DataFrame(list(rows.values()), columns=[ITEM_ID, TITLE, "category"])
+        rows.append((video, caption or category, category if caption else None))
+    return pd.DataFrame(rows, columns=[ITEM_ID, TITLE, "category"], dtype=object)
 
 
 def read_category_ids(path: Path, log: ReadLog) -> pd.DataFrame:
     """The anonymous categories of the videos, from ``item_categories.csv``."""
-    rows: dict[str, str | None] = {}
+    rows = []
     found = read_csv_rows(path, log, columns=("video_id", "feat"))
     for line, row, video in unique_rows(found, "video_id", "video", path, log, alike=True):
         ids = _id_list(row["feat"])
         if ids is None:
             log.mend("category ids that cannot be read, left empty", path, line, row["feat"])
-        rows[video] = ", ".join(ids or []) or None
-    return pd.DataFrame({ITEM_ID: list(rows), "category_ids": list(rows.values())}, dtype=object)
+        rows.append((video, ", ".join(ids or []) or None))
+    return pd.DataFrame(rows, columns=[ITEM_ID, "category_ids"], dtype=object)
 
 
 def _first_days(path: Path, log: ReadLog) -> pd.DataFrame:
@@ -177,15 +175,9 @@ def _first_days(path: Path, log: ReadLog) -> pd.DataFrame:
     rows = []
     for video, (_, line, row) in first.items():
         length = numbers.real(line, "length", row["video_duration"], 0)
-        facts = {n: numbers.whole(line, n, row[column], 0) for n, column in _DAILY.items()}
-        rows.append(
-            {
-                ITEM_ID: video,
-                "duration_seconds": length and length / 1000,
-                **facts,
-                AVAILABLE_FROM: _midnight(row["upload_dt"], path, line, log),
-            }
-        )
+        counts = [numbers.whole(line, n, row[column], 0) for n, column in _DAILY.items()]
+        uploaded = _midnight(row["upload_dt"], path, line, log)
+        rows.append((video, length and length / 1000, *counts, uploaded))
     whole = (*_DAILY, AVAILABLE_FROM)
     frame = pd.DataFrame(rows, columns=[ITEM_ID, "duration_seconds", *whole])
     return frame.astype({"duration_seconds": "float64", **dict.fromkeys(whole, "Int64")})
@@ -229,16 +221,14 @@ def _views(path: Path, log: ReadLog, min_watch_ratio: float) -> pd.DataFrame:
     return pd.DataFrame({n: np.array(c) for n, c in zip(names, (*whole, *real), strict=True)})
 
 
-def _friends(path: Path, log: ReadLog) -> pd.DataFrame:
-    """Both directions: friends are people who follow each other."""
-    pairs: list[tuple[str, str]] = []
+def _friends(path: Path, log: ReadLog) -> Iterator[tuple[str, str]]:
+    """Friends are people who follow each other."""
     for line, row in read_csv_rows(path, log, columns=(USER_ID, "friend_list")):
         user, others = identifier(row[USER_ID]), _id_list(row["friend_list"])
         if user is None or others is None:
             log.skip("list of friends that cannot be read, skipped", path, line, row["friend_list"])
-            continue
-        pairs += [pair for other in others for pair in ((user, other), (other, user))]
-    return pd.DataFrame(pairs, columns=[USER_ID, FRIEND_ID], dtype=str).drop_duplicates()
+        else:
+            yield from ((user, other) for other in others)
 
 
 def _id_list(value: str) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +11,11 @@ import pandas as pd
 from usermirror_gym.data.raw.reading import ReadLog, find_file, read_rows
 from usermirror_gym.data.raw.values import Numbers, identifier, number, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables, apply_limits
-from usermirror_gym.data.sources.events import EventCheck, kept_items
-from usermirror_gym.types import FRIEND_ID, ITEM_ID, TIMESTAMP, TITLE, USER_ID
+from usermirror_gym.data.sources.events import EventCheck, friend_table, kept_items, unique_rows
+from usermirror_gym.types import ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 _TAGS_SHOWN = 5
+_read = partial(read_rows, sep="\t", header=True)
 
 
 class LastFM(Source):
@@ -72,9 +74,11 @@ class LastFM(Source):
             }
         )
         users = pd.DataFrame({USER_ID: events[USER_ID].unique()})
-        friends = _friends(find_file(folder, "user_friends.dat"), log)
-        left_out = everybody - set(users[USER_ID])
-        friends = friends[~friends.isin(left_out).any(axis=1)]
+        path = find_file(folder, "user_friends.dat")
+        found = _read(path, log, columns=("userID", "friendID"))
+        friends = friend_table(
+            ((row["userID"], row["friendID"]) for _, row in found), everybody - set(users[USER_ID])
+        )
         return Tables(users, kept_items(items, events, limits), events, friends=friends)
 
 
@@ -82,28 +86,20 @@ def _names(
     path: Path, log: ReadLog, columns: tuple[str, str], encoding: str = "utf-8"
 ) -> dict[str, str | None]:
     """Names by id."""
-    names: dict[str, str | None] = {}
-    rows = read_rows(path, log, sep="\t", columns=columns, header=True, encoding=encoding)
-    for line, (key, name) in rows:
-        known = identifier(key)
-        if known is None or known in names:
-            log.skip("name without an id of its own, skipped", path, line, key)
-        else:
-            names[known] = text(name)
-    return names
+    key, name = columns
+    rows = _read(path, log, columns=columns, encoding=encoding)
+    found = unique_rows(rows, key, "name", path, log, alike=True)
+    return {known: text(row[name]) for _, row, known in found}
 
 
 def _plays(path: Path, log: ReadLog) -> dict[tuple[str, str], int]:
     """How often each user listened to each artist."""
     plays: dict[tuple[str, str], int] = {}
     numbers = Numbers(path, log)
-    columns = ("userID", "artistID", "weight")
-    for line, (user, artist, weight) in read_rows(
-        path, log, sep="\t", columns=columns, header=True
-    ):
-        count = numbers.whole(line, "number of plays", weight, 0)
+    for line, row in _read(path, log, columns=("userID", "artistID", "weight")):
+        count = numbers.whole(line, "number of plays", row["weight"], 0)
         if count is not None:
-            plays[user, artist] = count
+            plays[row["userID"], row["artistID"]] = count
     return plays
 
 
@@ -117,9 +113,8 @@ def _tagged(
     own: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     popular: defaultdict[str, Counter[str]] = defaultdict(Counter)
     columns = ("userID", "artistID", "tagID", "timestamp")
-    for line, (user, artist, tag, time) in read_rows(
-        path, log, sep="\t", columns=columns, header=True
-    ):
+    for line, row in _read(path, log, columns=columns):
+        user, artist, tag, time = row.values()
         milliseconds = number(time)
         seconds = None if milliseconds is None else milliseconds // 1000
         event = check(line, identifier(user), identifier(artist), seconds, {})
@@ -148,11 +143,3 @@ def _most_used(counts: Counter[str]) -> str | None:
     # Equal counts: alphabetical, so that the order of the file does not matter.
     ranked = sorted(counts, key=lambda tag: (-counts[tag], tag))
     return ", ".join(ranked[:_TAGS_SHOWN]) or None
-
-
-def _friends(path: Path, log: ReadLog) -> pd.DataFrame:
-    """Both directions, whichever the file has."""
-    rows = read_rows(path, log, sep="\t", columns=("userID", "friendID"), header=True)
-    pairs = pd.DataFrame([pair for _, pair in rows], columns=[USER_ID, FRIEND_ID], dtype=str)
-    turned = pairs.rename(columns={USER_ID: FRIEND_ID, FRIEND_ID: USER_ID})
-    return pd.concat([pairs, turned], ignore_index=True).drop_duplicates(ignore_index=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,7 +17,9 @@ from usermirror_gym.data.sources.base import Limits, Source, Tables, apply_limit
 from usermirror_gym.errors import DataError
 from usermirror_gym.types import AVAILABLE_FROM, ITEM_ID, TIMESTAMP, TITLE, UNDATED, USER_ID
 
-_TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) (AM|PM)", re.ASCII)
+_TIME = re.compile(
+    r"(\d{1,2})/(\d{1,2})/(\d{4}) (0?[1-9]|1[0-2]):(\d{2}):(\d{2}) (AM|PM)", re.ASCII
+)
 _LIST = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = (
     "news_id", "category", "subcategory", "title", "abstract", "url", "title_entities",
@@ -74,7 +76,7 @@ class MIND(Source):
         for part in parts:
             prefix = f"{part.name}-" if len(parts) > 1 else ""
             lists.read(find_file(part, "behaviors.tsv"), prefix, log)
-        if not lists.times:
+        if not lists.rows:
             raise DataError(f"{folder}: behaviors.tsv holds no list of news with clicks")
         clicks = lists.clicks()
         clicking = set(clicks[USER_ID])
@@ -85,7 +87,7 @@ class MIND(Source):
         users = [user for user in lists.histories if user in kept]
         first = lists.first_shown()
         news = news.assign(**{AVAILABLE_FROM: news[ITEM_ID].map(first).astype("Int64")})
-        frame = lists.frame()
+        frame = pd.DataFrame(lists.rows)
         return Tables(
             pd.DataFrame({USER_ID: users}, dtype=str),
             news,
@@ -94,24 +96,29 @@ class MIND(Source):
         )
 
 
+class _Shown(NamedTuple):
+    """One list, as :meth:`RecDataset.from_tables` takes it."""
+
+    impression_id: str
+    user_id: str
+    timestamp: int
+    shown: list[str]
+    clicked: list[bool]
+
+
 @dataclass
 class _Lists:
-    """The rows of ``behaviors.tsv``, column by column; equal ids are one object."""
+    """The rows of ``behaviors.tsv``; equal ids are one object."""
 
-    names: list[str] = field(default_factory=list)
-    users: list[str] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    shown: list[list[str]] = field(default_factory=list)
-    clicked: list[list[bool]] = field(default_factory=list)
+    rows: list[_Shown] = field(default_factory=list)
     histories: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     """Of each user: the time of the earliest list, and the history given with it."""
     ids: dict[str, str] = field(default_factory=dict)
 
     def read(self, path: Path, prefix: str, log: ReadLog) -> None:
         """Add the lists of one file."""
-        for line, (name, user, time, history, marks) in read_rows(
-            path, log, sep="\t", columns=_LIST, header=False
-        ):
+        for line, row in read_rows(path, log, sep="\t", columns=_LIST, header=False):
+            name, user, time, history, marks = row.values()
             seconds, pairs = _seconds(time), _marks(marks)
             if not user.strip():
                 log.skip("list without a user, skipped", path, line, name)
@@ -120,15 +127,10 @@ class _Lists:
             elif pairs is None:
                 log.skip("list whose clicks cannot be read, skipped", path, line, marks)
             else:
-                self._add(prefix + name, self._one(user.strip()), seconds, pairs)
-                self._remember(self._one(user.strip()), seconds, history)
-
-    def _add(self, name: str, user: str, seconds: int, pairs: list[tuple[str, bool]]) -> None:
-        self.names.append(name)
-        self.users.append(user)
-        self.times.append(seconds)
-        self.shown.append([self._one(item) for item, _ in pairs])
-        self.clicked.append([clicked for _, clicked in pairs])
+                user, shown = self._one(user.strip()), [self._one(item) for item, _ in pairs]
+                clicked = [clicked for _, clicked in pairs]
+                self.rows.append(_Shown(prefix + name, user, seconds, shown, clicked))
+                self._remember(user, seconds, history)
 
     def _remember(self, user: str, seconds: int, history: str) -> None:
         # Later histories repeat clicks whose times the lists before them tell.
@@ -138,37 +140,23 @@ class _Lists:
     def _one(self, name: str) -> str:
         return self.ids.setdefault(name, name)
 
-    def frame(self) -> pd.DataFrame:
-        """As :meth:`RecDataset.from_tables` takes impressions."""
-        return pd.DataFrame(
-            {
-                "impression_id": self.names,
-                USER_ID: self.users,
-                TIMESTAMP: self.times,
-                "shown": self.shown,
-                "clicked": self.clicked,
-            }
-        )
-
     def clicks(self) -> pd.DataFrame:
         """All clicks, those of the histories first."""
         rows: list[tuple[Any, ...]] = []
-        begin = min(self.times)
+        begin = min(row.timestamp for row in self.rows)
         for user, (_, items) in self.histories.items():
             start = begin - len(items)
             rows += [(user, item, start + i, True) for i, item in enumerate(items)]
-        columns = (self.users, self.times, self.shown, self.clicked)
-        for user, time, shown, clicked in zip(*columns, strict=True):
+        for _, user, time, shown, clicked in self.rows:
             rows += [(user, i, time, False) for i, c in zip(shown, clicked, strict=True) if c]
         return pd.DataFrame(rows, columns=[USER_ID, ITEM_ID, TIMESTAMP, UNDATED])
 
     def first_shown(self) -> dict[str, int]:
         """Earliest time of a list, by item."""
         first: dict[str, int] = {}
-        for time, shown in zip(self.times, self.shown, strict=True):
-            for item in shown:
-                if time < first.get(item, time + 1):
-                    first[item] = time
+        for row in self.rows:
+            for item in row.shown:
+                first[item] = min(row.timestamp, first.get(item, row.timestamp))
         return first
 
 
@@ -184,24 +172,19 @@ def _parts(folder: Path) -> list[Path]:
 
 def _news(parts: list[Path], log: ReadLog) -> pd.DataFrame:
     news: dict[str, dict[str, str | None]] = {}
+    names = (TITLE, "category", "subcategory", "abstract")
     for part in parts:
         path = find_file(part, "news.tsv")
         seen: set[str] = set()
         for line, row in read_rows(path, log, sep="\t", columns=_NEWS, header=False):
-            item, category, subcategory, title, abstract = row[:5]
+            item = row["news_id"]
             if not item.strip() or item in seen:
                 log.skip("news without an id of its own, skipped", path, line, item)
                 continue
             seen.add(item)
-            facts = {
-                TITLE: text(title),
-                "category": text(category),
-                "subcategory": text(subcategory),
-                "abstract": text(abstract),
-            }
+            facts = {name: text(row[name]) for name in names}
             news.setdefault(item, {ITEM_ID: item, **facts})  # parts share news
-    names = [ITEM_ID, TITLE, "category", "subcategory", "abstract"]
-    return pd.DataFrame(list(news.values()), columns=names, dtype=object)
+    return pd.DataFrame(list(news.values()), columns=[ITEM_ID, *names], dtype=object)
 
 
 def _seconds(time: str) -> int | None:
@@ -210,8 +193,6 @@ def _seconds(time: str) -> int | None:
     if match is None:
         return None
     month, day, year, hour, minute, second = (int(part) for part in match.groups()[:6])
-    if not 1 <= hour <= 12:
-        return None
     hour = hour % 12 + (12 if match[7] == "PM" else 0)
     try:
         return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())

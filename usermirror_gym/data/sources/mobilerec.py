@@ -13,7 +13,7 @@ from usermirror_gym.data.raw.values import Numbers, csv_text, number
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Row,
-    event_table,
+    Values,
     item_table,
     kept_items,
     read_events,
@@ -62,15 +62,12 @@ class MobileRec(Source):
         apps = _read_apps(apps_path, log)
         rows = partial(read_csv_rows, columns=_REVIEW_COLUMNS)
         numbers = Numbers(path, log)
-        reviews = event_table(
-            read_events(
-                path, log, limits, rows, _ids, items=set(apps[ITEM_ID]), between=(2008, 2023)
-            ),
-            (RATING, "review"),
-            lambda e: (
-                numbers.real(e.line, "rating", e.row["rating"], 1, 5),
-                csv_text(e.row["review"]),
-            ),
+        values: Values = {
+            RATING: lambda e: numbers.real(e.line, "rating", e.row["rating"], 1, 5),
+            "review": lambda e: csv_text(e.row["review"]),
+        }
+        reviews = read_events(
+            path, log, limits, rows, _ids, values, items=set(apps[ITEM_ID]), between=(2008, 2023)
         )
         users = pd.DataFrame({USER_ID: reviews[USER_ID].unique()})
         return Tables(users, kept_items(apps, reviews, limits), reviews)

@@ -6,7 +6,6 @@ Source: the READMEs of the data sets (Harper & Konstan, ACM TiiS 5(4):19, 2015).
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import re
 from functools import partial
 from pathlib import Path
@@ -71,13 +70,13 @@ def read_delimited(
             names the file and the line.
     """
     path = find_file(folder, name)
-    raw = [line for _, line in byte_lines(path, log)]
+    raw = b"\n".join(line or b"" for _, line in byte_lines(path, log))
     try:
-        lines = [None if line is None else line.decode("utf-8") for line in raw]
+        lines = raw.decode("utf-8").split("\n")
     except UnicodeDecodeError:
-        lines = [None if line is None else line.decode("latin-1") for line in raw]
+        lines = raw.decode("latin-1").split("\n")
     rows = []
-    for number, line in itertools.islice(enumerate(lines, start=1), 1 if header else 0, None):
+    for number, line in enumerate(lines[header:], start=1 + header):
         if not line:
             continue
         row = line.split(sep)
@@ -138,11 +137,7 @@ class ML1M(_MovieLens):
     limits = Limits()
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`.
-
-        Raises:
-            DataError: no folder given, a file is missing, or a line is malformed.
-        """
+        """See :meth:`Source.read`."""
         read = partial(read_delimited, folder, log=log, sep="::")
         ratings = read("ratings.dat", names=[USER_ID, "item_id", "rating", "timestamp"])
         users = read("users.dat", names=[USER_ID, "gender", "age", "occupation", "zip_code"])

@@ -17,7 +17,7 @@ from usermirror_gym.data.raw.values import Numbers, identifier, joined, text
 from usermirror_gym.data.sources.base import Download, Limits, Source, Tables
 from usermirror_gym.data.sources.events import (
     Row,
-    event_table,
+    Values,
     item_table,
     kept_items,
     read_events,
@@ -68,23 +68,14 @@ class Steam(Source):
         games = self.read_games(find_file(folder, self.files[0]), log)
         path = find_file(folder, self.files[1])
         numbers = Numbers(path, log)
-        reviews = event_table(
-            read_events(
-                path,
-                log,
-                limits,
-                _READ,
-                _ids,
-                items=set(games[ITEM_ID]),
-                between=(2003, 2018),
-                once=True,
-            ),
-            ("hours", "review", "n_games"),
-            lambda e: (
-                numbers.real(e.line, "hours played", e.row.get("hours"), low=0),
-                text(e.row.get("text")),
-                numbers.whole(e.line, "number of games", e.row.get("products"), low=0),
-            ),
+        values: Values = {
+            "hours": lambda e: numbers.real(e.line, "hours played", e.row.get("hours"), 0),
+            "review": lambda e: text(e.row.get("text")),
+            "n_games": lambda e: numbers.whole(e.line, "number of games", e.row.get("products"), 0),
+        }
+        ids, years = set(games[ITEM_ID]), (2003, 2018)
+        reviews = read_events(
+            path, log, limits, _READ, _ids, values, items=ids, between=years, once=True
         )
         users = reviews.groupby(USER_ID, sort=False)["n_games"].first().astype("Int64")
         reviews = reviews.drop(columns="n_games")
@@ -137,7 +128,7 @@ def _price(value: object, line: int, numbers: Numbers) -> float | None:
     """Dollars; the published words "Free To Play", "Free", "Play for Free!" ... are 0."""
     if isinstance(value, str) and "free" in value.lower():
         return 0.0
-    return numbers.real(line, "price", value, low=0)
+    return numbers.real(line, "price", value, 0)
 
 
 @lru_cache(maxsize=100_000)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
@@ -18,7 +19,7 @@ from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.draw.samplers import Draft, Strata
 from usermirror_gym.scenes.randomness import integers, keys, uniforms
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.types import AVAILABLE_FROM, PAD, BoolArray, IntArray
+from usermirror_gym.types import PAD, BoolArray, IntArray
 
 Window = tuple[int | None, int | None]
 """``[from, before)`` in seconds; ``None`` is open."""
@@ -52,22 +53,18 @@ class ScenePlan:
         if self.min_history < 0:
             raise ConfigError(f"min_history must not be negative, got {self.min_history}")
         for name in ("slate_size", "history"):
-            if not _is_range(getattr(self, name)):
+            value = getattr(self, name)
+            ends = value if isinstance(value, tuple | list) else (value, value)
+            whole = len(ends) == 2 and all(isinstance(end, int) for end in ends)
+            if not whole or not 1 <= ends[0] <= ends[1]:
                 raise ConfigError(
                     f"{name} must be a positive whole number or a range (low, high) of them, "
-                    f"got {getattr(self, name)!r}"
+                    f"got {value!r}"
                 )
         if not 0 <= self.removed <= 1:
             raise ConfigError(f"removed is a share between 0 and 1, got {self.removed!r}")
         if self.balance not in ("none", "popularity"):
             raise ConfigError(f"balance must be 'none' or 'popularity', got {self.balance!r}")
-
-
-def _is_range(value: object) -> bool:
-    ends = (value, value) if isinstance(value, int) else value
-    if not isinstance(ends, tuple | list) or len(ends) != 2:
-        return False
-    return all(isinstance(end, int) for end in ends) and 1 <= ends[0] <= ends[1]
 
 
 def as_range(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -103,7 +100,8 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
     check_samplers(plan.samplers, rankers)
     line = rankers.timeline
     events = eligible(line, plan.min_history, window)
-    unpublished = ~_published(rankers, line.items[events], line.times[events])
+    # Among published distractors, an item that was not would give itself away.
+    unpublished = rankers.published_from[line.items[events]] > line.times[events]
     events = events[~unpublished]
     if not len(events):
         early = f"; choices logged before their item was published: {unpublished.sum()}"
@@ -114,11 +112,15 @@ def draw_scenes(rankers: Rankers, plan: ScenePlan, window: Window) -> SceneColum
         )
     own = keys(plan.seed, line.users[events], line.items[events], line.times[events])
     order = np.argsort(uniforms(own, PRIORITY_STREAM)[:, 0], kind="stable")[: plan.count]
-    groups = _strata(rankers, plan, events)
-    parts = [
-        _chunk(rankers, plan, groups, events[rows], own[rows])
-        for rows in _chunks(order, rankers.split.dataset.n_items)
-    ]
+    popularity = rankers.split.popularity
+    groups = (
+        Strata.single(popularity)
+        if plan.balance == "none"
+        else Strata.balanced(popularity, line.items[events])
+    )
+    size = max(_CHUNK_CELLS // len(popularity), 1)
+    chunks = (order[start : start + size] for start in range(0, len(order), size))
+    parts = [_chunk(rankers, plan, groups, events[rows], own[rows]) for rows in chunks]
     columns = SceneColumns.concatenate(parts)
     if unpublished.any():
         columns.dropped["choice logged before its item was published"] = int(unpublished.sum())
@@ -139,28 +141,14 @@ def eligible(line: Timeline, min_history: int, window: Window) -> IntArray:
 def inside(times: IntArray, window: Window) -> BoolArray:
     """Which of the times are in the window."""
     start, end = window
-    good = np.ones(len(times), np.bool_)
-    if start is not None:
-        good &= times >= start
-    if end is not None:
-        good &= times < end
-    return good
+    return (times >= (-np.inf if start is None else start)) & (
+        times < (np.inf if end is None else end)
+    )
 
 
 def _describe(window: Window) -> str:
     named = zip(("from", "before"), window, strict=True)
     return " and ".join(f"{word} {t}" for word, t in named if t is not None) or "at any time"
-
-
-def _strata(rankers: Rankers, plan: ScenePlan, events: IntArray) -> Strata:
-    if plan.balance == "none":
-        return Strata.single(rankers.popularity)
-    return Strata.balanced(rankers.popularity, rankers.timeline.items[events])
-
-
-def _chunks(order: IntArray, n_items: int) -> Iterator[IntArray]:
-    size = max(_CHUNK_CELLS // (n_items + 1), 1)
-    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def _chunk(
@@ -208,28 +196,12 @@ def _chunk(
 
 def _allowed(rankers: Rankers, users: IntArray, times: IntArray) -> BoolArray:
     """``(B, n_items + 1)``: never touched by the user, and published."""
-    line, items = rankers.timeline, rankers.split.dataset.items
-    allowed = np.ones((len(users), len(items) + 1), np.bool_)
+    line = rankers.timeline
+    allowed = rankers.published_from[None, :] <= times[:, None]
     flat, rows = spans(line.offsets[users], line.offsets[users + 1] - line.offsets[users])
     allowed[:, PAD] = False
     allowed[rows, line.items[flat]] = False
-    if AVAILABLE_FROM in items:
-        allowed[:, 1:] &= _published_from(rankers)[None, 1:] <= times[:, None]
     return allowed
-
-
-def _published(rankers: Rankers, items: IntArray, times: IntArray) -> BoolArray:
-    """``(B,)`` whether each item was published at its time; among published distractors one that
-    was not would give itself away."""
-    if AVAILABLE_FROM not in rankers.split.dataset.items:
-        return np.ones(len(items), np.bool_)
-    return _published_from(rankers)[items] <= times
-
-
-def _published_from(rankers: Rankers) -> IntArray:
-    """``(n_items + 1,)``; the beginning of time where it is not known."""
-    known = rankers.split.dataset.items[AVAILABLE_FROM].fillna(np.iinfo(np.int64).min)
-    return np.r_[0, known.to_numpy(np.int64)]
 
 
 def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArray, IntArray]:
@@ -250,22 +222,14 @@ def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
     Every scene gets the memory of another scene, of a different user wherever there is one.
     """
     order = np.random.default_rng(seed).permutation(len(scenes))
-    users = np.array([scenes[i].user_id for i in order])
     # Sorted by user in random user order, a shift by the largest group meets another user.
-    ranks = {u: r for r, u in enumerate(dict.fromkeys(users.tolist()))}
-    order = order[np.argsort([ranks[u] for u in users.tolist()], kind="stable")]
-    largest = int(np.bincount([ranks[u] for u in users.tolist()]).max(initial=1))
-    donors = np.roll(order, -largest)
+    ranks, _ = pd.factorize(np.array([scenes[i].user_id for i in order]))
+    order = order[np.argsort(ranks, kind="stable")]
+    donors = np.roll(order, -int(np.bincount(ranks).max(initial=1)))
     swapped = list(scenes)
     for own, donor in zip(order, donors, strict=True):
-        other = scenes[donor]
+        mine = scenes[own]
         swapped[own] = replace(
-            scenes[own],
-            user_id=other.user_id,
-            history=other.history,
-            ratings=other.ratings,
-            ages=other.ages,
-            behaviours=other.behaviours,
-            turns=other.turns,
+            scenes[donor], slate=mine.slate, target=mine.target, name=mine.name, notes=mine.notes
         )
     return swapped

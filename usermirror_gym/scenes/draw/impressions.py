@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from usermirror_gym.data.impressions import Impressions
+from usermirror_gym.data.dataset import Impressions
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.draw.build import (
     LINES_STREAM,
@@ -20,6 +20,7 @@ from usermirror_gym.scenes.draw.columns import SceneColumns, Timeline
 from usermirror_gym.scenes.draw.exposure import LOG, ORIGINS
 from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.randomness import integers, keys, uniforms
+from usermirror_gym.scenes.scene import padded
 from usermirror_gym.types import PAD, IntArray
 
 
@@ -107,7 +108,4 @@ def _one_click_each(
             clicked.append(choice)
             origin.append(row)
     lists, clicked, origin = lists[:count], clicked[:count], origin[:count]
-    slates = np.zeros((len(lists), max(map(len, lists))), np.int64)
-    for number, items in enumerate(lists):
-        slates[number, : len(items)] = items
-    return slates, np.array(clicked, np.int64), np.array(origin, np.int64)
+    return padded(lists, np.int64), np.array(clicked, np.int64), np.array(origin, np.int64)

@@ -5,7 +5,7 @@ Popularity, a collaborative ranker (low-pass graph filter), item embeddings, fri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,15 @@ from scipy.linalg import eigh
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.draw.columns import Timeline, spans
-from usermirror_gym.types import FRIEND_ID, ITEM_ID, USER_ID, Float32Array, FloatArray, IntArray
+from usermirror_gym.types import (
+    AVAILABLE_FROM,
+    FRIEND_ID,
+    ITEM_ID,
+    USER_ID,
+    Float32Array,
+    FloatArray,
+    IntArray,
+)
 
 # The last digits of a decomposition differ from run to run; rounding makes lists repeatable.
 FACTOR_DECIMALS, SCORE_DECIMALS = 8, 5
@@ -39,10 +47,8 @@ class Collaborative:
 
     def scores(self, rows: sparse.csr_matrix) -> Float32Array:
         """``(B, n_items + 1)`` scores of B binary user rows; 0 where nothing is known."""
-        root = np.sqrt(self.degrees)
-        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
-        inside = rows @ (inverse[:, None] * self.factors)
-        scores = inside @ (root[:, None] * self.factors).T
+        inside = rows @ (_inverse_root(self.degrees)[:, None] * self.factors)
+        scores = inside @ (np.sqrt(self.degrees)[:, None] * self.factors).T
         return np.round(scores, SCORE_DECIMALS).astype(np.float32)
 
 
@@ -59,7 +65,10 @@ def fit_collaborative(split: TimeSplit, dim: int = 64, seed: int = 0) -> Collabo
     matrix = sparse.csr_matrix((np.ones(len(users)), (users, items)), shape)
     matrix.data[:] = 1.0  # a repeated interaction counts once
     degrees = np.asarray(matrix.sum(axis=0)).ravel()
-    normal = _inverse_root(np.asarray(matrix.sum(axis=1)).ravel()) @ matrix @ _inverse_root(degrees)
+    of_users, of_items = (
+        sparse.diags(_inverse_root(d)) for d in (np.asarray(matrix.sum(axis=1)).ravel(), degrees)
+    )
+    normal = of_users @ matrix @ of_items
     vectors, strength = _right_vectors(normal, min(dim, min(shape) - 1), seed)
     return Collaborative(_basis(vectors[:, : _gap(strength)], seed), degrees)
 
@@ -103,11 +112,12 @@ def _basis(vectors: FloatArray, seed: int) -> FloatArray:
     return np.round(basis * np.sign(np.diag(upper)), FACTOR_DECIMALS)
 
 
-def _inverse_root(degrees: FloatArray) -> sparse.dia_matrix:
+def _inverse_root(degrees: FloatArray) -> FloatArray:
     root = np.sqrt(degrees)
-    return sparse.diags(np.divide(1.0, root, out=np.zeros_like(root), where=root > 0))
+    return np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)
 
 
+@dataclass(eq=False, repr=False)
 class Rankers:
     """Everything the samplers of one split need; each part is fitted when it is first asked for.
 
@@ -122,24 +132,19 @@ class Rankers:
         ConfigError: the embedding does not have one row an item.
     """
 
-    def __init__(
-        self,
-        split: TimeSplit,
-        *,
-        embedding: Float32Array | None = None,
-        dim: int = 64,
-        seed: int = 0,
-    ) -> None:
-        rows = split.dataset.n_items + 1
-        if embedding is not None and (embedding.ndim != 2 or len(embedding) != rows):
+    split: TimeSplit
+    _: KW_ONLY
+    embedding: Float32Array | None = None
+    dim: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rows, given = self.split.dataset.n_items + 1, self.embedding
+        if given is not None and (given.ndim != 2 or len(given) != rows):
             raise ConfigError(
                 f"embedding must have the shape (n_items + 1, e) = ({rows}, e), the first row for "
-                f"padding, got {embedding.shape}"
+                f"padding, got {given.shape}"
             )
-        self.split = split
-        self.embedding = embedding
-        self.dim = dim
-        self.seed = seed
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -147,9 +152,13 @@ class Rankers:
         return Timeline.of(self.split.dataset)
 
     @cached_property
-    def popularity(self) -> IntArray:
-        """Interactions before T0 by item id, ``(n_items + 1,)``."""
-        return self.split.popularity
+    def published_from(self) -> IntArray:
+        """``(n_items + 1,)`` since when each item could be shown, in seconds; the beginning of time
+        where that is not known."""
+        items, always = self.split.dataset.items, np.iinfo(np.int64).min
+        if AVAILABLE_FROM not in items:
+            return np.full(len(items) + 1, always)
+        return np.r_[0, items[AVAILABLE_FROM].fillna(always).to_numpy(np.int64)]
 
     @cached_property
     def collaborative(self) -> Collaborative:

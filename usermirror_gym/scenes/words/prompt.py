@@ -86,8 +86,10 @@ class PromptBuilder:
         messages = [Message("system", self._system())]
         for turn in turns:
             listing = self._listing(turn.slate, (), None, scene.name)
+            none, chosen = len(turn.slate), turn.chosen
+            letter = LETTERS[none if chosen == PAD else turn.slate.index(chosen)]
             messages.append(Message("user", opening + listing))
-            messages.append(Message("assistant", self._answer(turn)))
+            messages.append(Message("assistant", f"{ANSWER_PREFIX}{letter}]"))
             opening = ""
         listing = self._listing(scene.slate, scene.notes, order, scene.name)
         messages.append(Message("user", opening + listing))
@@ -211,10 +213,6 @@ class PromptBuilder:
         """Each with its line break, on whose token the option head reads."""
         outside = [NONE_OF_THESE] if self.config.outside_option else []
         return [f"{text}\n" for text in [*self._options(slate, notes), *outside]]
-
-    def _answer(self, turn: Turn) -> str:
-        position = len(turn.slate) if turn.chosen == PAD else turn.slate.index(turn.chosen)
-        return f"{ANSWER_PREFIX}{LETTERS[position]}]"
 
     def _likelihood_head(self, profile: str) -> str:
         about = f"{profile} " if profile else ""

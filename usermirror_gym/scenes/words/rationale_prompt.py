@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
+from unicodedata import category
 
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
@@ -137,7 +137,7 @@ def stages(text: str) -> dict[str, str] | None:
 def tidy(text: str) -> str:
     """A generated text as it is kept: without an answer line, control characters and loose ends."""
     plain = text.replace("\r\n", "\n")
-    visible = "".join(c for c in plain if c in "\n\t" or not _hidden(c))
+    visible = "".join(c for c in plain if c in "\n\t" or category(c) not in ("Cc", "Cs"))
     head = re.split(re.escape(_ANSWER_WORDS), visible, maxsplit=1, flags=re.IGNORECASE)[0]
     lines = [line.rstrip() for line in head.strip().split("\n")]
     while lines and not lines[-1].strip(_DECORATION + " \t"):
@@ -186,7 +186,3 @@ def _instructions(noun: str) -> str:
         f"The very last line is {_ANSWER_WORDS} and one letter in square brackets."
     )
     return "\n".join(parts)
-
-
-def _hidden(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs")

@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from usermirror_gym.data import TimeSplit
 from usermirror_gym.scenes.draw.columns import SceneColumns, spans
 from usermirror_gym.scenes.draw.exposure import ORIGINS
 from usermirror_gym.scenes.draw.rankers import Rankers
 from usermirror_gym.scenes.scene import UNKNOWN_AGE
 from usermirror_gym.scenes.table import SCHEMA
-from usermirror_gym.scenes.words.template import TemplateText
-from usermirror_gym.types import PAD, USER_ID, BoolArray, IntArray
+from usermirror_gym.scenes.words.template import DomainText
+from usermirror_gym.types import PAD, IntArray
 
 
 def scene_table(
-    columns: SceneColumns, rankers: Rankers, text: TemplateText, split_name: str
+    columns: SceneColumns, rankers: Rankers, text: DomainText, split_name: str
 ) -> pa.Table:
     """All columns of the schema.
 
@@ -49,7 +48,7 @@ def scene_table(
         "split": [split_name] * n,
         "kind": _kinds(columns),
         "user_id": columns.user_ids,
-        "seen_user": _seen(split)[columns.user_ids],
+        "seen_user": np.isin(columns.user_ids, split.seen_users),
         "timestamp": columns.timestamps,
         "history": _lists(past, columns.lines),
         "ratings": _lists(ratings.astype(np.float32), columns.lines),
@@ -64,14 +63,11 @@ def scene_table(
         "history_texts": _lists(past_texts, columns.lines),
         "options": _lists(options, sizes),
     }
-    arrays = [
-        a if isinstance(a := values[f.name], pa.Array) else pa.array(a, f.type) for f in SCHEMA
-    ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return pa.Table.from_pydict(values, schema=SCHEMA)
 
 
 def distinct_options(
-    columns: SceneColumns, text: TemplateText, count: int | None = None
+    columns: SceneColumns, text: DomainText, count: int | None = None
 ) -> SceneColumns:
     """The first ``count`` scenes in which no two items read the same, the hidden choice included.
 
@@ -99,13 +95,6 @@ def _kinds(columns: SceneColumns) -> list[str]:
     return ["impression" if name else "removed" if gone else "choice" for name, gone in names]
 
 
-def _seen(split: TimeSplit) -> BoolArray:
-    """``(n_users + 1,)``: who has interactions before T0."""
-    seen = np.zeros(split.dataset.n_users + 1, np.bool_)
-    seen[split.before[USER_ID].unique()] = True
-    return seen
-
-
 def _notes(columns: SceneColumns, rankers: Rankers, past: str) -> list[str]:
     """One per option: what the user's friends did with the item before this moment."""
     if rankers.split.dataset.friends is None:
@@ -115,9 +104,6 @@ def _notes(columns: SceneColumns, rankers: Rankers, past: str) -> list[str]:
         columns.user_ids.tolist(), columns.timestamps.tolist(), columns.slates, strict=True
     ):
         counts = rankers.friend_counts(user, time)[slate[slate != PAD]]
-        notes += [_friends(n, past) for n in counts.tolist()]
+        texts = {0: "", 1: f"1 friend {past} it"}
+        notes += [texts.get(n, f"{n} friends {past} it") for n in counts.tolist()]
     return notes
-
-
-def _friends(n: int, past: str) -> str:
-    return f"{n} friend{'s' if n > 1 else ''} {past} it" if n else ""

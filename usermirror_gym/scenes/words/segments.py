@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from string import Formatter
 
@@ -137,6 +137,7 @@ def fill(segment: Segment, column: Column, n: int) -> Sequence[str]:
     ]
 
 
+@dataclass(eq=False)
 class Words:
     """The columns of a table as clean texts, each made once, when first asked for.
 
@@ -147,17 +148,14 @@ class Words:
         texts: fields that are texts already.
     """
 
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        values: Mapping[str, Vocabulary],
-        limits: Mapping[str, int],
-        texts: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        self._table = table
-        self._values = values
-        self._limits = limits
-        self._made = {Piece("", field): words for field, words in (texts or {}).items()}
+    table: pd.DataFrame
+    values: Mapping[str, Vocabulary]
+    limits: Mapping[str, int]
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @cached_property
+    def _made(self) -> dict[Piece, Sequence[str]]:
+        return {Piece("", name): words for name, words in self.texts.items()}
 
     def __call__(self, piece: Piece) -> Sequence[str]:
         """Values of the piece's field in every row; "" is missing."""
@@ -167,9 +165,9 @@ class Words:
         return self._made[key]
 
     def _make(self, key: Piece) -> Sequence[str]:
-        n = len(self._table)
-        raw = _plain(self._table[key.field]) if key.field in self._table else [""] * n
-        vocabulary = self._values.get(key.field)
+        n = len(self.table)
+        raw = _plain(self.table[key.field]) if key.field in self.table else [""] * n
+        vocabulary = self.values.get(key.field)
         if vocabulary is None:
             return self._show(raw, key)
         shown = Segment((key,))
@@ -184,7 +182,7 @@ class Words:
     def _show(self, raw: list[str], piece: Piece) -> list[str]:
         if piece.spec:
             return _formatted(raw, piece.spec)
-        limit = self._limits.get(piece.field, DEFAULT_LIMIT)
+        limit = self.limits.get(piece.field, DEFAULT_LIMIT)
         empty = UNTITLED if piece.field == TITLE else ""
         shown = {value: visible(value, limit) or empty for value in set(raw) if value}
         return [shown.get(value, "") for value in raw]
@@ -226,20 +224,15 @@ _KEPT_FORMAT_CHARACTERS = {"\u200c", "\u200d"}  # non-joiner and joiner: part of
 _BRACKETS = {"[": "(", "]": ")", "{": "(", "}": ")"}
 
 
-def clean(text: object, max_chars: int = 120) -> str:
-    """One safe line of foreign text, never empty.
+def visible(text: object, max_chars: int = 120) -> str:
+    """One safe line of foreign text; empty if there is nothing to see.
 
     Control, bidi-override and other invisible characters are removed, every run of white space
     (line breaks too) becomes one space, square and curly brackets become round ones so that no
     text can look like a lettered option, and what exceeds ``max_chars`` characters is cut and ends
-    in ``…``.  An empty result is ``"untitled"``.  Markup of a chat template stays, as visible
-    text: engines encode it as text, never as special tokens.
+    in ``…``.  Markup of a chat template stays, as visible text: engines encode it as text, never as
+    special tokens.
     """
-    return visible(text, max_chars) or UNTITLED
-
-
-def visible(text: object, max_chars: int = 120) -> str:
-    """As :func:`clean`, but what holds nothing visible is empty."""
     raw = str(text)
     start = raw[: _READ_AHEAD * max_chars]  # a review of megabytes costs no more than a long title
     line = unicodedata.normalize("NFC", start.translate(_TABLE))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
 
 import pandas as pd
 
@@ -26,11 +25,15 @@ _BEHAVIOUR_LIMIT = 400
 _NAN = float("nan")
 
 
-class TemplateText:
-    """Items, histories and profiles of a data set in the words of a template.
+class DomainText:
+    """Everything a prompt or a rendering says about the users and items of a data set.
 
-    Implements :class:`DomainText`.  Every text is rendered for all items or users at once, when the
-    first one is asked for.
+    Every text is clean.  It is rendered for all items or users at once, when the first one is asked
+    for.
+
+    Attributes:
+        noun: what one item is called, e.g. ``"film"``.
+        past: what the user did with the items of the history, e.g. ``"watched"``.
 
     Raises:
         ConfigError: the data set has none of the columns that titles are made of.
@@ -53,13 +56,17 @@ class TemplateText:
         return self._titles[item_id]
 
     def option(self, item_id: int) -> str:
-        """What a list shows of an item; empty for padding."""
+        """What a list shows of an item, title and public facts; empty for padding."""
         return self._options[item_id]
 
     def past_item(
         self, item_id: int, rating: float, *, behaviour: str = "", age: int | None = None
     ) -> str:
-        """What the history shows of an item; see :class:`DomainText`.
+        """What the history shows of an item; NaN is no rating.
+
+        Args:
+            behaviour: what else is known of what the user did with it.
+            age: seconds between it and the start of the session, if that is known.
 
         Raises:
             SceneError: the age is negative.
@@ -84,7 +91,8 @@ class TemplateText:
                 words = {rating: self._rating(rating, piece) for rating in set(ratings)}
                 return [words[rating] for rating in ratings]
             if piece.field == BEHAVIOUR:
-                return [visible(text, self._behaviour_limit) for text in behaviours]
+                limit = self._template.limits.get(BEHAVIOUR, _BEHAVIOUR_LIMIT)
+                return [visible(text, limit) for text in behaviours]
             if piece.field == AGO:
                 return ["" if age is None else ago(age) for age in ages]
             texts = self._item_words(piece)
@@ -124,12 +132,8 @@ class TemplateText:
         texts = {TITLE: self._titles[1:], OPTION: self._options[1:]}
         return self._words(self._dataset.items, texts)
 
-    @cached_property
-    def _behaviour_limit(self) -> int:
-        return self._template.limits.get(BEHAVIOUR, _BEHAVIOUR_LIMIT)
-
     def _words(self, table: pd.DataFrame, texts: dict[str, list[str]] | None = None) -> Words:
-        return Words(table, self._template.values, self._template.limits, texts)
+        return Words(table, self._template.values, self._template.limits, texts or {})
 
     def _rating(self, rating: float, piece: Piece) -> str:
         # One NaN for all, because a NaN of its own is found in no dictionary.
@@ -160,39 +164,7 @@ def ago(seconds: int) -> str:
     return "just now"
 
 
-class DomainText(Protocol):
-    """Everything a prompt or a rendering says about users and items; every text is clean."""
-
-    noun: str
-    """What one item is called, e.g. ``"film"``."""
-    past: str
-    """What the user did with the items of the history, e.g. ``"watched"``."""
-
-    def title(self, item_id: int) -> str:
-        """Short name of an item."""
-        ...
-
-    def option(self, item_id: int) -> str:
-        """What a list shows of an item: title and public facts."""
-        ...
-
-    def past_item(
-        self, item_id: int, rating: float, *, behaviour: str = "", age: int | None = None
-    ) -> str:
-        """What the history shows of an item; NaN is no rating.
-
-        Args:
-            behaviour: what else is known of what the user did with it.
-            age: seconds between it and the start of the session, if that is known.
-        """
-        ...
-
-    def profile(self, user_id: int) -> str:
-        """One sentence on the user, or an empty string if nothing is known."""
-        ...
-
-
-def domain_text(dataset: RecDataset) -> TemplateText:
+def domain_text(dataset: RecDataset) -> DomainText:
     """The words of a data set: its own template, else that of its domain.
 
     Raises:
@@ -203,8 +175,8 @@ def domain_text(dataset: RecDataset) -> TemplateText:
         where = f"template of data set {dataset.name!r}"
         template = read_template(dataset.template, where)
         check_columns(template, dataset, where)
-        return TemplateText(dataset, template)
+        return DomainText(dataset, template)
     if dataset.domain not in preset_names("domains"):
         raise UnknownNameError("domain", dataset.domain, preset_names("domains"))
     content = read_preset("domains", dataset.domain)
-    return TemplateText(dataset, read_template(content, f"configs/domains/{dataset.domain}.yaml"))
+    return DomainText(dataset, read_template(content, f"configs/domains/{dataset.domain}.yaml"))
