@@ -117,7 +117,8 @@ class SourceRationales:
 
     def difficulties(self, assessment: Assessment) -> dict[str, float]:
         """IFD of the chosen answers by scene; see :mod:`~usermirror_gym.corpus.selection.ifd`."""
-        chosen = dict(zip(assessment.scene_ids, assessment.chosen.tolist(), strict=True))
+        columns = assessment.columns
+        chosen = dict(zip(columns["scene_id"], columns["chosen"].tolist(), strict=True))
         texts = {(r.scene_id, r.index): r.text for r in read_rationales(self._journal("strong"))}
         answers = {}
         for scene in self.scenes:
@@ -214,7 +215,7 @@ def select_pairs(config: BuildConfig, sources: list[SourceRationales], folder: P
     assessment = assess(scenes, weak, strong, reading=choice.reading, seed=config.seed)
     if choice.selector == "ifd":
         found = {k: v for source in sources for k, v in source.difficulties(assessment).items()}
-        values = [found.get(scene_id, np.nan) for scene_id in assessment.scene_ids]
+        values = [found.get(scene_id, np.nan) for scene_id in assessment.columns["scene_id"]]
         assessment = assessment.with_ifd(np.array(values))
     selection = select(assessment, size=choice.size, selector=choice.selector, seed=config.seed)
     write_parquet(folder / "selection" / "scenes.parquet", selection.table)

@@ -6,11 +6,13 @@ must be about the same; otherwise two experiments would be mixed without a trace
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -19,6 +21,7 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.files import remove_unfinished, replacing
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 class Journal:
@@ -87,7 +90,11 @@ class Journal:
         if in_order == places:
             return
         self._file.close()
-        self._replace([(start, length) for _, start, length in in_order])
+        with self.path.open("rb") as old, replacing(self.path) as new:
+            new.write(old.readline())
+            for _, start, length in in_order:
+                old.seek(start)
+                new.write(old.read(length))
         self._file = self.path.open("ab")
 
     def _begin(self) -> None:
@@ -97,9 +104,7 @@ class Journal:
         if content is not None and first.startswith(content):
             # New, or killed while the header was being written.
             self._file = self.path.open("wb")
-            self._file.write(first)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self.append([self._header])
             return
         self._check(read_header(self.path))
         self._cut_torn_line()
@@ -125,13 +130,6 @@ class Journal:
         with self.path.open("r+b") as file:
             end = sum(len(line) for line in file if line.endswith(b"\n"))
             file.truncate(end)
-
-    def _replace(self, places: Iterable[tuple[int, int]]) -> None:
-        with self.path.open("rb") as old, replacing(self.path) as new:
-            new.write(old.readline())
-            for start, length in places:
-                old.seek(start)
-                new.write(old.read(length))
 
 
 def read_header(path: Path) -> Record:
@@ -161,6 +159,22 @@ def read_records(path: Path) -> Iterator[Record]:
     return (record for _, _, record in _read_lines(path))
 
 
+def records_as(path: Path, kind: Callable[..., T], what: str) -> Iterator[T]:
+    """Every record of a journal as an instance of a dataclass.
+
+    Args:
+        what: how the message calls one that has other fields.
+
+    Raises:
+        RunError: see :func:`read_records`, or a record with other fields.
+    """
+    names = set(signature(kind).parameters)
+    for record in read_records(path):
+        if record.keys() != names:
+            raise RunError(f"{path} has a record that is no {what}: {str(record)[:200]}")
+        yield kind(**record)
+
+
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
     """Place, bytes and content of every record."""
     read_header(path)
@@ -179,6 +193,14 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
                 raise RunError(f"{path}, line {number} is not an object. Restore or delete it.")
             yield start, line, record
             start += len(line)
+
+
+def texts_version(parts: Iterable[tuple[Any, ...]]) -> str:
+    """A short digest, for headers, of names and texts."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(repr(part).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
