@@ -38,6 +38,9 @@ from usermirror_gym.scenes.words.render import distinct_options, scene_table
 from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import TIMESTAMP, UNDATED, Float32Array
 
+_OF_PLAN = {"samplers", "balance", "history", "min_history", "removed"}
+"""Settings that a plan of scenes has as they are."""
+
 
 @dataclass
 class SceneStage:
@@ -151,12 +154,8 @@ class SceneStage:
             plan = ScenePlan(
                 count=_with_spare(getattr(settings, name)),
                 slate_size=settings.eval_slate if name == "eval" else settings.train_slate,
-                samplers=settings.samplers,
-                balance=settings.balance,
-                history=settings.history,
-                min_history=settings.min_history,
-                removed=settings.removed,
                 seed=self.config.seed,
+                **settings.model_dump(include=_OF_PLAN),
             )
             try:
                 drawn = (draw_impressions if real else draw_scenes)(rankers, plan, window)
@@ -169,19 +168,10 @@ class SceneStage:
         return Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
 
     def _embedding(self, split: TimeSplit) -> Float32Array | None:
-        """Item embeddings, if lists are drawn by them; row 0 (padding) is 0."""
+        """Item embeddings, if lists are drawn by them."""
         if self.settings.embedding is None or not self.settings.samplers.get("content"):
             return None
-        text = domain_text(split.dataset)
-        known = np.flatnonzero(split.popularity[1:] > 0)
-        vectors = embed_texts(
-            [text.option(item) for item in range(1, split.dataset.n_items + 1)],
-            self.settings.embedding,
-            fit_rows=known,
-            cache=self.folder / "cache",
-            display=self.display,
-        )
-        return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+        return item_embeddings(split, self.settings.embedding, self.folder / "cache", self.display)
 
     def _save_rankers(self, rankers: Rankers) -> None:
         arrays: dict[str, np.ndarray] = {
@@ -201,6 +191,19 @@ class SceneStage:
 
     def _scenes_path(self, split_name: str) -> Path:
         return self.folder / "scenes" / split_name / f"{self.source.slug}.parquet"
+
+
+def item_embeddings(
+    split: TimeSplit, model: str, cache: Path | None = None, display: Display | None = None
+) -> Float32Array:
+    """``(n_items + 1, e)`` of the words of the items, fitted (if at all) on those known before T0;
+    row 0 (padding) is 0.  See :func:`~usermirror_gym.scenes.draw.embeddings.embed_texts`."""
+    text = domain_text(split.dataset)
+    vectors = embed_texts(
+        [text.option(item) for item in range(1, split.dataset.n_items + 1)], model,
+        fit_rows=np.flatnonzero(split.popularity[1:] > 0), cache=cache, display=display,
+    )  # fmt: skip
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
 def _with_spare(count: int) -> int:

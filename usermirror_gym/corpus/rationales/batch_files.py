@@ -137,11 +137,11 @@ def read_batch_results(job: BatchJob, paths: Sequence[Path]) -> BatchReport:
         pending = {custom_id(job.role, r): r for r in _pending(ledger, job.settings)}
         results = _results(paths, job, pending, problems)
         written, failed = ledger.written, ledger.failures
-        for names in chunks([name for name in pending if name in results], _AT_ONCE):
+        answered = [(name, request) for name, request in pending.items() if name in results]
+        for some in chunks(answered, _AT_ONCE):
             found = (
-                rationales_of(r, _answer(results[name], job, r), job.settings, job.role)
-                for name in names
-                for r in [pending[name]]
+                rationales_of(request, _answer(results[name], job, request), job.settings, job.role)
+                for name, request in some
             )
             keep(chain.from_iterable(found), ledger, journal)
         journal.sort(record_place)

@@ -78,13 +78,10 @@ def predict_choices(
     """Read the choice after every usable rationale, and without one, or go on doing so.
 
     Args:
-        scenes: with unique names; ``target`` is never read.
-        builder: words the question, as for the rationales.
-        engine: the predictor.
+        scenes, builder, engine, path, display: as for
+            :func:`~usermirror_gym.corpus.rationales.write.write_rationales`.
         rationales: of any role; those that are not ``ok`` are left out.
-        path: the journal.  It belongs to one engine and these scenes and rationales.
         batch_size: readings between two writes to disk, about: a scene is never divided.
-        display: shows progress.
 
     Returns:
         How many readings of the journal succeeded and failed: ``{"read": , "failed": }``.

@@ -33,8 +33,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usermirror_gym.corpus.released.rows import (
-    LETTERS,
-    RELEASED_ANSWER_PREFIX,
     EvalScene,
     PreferencePair,
     PromptFrame,
@@ -42,7 +40,7 @@ from usermirror_gym.corpus.released.rows import (
     read_scene,
 )
 from usermirror_gym.errors import DataError, UnknownNameError
-from usermirror_gym.types import IntArray, Message, Prompt
+from usermirror_gym.types import IntArray, Prompt
 
 _READ: dict[str, tuple[str, Callable[[str, dict[str, Any]], tuple[Any, bool]]]] = {
     "train": ("messages_chosen", read_pair),
@@ -102,18 +100,7 @@ class ReleasedEval:
             frame: the eval set has neither a system text nor headings: they are those of the train
                 set (:meth:`ReleasedTrain.frame`), which is what the released checkpoints learnt.
         """
-        return [
-            Prompt(
-                (
-                    Message("system", frame.system),
-                    Message("user", frame.user_message(s.profile, s.history, s.actions, s.dataset)),
-                ),
-                RELEASED_ANSWER_PREFIX,
-                tuple(LETTERS[: len(s.actions)]),
-                s.name,
-            )
-            for s in self.scenes
-        ]
+        return [frame.prompt(scene) for scene in self.scenes]
 
 
 @overload
@@ -197,7 +184,9 @@ def _download(name: str) -> Path:
 
 
 def _files(folder: Path, column: str) -> list[Path]:
-    candidates = [p for p in sorted(folder.rglob("*")) if p.is_file() and _readable(p)]
+    candidates = [
+        p for p in sorted(folder.rglob("[!.]*")) if p.is_file() and p.name.endswith(_ENDINGS)
+    ]
     found = [path for path in candidates if column in _first(path)]
     if not found:
         names = ", ".join(p.name for p in candidates) or f"none of {', '.join(_ENDINGS)}"
@@ -209,10 +198,6 @@ def _files(folder: Path, column: str) -> list[Path]:
             f"{', '.join(p.name for p in found)}. Give the one that is meant."
         )
     return found
-
-
-def _readable(path: Path) -> bool:
-    return path.name.endswith(_ENDINGS) and not path.name.startswith(".")
 
 
 def _first(path: Path) -> dict[str, Any]:

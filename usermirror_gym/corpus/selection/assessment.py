@@ -75,20 +75,19 @@ def assess(
     # Of each model (S, n): the choices (-1 where a rationale is missing), which hit, which miss,
     # and the entropies in bits (NaN).
     choices, right, wrong, entropies = [], [], [], []
-    for p in (weak, strong):
+    for role, p in (("weak", weak), ("strong", strong)):
         uncertainty.check_same_scenes(ids, p, "the scenes")
         _check_options(p, sizes)
         choices.append(READINGS[reading](p, seed))
         right.append(uncertainty.hits(p, choices[-1], targets))
         wrong.append(p.present & ~right[-1])
         entropies.append(uncertainty.entropy(p))
-    for role, p, hit in zip(("weak", "strong"), (weak, strong), right, strict=True):
-        count = p.present.sum(axis=1)
+        hit, count = right[-1].sum(axis=1), p.present.sum(axis=1)
         columns |= {
             f"{role}_total": uncertainty.total(p),
             f"{role}_epistemic": uncertainty.epistemic(p),
             f"{role}_aleatoric": uncertainty.aleatoric(p),
-            f"{role}_hit_rate": np.where(count > 0, hit.sum(axis=1) / np.maximum(count, 1), np.nan),
+            f"{role}_hit_rate": np.where(count > 0, hit / np.maximum(count, 1), np.nan),
         }
     # The strong model's first: they win where entropies are equal.
     either, bits, misses = (np.concatenate(a[::-1], axis=1) for a in (choices, entropies, wrong))

@@ -64,12 +64,9 @@ def score_answers(
     """IFD of the answer of each scene that has one, or go on computing it.
 
     Args:
-        scenes: with unique names.
-        builder: words the question, as for the rationales.
-        engine: gives log-probabilities of texts.
+        scenes, builder, engine, path, display: as for
+            :func:`~usermirror_gym.corpus.rationales.write.write_rationales`.
         answers: by scene name, all that the assistant says.
-        path: the journal.  It belongs to one engine and these scenes and answers.
-        display: shows progress.
 
     Returns:
         Scene name -> IFD; without the scenes whose question and answer together are too long.
