@@ -56,10 +56,10 @@ test-slow: install  ## the tests with the real language model and real trainings
 test-vllm: install-vllm  ## the tests with a real vLLM, in process and as servers
 	.venv-vllm/bin/python -m pytest -m slow --durations 10 tests/engines/test_vllm*.py $(PYTEST_ARGS)
 
-card: install  ## judge the default user anew: docs/fidelity-card
+card: install  ## judge the default user anew: docs/fidelity-card/card.md
 	$(BIN)/usermirror evaluate --out runs/fidelity-card
 	mkdir -p docs/fidelity-card
-	cp runs/fidelity-card/card.html runs/fidelity-card/card.md runs/fidelity-card/card.json docs/fidelity-card/
+	cp runs/fidelity-card/card.md docs/fidelity-card/
 
 check: install  ## ruff, formatting and types
 	@failed=; for tool in "ruff check ." "ruff format --check ." mypy; do \

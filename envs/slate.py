@@ -19,28 +19,118 @@ from usermirror_gym.types import IntArray, Observation
 
 
 class SlateEnv(gymnasium.Env[Observation, IntArray]):
-    """A user looks at a slate and takes one item or none, until they leave.
+    """One simulated user, who looks at slates and takes one item of each or none, until they leave.
 
-    Args:
-        world: the data, the simulator and the users; or leave it out and pass the arguments of
-            :func:`~usermirror_gym.envs.make_world` (``dataset``, ``simulator``, ...).
-        slate_size: K, items per list.
-        session: when the user leaves: ``"patience"``, ``"stay"``, an int (the patience), a
-            session model, or the name of somebody else's (``"mypkg:Hazard"``).
-        reward: the name of a component (also of somebody else's: ``"mypkg.rewards:dwell"``),
-            weights of several (``"click=1,satisfaction=0.2"``, or a mapping), or a function.
-        duplicates: what happens to an item that is in the slate twice: ``"drop"`` shows it once
-            (the list gets shorter; counted in ``info["duplicates"]``), ``"raise"`` is an error.
-        text: whether ``info["text"]`` tells profile, history and list in words.
-        render_mode: ``"ansi"`` or ``"html"``: :meth:`render` returns the last step as a string.
+    ## Description
 
-    ``info`` after a step: ``probabilities`` (K + 1,), ``choice``, ``item`` (0 = none), ``rating``
-    (NaN = none), ``rewards`` (raw components), ``duplicates``, ``user_id``, ``shown`` (the list as
-    the user saw it), and where the simulator gives them ``rationale``, ``prompt_tokens``,
-    ``cached_tokens``.
+    A recommender shows a user a list of K items, the slate. The user is a simulator (a language
+    model, by default) that reads who they are, what they had before T0 and what happened in this
+    session, and answers with a probability for every item and for *none of these*. The environment
+    draws one of them, and all randomness is its own. K is `slate_size`, H is `history_size`.
 
-    ``reset(options={"user_id": 17})`` starts the session of that user.  The horizon is
-    Gymnasium's: ``gym.make(..., max_episode_steps=20)``.
+    ```python
+    >>> import gymnasium as gym
+    >>> env = gym.make("usermirror_gym:UserMirror/Slate-v0", simulator="surrogate", slate_size=3)
+    >>> observation, info = env.reset(seed=0, options={"user_id": 300})
+    >>> observation, reward, terminated, truncated, info = env.step([50, 100, 181])
+    >>> info["shown"], info["probabilities"].shape
+    (array([ 50, 100, 181]), (4,))
+
+    ```
+
+    ## Action Space
+
+    The action is the slate: an array of shape `(K,)` of item ids in `1..n_items`, in the order in
+    which they are shown. The space is `MultiDiscrete` with `start=1`, dtype int64; 0 is padding and
+    no item.
+
+    ## Observation Space
+
+    A flat `Dict` of fixed-shape arrays. `min_rating` and `max_rating` are those of the data set
+    (`min_rating` at most 0).
+
+    | Key               | Shape  | Type    | Min        | Max        | Content                     |
+    |-------------------|--------|---------|------------|------------|-----------------------------|
+    | `user_id`         | `()`   | int64   | 0          | n_users    | whose session it is         |
+    | `history_items`   | `(H,)` | int64   | 0          | n_items    | oldest first, then zeros    |
+    | `history_ratings` | `(H,)` | float32 | min_rating | max_rating | of each, 0 without a rating |
+    | `history_length`  | `()`   | int64   | 0          | H          | how many entries are real   |
+    | `last_slate`      | `(K,)` | int64   | 0          | n_items    | shown last, zeros at first  |
+    | `last_choice`     | `()`   | int64   | 0          | K          | its place, K: none of these |
+    | `turns`           | `(1,)` | int64   | 0          | 2**31 - 1  | lists seen in this session  |
+
+    What is chosen is appended to the history; a full one loses its oldest item.
+
+    ## Rewards
+
+    | Name             | Reward of a step                                                      |
+    |------------------|-----------------------------------------------------------------------|
+    | `click`          | 1 if an item was taken, else 0                                        |
+    | `expected_click` | the probability that any item is taken: its mean, with lower variance |
+    | `target_rank`    | 1 / place of the item taken, 0 without one                            |
+    | `satisfaction`   | the simulated rating of the item taken, 0 without one                 |
+
+    `reward` is one of these names, somebody else's (`"mypkg.rewards:dwell"`, or an entry point),
+    weights of several (`"click=1,satisfaction=0.2"`, or a mapping), or a function of an
+    :class:`~usermirror_gym.envs.Outcome`. The raw components are in `info`.
+
+    ## Starting State
+
+    A user drawn evenly from those with `min_history` interactions before T0, or the one of
+    `reset(options={"user_id": 17})`, with the newest H items of their real history at T0.
+
+    ## Episode End
+
+    1. Termination: the user leaves, as the session model says; by default after three lists in a
+       row without a choice.
+    2. Truncation: the episode is longer than `max_episode_steps` of `gym.make`, 20 by default.
+
+    ## Arguments
+
+    | Parameter           | Default            | Description                                      |
+    |---------------------|--------------------|--------------------------------------------------|
+    | `slate_size`        | `5`                | K, items per list                                |
+    | `session`           | `"patience"`       | `"patience"`, `"stay"`, an int, a session model  |
+    | `reward`            | `"click"`          | see Rewards                                      |
+    | `duplicates`        | `"drop"`           | `"drop"` shows an item once, `"raise"`: an error |
+    | `text`              | `True`             | whether `info["text"]` tells all in words        |
+    | `render_mode`       | `None`             | `"ansi"` or `"html"`: what `render()` returns    |
+    | `world`             | `None`             | of `make_world`, in place of all that follows    |
+    | `dataset`           | `"ml-100k"`        | a name, a YAML file, a data set, or a split      |
+    | `data_folder`       | `None`             | where its raw files are, if it needs any         |
+    | `simulator`         | `"smollm2-ml100k"` | a name, a folder, or an object with `choose`     |
+    | `simulator_options` | `None`             | settings of the simulator                        |
+    | `history_size`      | `50`               | H                                                |
+    | `min_history`       | `5`                | users with fewer interactions start no session   |
+    | `users`             | `None`             | the ids that may, in place of `min_history`      |
+    | `ratings`           | `None`             | rates chosen items; `None`: a bias model         |
+
+    With `session=2` the user leaves after two lists in a row without a choice; `"mypkg:Hazard"` is
+    somebody else's model. An item that is in a slate twice is shown once, and the list gets
+    shorter. What `make_world` takes is documented at :func:`~usermirror_gym.envs.make_world`.
+
+    ## Information
+
+    `reset` tells `user_id` and `text`, `step` all of these:
+
+    | Key             | Content                                                                |
+    |-----------------|------------------------------------------------------------------------|
+    | `user_id`       | whose session it is                                                    |
+    | `probabilities` | `(K + 1,)`, the last one is that of *none of these*                    |
+    | `shown`         | `(K,)`, the list as the user saw it, zeros at the end of a shorter one |
+    | `choice`        | place of the item taken, K: none of these                              |
+    | `item`          | id of the item taken, 0: none                                          |
+    | `rating`        | its simulated rating, NaN: none                                        |
+    | `rewards`       | raw components by name                                                 |
+    | `duplicates`    | how many copies were left out of the list                              |
+    | `text`          | the last step in words, with `text=True`                               |
+    | `rationale`     | what the user thought, where the simulator tells it                    |
+    | `prompt_tokens` | tokens of the question, where a language model was asked               |
+    | `cached_tokens` | how many of them were not computed anew                                |
+
+    ## Version History
+
+    * v0: first release.
     """
 
     metadata = {"render_modes": list(RENDERERS), "render_fps": 1}  # noqa: RUF012 - Gymnasium's form

@@ -22,27 +22,36 @@ from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
 
 class SlateVectorEnv(VectorEnv[Observation, IntArray, np.ndarray]):
-    """N users at once, with one simulator call a step.
+    """N simulated users at once, with one simulator call a step.
 
-    Row i of ``reset(seed=s)`` lives exactly like ``SlateEnv.reset(seed=s + i)``.
+    ## Description
 
-    Arguments are those of :class:`~usermirror_gym.envs.SlateEnv`, and
+    Row i of `reset(seed=s)` lives exactly like `SlateEnv.reset(seed=s + i)`. Spaces, rewards,
+    starting state and episode end of a row are those of :class:`~usermirror_gym.envs.SlateEnv`;
+    every array gets a leading axis of N = `num_envs`.
 
-    Args:
-        num_envs: N.
-        max_episode_steps: the horizon, after which rows are truncated; ``None`` for none.
-        autoreset_mode: ``NEXT_STEP`` (default): the step after the end of a session starts the
-            next one (reward 0, its action is ignored, no simulator call); the last observation of
-            a session is returned by the step that ended it.  ``DISABLED``: rows that ended stay
-            still, at no cost, until ``reset(options={"reset_mask": mask})``.
+    ## Arguments
 
-    ``info`` holds arrays over all rows: ``probabilities`` (N, K + 1), ``shown`` (N, K), ``choice``,
-    ``item``, ``rating``, ``duplicates``, ``user_id``, ``rewards/<component>``, each with a mask
-    ``_<key>`` of the rows to which it applies, as Gymnasium's vector environments do; where the
-    simulator gives them also ``rationales``, ``prompt_tokens`` and ``cached_tokens``.
+    Those of :class:`~usermirror_gym.envs.SlateEnv` except `text`, and
 
-    ``reset(seed=[...])`` seeds each row by its own number; ``options={"user_id": ids}`` chooses
-    whose sessions start.
+    | Parameter           | Default      | Description                                            |
+    |---------------------|--------------|--------------------------------------------------------|
+    | `num_envs`          | `1`          | N                                                      |
+    | `max_episode_steps` | `20`         | the horizon, after which rows are truncated; or `None` |
+    | `autoreset_mode`    | `"NextStep"` | or `"Disabled"`; see below                             |
+
+    `NEXT_STEP`: the step after the end of a session starts the next one (reward 0, its action is
+    ignored, no simulator call); the last observation of a session is returned by the step that
+    ended it.  `DISABLED`: rows that ended stay still, at no cost, until
+    `reset(options={"reset_mask": mask})`.  `reset(seed=[...])` seeds each row by its own number;
+    `options={"user_id": ids}` chooses whose sessions start.
+
+    ## Information
+
+    Arrays over all rows: `probabilities` (N, K + 1), `shown` (N, K), `choice`, `item`, `rating`,
+    `duplicates`, `user_id`, `rewards/<component>`, each with a mask `_<key>` of the rows to which
+    it applies, as Gymnasium's vector environments do; where the simulator gives them also
+    `rationales`, `prompt_tokens` and `cached_tokens`.
     """
 
     def __init__(

@@ -48,6 +48,14 @@ def test_every_agent_meets_the_same_users_with_the_same_luck(finished: Path) -> 
     assert len(np.unique(by_agent["Pop"][:, 1])) == 6
 
 
+def test_the_user_is_vouched_for_on_lists_of_the_size_of_the_run(tmp_path: Path) -> None:
+    run_benchmark(replace(SMALL, slate_size=10, users=2, steps=1), tmp_path)
+    check = read_json(tmp_path / "results.json")["fidelity"]
+    assert check["slate_size"] == 10
+    guesses = [row for row in check["rows"] if row["chooser"] == "uniform"]
+    assert [row["log_loss"]["mean"] for row in guesses] == pytest.approx([np.log(10)] * 2)
+
+
 def test_the_outcome_is_complete_and_consistent(finished: Path) -> None:
     results = read_json(finished / "results.json")
     steps = read_steps(finished)

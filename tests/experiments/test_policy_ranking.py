@@ -100,7 +100,7 @@ def test_at_least_ten_different_policies_good_and_bad() -> None:
 
         asked.append(name)
         agent = RandomAgent() if name == "Random" else PopAgent()
-        agent._name = name
+        agent.name = name
         return agent.fit(split)
 
     policies = ranked_policies(split, fit=fit)

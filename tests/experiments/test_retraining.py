@@ -46,9 +46,9 @@ def timeline_of(split: TimeSplit) -> Timeline:
 
 def feedback_of(timeline: Timeline, seed: int = 0, amount: int = 3) -> Feedback:
     world = make_world(timeline.split, simulator="popularity", min_history=3)
-    lister = PopAgent().fit(timeline.split)
+    policy = PopAgent().fit(timeline.split)
     return draw_feedback(
-        timeline, world, lister, amount=amount, lists=6, slate_size=3, seed=seed
+        timeline, world, policy, amount=amount, lists=6, slate_size=3, seed=seed
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ class TestRun:
         ({"models": ()}, "models must be names"),
         ({"models": ("BPR", "bpr")}, "each once"),
         ({"models": ("LightGCM",)}, "Did you mean 'LightGCN'"),
-        ({"lister": "modl"}, "Did you mean 'model'"),
+        ({"logging_policy": "modl"}, "Did you mean 'model'"),
     ],
 )
 def test_settings_that_cannot_be_used(values: dict, error: str) -> None:

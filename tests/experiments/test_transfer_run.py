@@ -35,7 +35,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fitted(run: Any, name: str) -> Any:
         agent = RandomAgent() if name == "Random" else PopAgent()
-        agent._name = name
+        agent.name = name
         return agent.fit(run.split)
 
     monkeypatch.setattr(

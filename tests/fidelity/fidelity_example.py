@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from usermirror_gym.fidelity.show.criteria import bars
+from usermirror_gym.fidelity.checks import criteria
 
 CHOOSERS = (
     ("smollm2-ml100k", "simulator", 0.472, 1.241), ("swapped history", "swapped", 0.341, 1.442),
@@ -79,7 +79,7 @@ def example_card(choosers: tuple[tuple[str, str, float, float], ...] = CHOOSERS)
         "versions": {"python": "3.12.3", "usermirror-gym": "0.1.0"},
         "seconds": 512.3,
     }  # fmt: skip
-    return card | {"bars": bars(card)}
+    return card | {"bars": criteria(card)}
 
 
 def _chooser(name: str, kind: str, accuracy: float, loss: float) -> dict[str, Any]:

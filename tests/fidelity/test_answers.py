@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from usermirror_gym.errors import DataError, RunError
-from usermirror_gym.fidelity.answers import answer, scene_digest, scenes_digest, timed_answer
+from usermirror_gym.fidelity.answers import answer, scene_digest, scenes_digest
 from usermirror_gym.scenes import Scene, Turn
 from usermirror_gym.simulators import ChoiceBatch
 
@@ -50,14 +50,14 @@ def scenes(n: int, first: int = 0) -> list[Scene]:
 
 def test_rows_are_in_order_whatever_the_chunk() -> None:
     asked = scenes(23)
-    expected = answer(Counting(), asked, chunk=100)
+    expected = answer(Counting(), asked, chunk=100).probs
     assert expected.shape == (23, 5)
     two = asked[0].slate
     assert expected[0] == pytest.approx(np.array([*two, 0, 0, 3]) / (sum(two) + 3))
     for chunk in (1, 4, 23):
-        np.testing.assert_allclose(answer(Counting(), asked, chunk=chunk), expected)
-    np.testing.assert_allclose(answer(Counting(), asked[::-1])[::-1], expected)
-    assert answer(Counting(), []).shape == (0, 1)
+        np.testing.assert_allclose(answer(Counting(), asked, chunk=chunk).probs, expected)
+    np.testing.assert_allclose(answer(Counting(), asked[::-1]).probs[::-1], expected)
+    assert answer(Counting(), []).probs.shape == (0, 1)
 
 
 def test_progress_tells_of_every_scene_once(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_progress_tells_of_every_scene_once(tmp_path: Path) -> None:
 
 def test_a_store_asks_only_for_what_is_new(tmp_path: Path) -> None:
     first = Counting()
-    before, seconds = timed_answer(first, scenes(10), store=tmp_path)
+    before, seconds = answer(first, scenes(10), store=tmp_path)
     assert first.asked == 10
     again = Counting()
-    after, then = timed_answer(again, scenes(10)[::-1], store=tmp_path)
+    after, then = answer(again, scenes(10)[::-1], store=tmp_path)
     np.testing.assert_array_equal(after[::-1], before)
     assert again.asked == 1  # one, to see that it still answers so
     assert then == pytest.approx(seconds)
@@ -83,8 +83,8 @@ def test_a_store_asks_only_for_what_is_new(tmp_path: Path) -> None:
 
 def test_simulators_and_settings_are_kept_apart(tmp_path: Path) -> None:
     asked, other = scenes(4), Counting(taste=2.0)
-    one = answer(Counting(), asked, store=tmp_path, settings={"temperature": 1})
-    two = answer(other, asked, store=tmp_path, settings={"temperature": 2})
+    one = answer(Counting(), asked, store=tmp_path, settings={"temperature": 1}).probs
+    two = answer(other, asked, store=tmp_path, settings={"temperature": 2}).probs
     assert other.asked == 4
     assert np.abs(one - two).max() > 0.02
     folders = sorted(path.name for path in tmp_path.iterdir())
@@ -184,6 +184,6 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     kept = 4 * len(list(tmp_path.rglob("*.npz")))
     assert 12 <= kept < 200
     rest = Counting()
-    found = answer(rest, scenes(200), store=tmp_path)
+    found = answer(rest, scenes(200), store=tmp_path).probs
     assert rest.asked == 200 - kept + 1
-    np.testing.assert_array_equal(found, answer(Counting(), scenes(200)))
+    np.testing.assert_array_equal(found, answer(Counting(), scenes(200)).probs)

@@ -13,9 +13,11 @@ from filelock import FileLock
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.fidelity.baselines import CHOOSERS, KINDS, classic_choosers, fitting
-from usermirror_gym.fidelity.baselines.past import Choices, Stages
-from usermirror_gym.fidelity.baselines.recipes import RECIPES, Recommender, _saved
+from usermirror_gym.fidelity.baselines import BASELINES, KINDS, classic_baselines, fitting
+from usermirror_gym.fidelity.baselines.base import Stages
+from usermirror_gym.fidelity.baselines.recommenders import Recommender, _saved
+from usermirror_gym.fidelity.baselines.registry import RECIPES
+from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import package_versions
 from usermirror_gym.scenes import Rankers, Scene, SceneBatch, ScenePlan, domain_text, draw_scenes
@@ -56,18 +58,18 @@ def none_yet() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def fitted(split, train, none_yet):
-    return classic_choosers(split, train, none_yet, names=(*QUICK, "stack"))
+    return classic_baselines(split, train, none_yet, names=(*QUICK, "stack"))
 
 
 def forced_loss(chooser: UserSimulator, scenes: pa.Table) -> float:
-    choices = Choices.of(scenes)
-    items = chooser.choose(choices.batch).probs[choices.held, :-1]
-    right = items[np.arange(len(items)), choices.targets[choices.held]]
+    choices = ObservedChoices.of(scenes_of(scenes))
+    items = chooser.choose(choices.batch).probs[choices.contains_choice, :-1]
+    right = items[np.arange(len(items)), choices.targets[choices.contains_choice]]
     return float(-np.log(right / items.sum(axis=1)).mean())
 
 
 def test_names_and_kinds():
-    assert CHOOSERS == ("Pop", "ItemKNN", "BPR", "EASE", "SASRec", "logit", "trees", "stack")
+    assert BASELINES == ("Pop", "ItemKNN", "BPR", "EASE", "SASRec", "logit", "trees", "stack")
     assert KINDS["SASRec"] == "classic"
     assert KINDS["stack"] == "reference"
 
@@ -123,7 +125,7 @@ def test_an_empty_history_and_an_unknown_user_get_an_answer(fitted):
 
 
 def test_same_seed_same_answers(split, train, none_yet, fitted, evaluation):
-    again = classic_choosers(split, train, none_yet, names=("EASE", "logit"))
+    again = classic_baselines(split, train, none_yet, names=("EASE", "logit"))
     scenes = scenes_of(evaluation)
     for name, chooser in again.items():
         assert (chooser.choose(scenes).probs == fitted[name].choose(scenes).probs).all()
@@ -135,7 +137,7 @@ def test_nothing_after_t0_is_learned_from(split, train, none_yet, fitted, evalua
     changed = log.assign(item_id=log["item_id"].mask(late, 7), rating=log["rating"].mask(late, 1))
     other = TimeSplit(replace(split.dataset, interactions=changed), split.t0)
     scenes = scenes_of(evaluation)
-    for name, chooser in classic_choosers(other, train, none_yet, names=QUICK).items():
+    for name, chooser in classic_baselines(other, train, none_yet, names=QUICK).items():
         assert (chooser.choose(scenes).probs == fitted[name].choose(scenes).probs).all(), name
 
 
@@ -153,20 +155,20 @@ def test_what_was_settled_is_kept(
     split, train, none_yet, fitted, evaluation, tmp_path, monkeypatch
 ):
     names = ("Pop", "EASE", "stack")
-    first = classic_choosers(split, train, none_yet, names=names, store=tmp_path)
+    first = classic_baselines(split, train, none_yet, names=names, store=tmp_path)
 
     def again(self, stages):
         raise AssertionError("settled twice")
 
     monkeypatch.setattr(type(RECIPES["Pop"]), "settle", again)
     monkeypatch.setattr(type(RECIPES["EASE"]), "settle", again)
-    second = classic_choosers(split, train, none_yet, names=names, store=tmp_path)
+    second = classic_baselines(split, train, none_yet, names=names, store=tmp_path)
     scenes = scenes_of(evaluation)
     for name in names:
         assert (first[name].choose(scenes).probs == second[name].choose(scenes).probs).all()
     assert (second["EASE"].choose(scenes).probs == fitted["EASE"].choose(scenes).probs).all()
     with pytest.raises(AssertionError, match="settled twice"):  # other scenes, other fits
-        classic_choosers(split, train[:300], none_yet, names=("EASE",), store=tmp_path)
+        classic_baselines(split, train[:300], none_yet, names=("EASE",), store=tmp_path)
 
 
 def other_recipe(facts: dict) -> str:
@@ -197,12 +199,12 @@ DAMAGE = {
 def test_what_is_kept_and_of_no_use_is_made_anew(
     split, train, none_yet, fitted, evaluation, tmp_path, damage
 ):
-    classic_choosers(split, train, none_yet, names=("EASE",), store=tmp_path)
+    classic_baselines(split, train, none_yet, names=("EASE",), store=tmp_path)
     ending, harm = DAMAGE[damage]
     (kept,) = tmp_path.rglob(f"EASE.{ending}")
     before = kept.read_bytes()
     kept.write_text(harm(before))
-    found = classic_choosers(split, train, none_yet, names=("EASE",), store=tmp_path)["EASE"]
+    found = classic_baselines(split, train, none_yet, names=("EASE",), store=tmp_path)["EASE"]
     scenes = scenes_of(evaluation)
     assert (found.choose(scenes).probs == fitted["EASE"].choose(scenes).probs).all()
     (facts,) = tmp_path.rglob("EASE.json")
@@ -212,21 +214,21 @@ def test_what_is_kept_and_of_no_use_is_made_anew(
 def test_other_versions_of_packages_have_a_folder_of_their_own(
     split, train, none_yet, tmp_path, monkeypatch
 ):
-    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
-    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
+    classic_baselines(split, train, none_yet, names=("Pop",), store=tmp_path)
+    classic_baselines(split, train, none_yet, names=("Pop",), store=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
     now = package_versions()
     assert {"recbole", "scikit-learn", "usermirror-gym"} <= now.keys()
     for name in ("recbole", "scikit-learn", "usermirror-gym"):
         monkeypatch.setattr(fitting, "package_versions", lambda n=name: {**now, n: "0"})
-        classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
+        classic_baselines(split, train, none_yet, names=("Pop",), store=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_two_processes_take_turns_and_the_second_says_that_it_waits(
     split, train, none_yet, tmp_path
 ):
-    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path)
+    classic_baselines(split, train, none_yet, names=("Pop",), store=tmp_path)
     (lock,) = tmp_path.rglob(".lock")
     said: list[str] = []
 
@@ -238,7 +240,7 @@ def test_two_processes_take_turns_and_the_second_says_that_it_waits(
 
     other = FileLock(lock)
     other.acquire()
-    classic_choosers(split, train, none_yet, names=("Pop",), store=tmp_path, display=Telling())
+    classic_baselines(split, train, none_yet, names=("Pop",), store=tmp_path, display=Telling())
     assert [message for message in said if "another process fits in" in message]
     FileLock(lock).acquire(timeout=0)  # it was given back
 
@@ -246,7 +248,7 @@ def test_two_processes_take_turns_and_the_second_says_that_it_waits(
 def test_every_recipe_says_what_it_tries():
     described = [RECIPES[name].describe() for name in RECIPES]
     assert len({json.dumps(d) for d in described}) == len(RECIPES)
-    bpr = Recommender("BPR", RECIPES["BPR"].configs, max_epochs=60)
+    bpr = Recommender(model="BPR", configs=RECIPES["BPR"].configs, max_epochs=60)
     assert bpr.describe() != RECIPES["BPR"].describe()  # other servings
 
 
@@ -258,19 +260,19 @@ def test_an_agent_that_cannot_be_read_is_trained_anew(tmp_path):
 
 def test_a_wrong_name_suggests_the_right_one(split, train, none_yet):
     with pytest.raises(UnknownNameError, match="Did you mean 'SASRec'"):
-        classic_choosers(split, train, none_yet, names=("SASrek",))
+        classic_baselines(split, train, none_yet, names=("SASrek",))
 
 
 def test_scenes_after_t0_are_refused(split, train, evaluation):
     with pytest.raises(ConfigError, match=r"150 of 500 scenes .* are not before T0"):
-        classic_choosers(split, train, evaluation, names=("Pop",))
+        classic_baselines(split, train, evaluation, names=("Pop",))
 
 
 def test_too_few_scenes_are_refused(split, train, none_yet):
     with pytest.raises(ConfigError, match="at least 100 scenes"):
-        classic_choosers(split, none_yet, train[:60], names=("Pop",))
+        classic_baselines(split, none_yet, train[:60], names=("Pop",))
     with pytest.raises(ConfigError, match="inner cut"):
-        classic_choosers(split, train[:110], none_yet, names=("Pop",))
+        classic_baselines(split, train[:110], none_yet, names=("Pop",))
 
 
 @pytest.mark.slow
@@ -278,18 +280,19 @@ def test_recommenders_trees_and_their_stack(
     split, train, none_yet, evaluation, tmp_path: Path, monkeypatch
 ):
     recipes = {
-        "BPR": Recommender("BPR", [{"learning_rate": 0.02}], servings=RECIPES["BPR"].servings,
-                           max_epochs=30),
-        "SASRec": Recommender("SASRec", [RECIPES["SASRec"].configs[0]], max_epochs=25),
+        "BPR": Recommender(model="BPR", configs=[{"learning_rate": 0.02}], max_epochs=30,
+                           servings=RECIPES["BPR"].servings),
+        "SASRec": Recommender(model="SASRec", configs=RECIPES["SASRec"].configs[:1],
+                              max_epochs=25),
     }  # fmt: skip
     for name, recipe in recipes.items():
         monkeypatch.setitem(RECIPES, name, recipe)
     names = ("Pop", "BPR", "SASRec", "trees", "stack")
-    found = classic_choosers(split, train, none_yet, names=names, store=tmp_path)
+    found = classic_baselines(split, train, none_yet, names=names, store=tmp_path)
     losses = {name: forced_loss(chooser, evaluation) for name, chooser in found.items()}
     assert max(losses[name] for name in names[1:]) < losses["Pop"] - 0.1, losses
     assert 1 <= found["SASRec"].about["settings"]["config"]["epochs"] <= 25
-    again = classic_choosers(split, train, none_yet, names=names, store=tmp_path)
+    again = classic_baselines(split, train, none_yet, names=names, store=tmp_path)
     scenes = scenes_of(evaluation)
     for name in names:  # the agents are read from the store
         assert (

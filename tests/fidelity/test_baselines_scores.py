@@ -10,14 +10,15 @@ from scipy import sparse
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.fidelity.baselines import item_item
+from usermirror_gym.fidelity.baselines.base import centred
+from usermirror_gym.fidelity.baselines.catalogue import TRANSFORMS, catalogue_columns
 from usermirror_gym.fidelity.baselines.item_item import (
     ItemItemScorer,
     fit_ease,
     fit_item_knn,
-    history_matrix,
     interaction_matrix,
 )
-from usermirror_gym.fidelity.baselines.scored import TRANSFORMS, catalogue_columns, centred
+from usermirror_gym.fidelity.baselines.printed import history_matrix
 from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.testing.data import tiny_split
 
@@ -137,13 +138,13 @@ def test_a_user_of_whom_nothing_is_known_likes_all_items_alike(name):
 
 
 def test_large_batches_are_scored_in_parts(monkeypatch):
-    from usermirror_gym.fidelity.baselines import scored
+    from usermirror_gym.fidelity.baselines import catalogue
 
     split = tiny_split()
     scenes = [scene((i, i + 1), (i + 5, i + 7), user=i) for i in range(1, 20)]
     columns = catalogue_columns(fit_item_knn(split), list(TRANSFORMS), split.popularity)
     whole = columns(SceneBatch.of(scenes))
-    monkeypatch.setattr(scored, "_CELLS", 41 * 3)
+    monkeypatch.setattr(catalogue, "_CELLS", 41 * 3)
     parts = catalogue_columns(fit_item_knn(split), list(TRANSFORMS), split.popularity)
     assert (parts(SceneBatch.of(scenes)) == whole).all()
     assert (columns(SceneBatch.of(scenes[4:5])) == whole[4:5]).all()

@@ -21,7 +21,7 @@ from usermirror_gym.fidelity.compare import (
     write_comparison,
     write_scores,
 )
-from usermirror_gym.fidelity.show.pages import write_card
+from usermirror_gym.fidelity.pages import write_card
 from usermirror_gym.measures.bootstrap import UserBootstrap
 
 spec = importlib.util.spec_from_file_location(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.fidelity.checks.controls import (
+from usermirror_gym.fidelity.baselines.controls import (
     HistoryHidden,
     hide_history,
     list_controls,
-    popularity_chooser,
-    position_chooser,
+    popularity_only,
+    position_only,
 )
-from usermirror_gym.measures.choice_scores import Truth, forced_scores
+from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
 from usermirror_gym.scenes import Scene, ScenePlan, Turn, build_scenes
 from usermirror_gym.simulators import ChoiceBatch
 from usermirror_gym.testing.data import tiny_split
@@ -34,7 +34,7 @@ def lists(weights: Sequence[float], n: int = 3000, removed: float = 0.0) -> list
 
 
 def test_who_knows_the_place_alone_learns_how_often_it_is_right() -> None:
-    chooser = position_chooser(lists([0.1, 0.2, 0.3, 0.4], removed=0.2))
+    chooser = position_only(lists([0.1, 0.2, 0.3, 0.4], removed=0.2))
     probs = chooser.choose(lists([1, 1, 1, 1], n=5)).probs
     assert (probs == probs[0]).all()  # whatever the items
     assert probs[0] == pytest.approx([0.08, 0.16, 0.24, 0.32, 0.2], abs=0.03)
@@ -43,7 +43,7 @@ def test_who_knows_the_place_alone_learns_how_often_it_is_right() -> None:
 def test_the_last_place_is_known_in_lists_of_any_length() -> None:
     """A generator that never puts the true item last is seen through at once."""
     train = [s for k in (2, 3, 4, 5) for s in lists([1] * (k - 1) + [1e-9], n=600)]
-    chooser = position_chooser(train)
+    chooser = position_only(train)
     for k in (3, 5):
         probs = chooser.choose(lists([1] * k, n=1)).probs[0]
         assert probs[k - 1] < 0.02
@@ -61,7 +61,7 @@ def split() -> TimeSplit:
 def test_popularity_is_weighed_by_its_logarithm(split: TimeSplit) -> None:
     """One slope for all items: log-odds are in proportion to the distance of log(1 + count)."""
     train = build_scenes(split, ScenePlan(count=400, slate_size=5), after_t0=False)
-    chooser = popularity_chooser(split, train)
+    chooser = popularity_only(split, train)
     ranked = np.argsort(split.popularity[1:])[[0, 10, 30, 48]] + 1
     scene = Scene(1, (), (), (), tuple(ranked.tolist()))
     probs = chooser.choose([scene]).probs[0, :4]
@@ -76,8 +76,8 @@ def test_a_train_choice_does_not_count_for_itself(split: TimeSplit) -> None:
     train = build_scenes(split, ScenePlan(count=400, slate_size=5, balance="popularity"),
                          after_t0=False)  # fmt: skip
     fair = build_scenes(split, ScenePlan(count=150, slate_size=5, balance="popularity", seed=1))
-    truth = Truth.of(fair)
-    loss = forced_scores(popularity_chooser(split, train).choose(fair).probs, truth)[:, 2].mean()
+    choices = ObservedChoices.of(fair)
+    loss = forced_scores(popularity_only(split, train).choose(fair).probs, choices)[:, 2].mean()
     assert loss < np.log(5) + 0.05
 
 
@@ -111,7 +111,7 @@ def test_controls_leave_as_often_as_train_choices_do(split: TimeSplit) -> None:
     train = build_scenes(split, ScenePlan(count=300, slate_size=5, removed=0.2), after_t0=False)
     controls = list_controls(split, train)
     assert list(controls) == ["uniform", "position only", "popularity only"]
-    share = float((~Truth.of(train).held).mean())
+    share = float((~ObservedChoices.of(train).contains_choice).mean())
     for control in controls.values():
         assert control.choose(train).probs[:, -1].mean() == pytest.approx(share, abs=0.02)
 

@@ -1,4 +1,4 @@
-"""What must hold of a simulated user: each bar by itself, met, missed, uncertain, not measured."""
+"""What must hold of a simulated user: each criterion met, missed, uncertain, not measured."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from usermirror_gym.fidelity.show.criteria import Bar, bars, count
-from usermirror_gym.fidelity.show.pages import bar_lines, render_html, render_markdown
-from usermirror_gym.fidelity.show.tables import bar_table, figures
+from usermirror_gym.fidelity.checks import criteria
+from usermirror_gym.fidelity.checks.base import Criterion
+from usermirror_gym.fidelity.pages import (
+    count,
+    criteria_lines,
+    criteria_table,
+    figures,
+    render_html,
+    render_markdown,
+)
 
 spec = importlib.util.spec_from_file_location(
     "fidelity_example_bars", Path(__file__).with_name("fidelity_example.py")
@@ -28,17 +35,17 @@ def card() -> Card:
     return example.example_card()
 
 
-def bar(card: Card, start: str) -> Bar:
-    (found,) = [Bar(**b) for b in bars(card) if b["name"].startswith(start)]
+def criterion(card: Card, start: str) -> Criterion:
+    (found,) = [Criterion(**b) for b in criteria(card) if b["name"].startswith(start)]
     return found
 
 
 def answer(card: Card, start: str) -> str:
-    return bar(card, start).answer
+    return criterion(card, start).answer
 
 
 def test_there_are_eight_and_the_card_counts_them(card: Card) -> None:
-    assert [b.answer for b in (Bar(**b) for b in card["bars"])] == [
+    assert [b.answer for b in (Criterion(**b) for b in card["bars"])] == [
         "yes", "no", "yes", "yes", "yes", "yes, not certain", "yes", "yes",
     ]  # fmt: skip
     assert count(card) == "7 of 8"
@@ -46,9 +53,9 @@ def test_there_are_eight_and_the_card_counts_them(card: Card) -> None:
 
 
 def test_controls_and_classic_choosers_are_beaten_in_both_scores_or_named(card: Card) -> None:
-    controls = bar(card, "beats every control")
+    controls = criterion(card, "beats every control")
     assert controls.measured.startswith("4 of 4; nearest: list only (+11.0 [+9.5, +12.5] points")
-    classic = bar(card, "beats every classic")
+    classic = criterion(card, "beats every classic")
     assert classic.measured.startswith("5 of 7; not: ItemKNN (+0.7")
     assert "EASE (-0.9" in classic.measured
     assert "stack" not in classic.measured  # it is no rival
@@ -95,7 +102,7 @@ def test_the_calibration_error(card: Card, value: Any, expected: str) -> None:
     shown(card, "calibration", {"ece": value})
     assert answer(card, "calibration error") == expected
     shown(card, "calibration", {"ece": value, "if_calibrated": {"mean": 0.02, "high": 0.033}})
-    assert "chance alone gives up to 0.033" in bar(card, "calibration error").measured
+    assert "chance alone gives up to 0.033" in criterion(card, "calibration error").measured
     shown(card, "calibration", None)
     assert answer(card, "calibration error") == "not measured"
 
@@ -134,7 +141,7 @@ def test_places_of_the_list(card: Card, shares: list, expected: str) -> None:
 
 
 def test_the_farthest_place_is_named(card: Card) -> None:
-    measured = bar(card, "every place").measured
+    measured = criterion(card, "every place").measured
     assert measured == "farthest from 20.0 %: number 4, 18.9 [17.7, 20.1] %"
 
 
@@ -155,22 +162,22 @@ def test_a_user_that_never_leaves_has_no_answer_to_lists_of_nothing(card: Card) 
 
 
 def test_every_step_of_the_ladder_must_be_shown(card: Card) -> None:
-    assert bar(card, "none of these falls").measured == "31.0, 24.0, 17.0, 8.0 %"
+    assert criterion(card, "none of these falls").measured == "31.0, 24.0, 17.0, 8.0 %"
     steps = card["outside"]["ladder"]
     steps[2]["fall"] = block(0.01, 0.02)
-    found = bar(card, "none of these falls")
+    found = criterion(card, "none of these falls")
     assert found.met is False
     assert found.measured.endswith("; not shown from popular to collaborative")
 
 
 def test_all_three_forms_show_them(card: Card) -> None:
     markdown, page = render_markdown(card), render_html(card)
-    lines = [line.plain for line in bar_lines(card)]
+    lines = [line.plain for line in criteria_lines(card)]
     assert lines[0] == "What must hold: 7 of 8 do"
     for text in (markdown, page):
         assert "What must hold: 7 of 8 do" in text
     for b in card["bars"]:
         assert any(b["name"] in line and b["measured"] in line for line in lines)
         assert b["measured"] in markdown
-    assert [row[1].marked for row in bar_table(card).rows][:2] == ["yes ✓", "no ✗"]
+    assert [row[1].marked for row in criteria_table(card).rows][:2] == ["yes ✓", "no ✗"]
     assert page.count('class="mark missed"') == 1

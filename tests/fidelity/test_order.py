@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from usermirror_gym.fidelity.checks.base import Answered, CardSizes, Context
 from usermirror_gym.fidelity.checks.order import (
     averaged,
     order_sensitivity,
@@ -16,8 +17,9 @@ from usermirror_gym.fidelity.checks.order import (
     repeat_difference,
     restored,
 )
-from usermirror_gym.measures.choice_scores import Truth
+from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Scene
+from usermirror_gym.simulators import ChoiceBatch
 from usermirror_gym.types import FloatArray
 
 
@@ -44,9 +46,34 @@ def chooser(by_place: Sequence[float] = (1, 1, 1, 1, 1)) -> Callable[..., FloatA
     return ask
 
 
+class Asked:
+    """A simulator by its answers."""
+
+    name = "asked"
+
+    def __init__(self, ask: Callable[..., FloatArray]) -> None:
+        self.ask = ask
+
+    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+        return ChoiceBatch(self.ask(scenes))
+
+
+def context(
+    ask: Callable[..., FloatArray],
+    asked: list[Scene],
+    permutations: int,
+    n_resamples: int,
+    seed: int,
+) -> Context:
+    sizes = CardSizes(order=len(asked), permutations=permutations, n_resamples=n_resamples)
+    answered = [Answered("own", "simulator", ask(asked))]
+    return Context(ObservedChoices.of(asked), answered, Asked(ask), sizes=sizes, seed=seed)
+
+
 def sensitivity(ask: Callable[..., FloatArray], n: int = 4) -> dict:
-    asked = scenes()
-    return order_sensitivity(ask, asked, ask(asked), permutations=n, seed=1, n_resamples=200)
+    found = order_sensitivity(context(ask, scenes(), n, 200, seed=1))
+    assert found is not None
+    return found
 
 
 def test_who_looks_at_the_items_alone_is_not_moved() -> None:
@@ -78,7 +105,8 @@ def test_the_change_by_hand() -> None:
     def ask(asked: Sequence[Scene], what: str = "") -> FloatArray:
         return np.tile([0.8, 0.2, 0.0], (len(asked), 1))
 
-    found = order_sensitivity(ask, pair, ask(pair), permutations=3, seed=0, n_resamples=50)
+    found = order_sensitivity(context(ask, pair, 3, 50, seed=0))
+    assert found is not None
     swapped = np.mean(
         [[order == (1, 0) for order in orders] for orders in random_orders(pair, 3, 0)]
     )
@@ -124,20 +152,22 @@ def test_orders_belong_to_the_scene_and_the_seed() -> None:
 def test_asking_twice_tells_what_the_batch_does() -> None:
     asked = scenes(10)
     ask = chooser()
-    assert repeat_difference(ask, asked, ask(asked)) == 0
+    assert repeat_difference(context(ask, asked, 1, 10, seed=0), asked, ask(asked)) == 0
 
-    def moody(again: Sequence[Scene], what: str) -> FloatArray:
+    def moody(again: Sequence[Scene], what: str = "") -> FloatArray:
         probs = ask(again)
         probs[0, :2] += (0.01, -0.01)  # the first of a batch, which is the last scene now
         return probs
 
-    assert repeat_difference(moody, asked, ask(asked)) == pytest.approx(0.01)
+    assert repeat_difference(
+        context(moody, asked, 1, 10, seed=0), asked, ask(asked)
+    ) == pytest.approx(0.01)
 
 
 def test_averages_of_orders_by_hand() -> None:
-    truth = Truth(np.array([1]), np.ones((1, 2), bool), np.array([0]))
+    choices = ObservedChoices(np.array([1]), np.ones((1, 2), bool), np.array([0]))
     answers = np.array([[[0.9, 0.1, 0.0]], [[0.3, 0.7, 0.0]]])
-    one, two = averaged(answers, truth)
+    one, two = averaged(answers, choices)
     assert one["accuracy"] == 0.5
     assert one["log_loss"] == pytest.approx(-np.log([0.9, 0.3]).mean())
     assert one["mean_change"] == pytest.approx(0.4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pytest
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.fidelity.answers import Answer
+from usermirror_gym.fidelity.checks.base import Asker, CardSizes, Context
 from usermirror_gym.fidelity.checks.outside_option import (
     LADDER,
     detection,
@@ -18,56 +21,61 @@ from usermirror_gym.fidelity.checks.outside_option import (
     weighted_auc,
 )
 from usermirror_gym.measures.bootstrap import UserBootstrap
-from usermirror_gym.measures.choice_scores import Truth
+from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Rankers, Scene, ScenePlan, domain_text, draw_scenes
+from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.scenes.words.render import scene_table
+from usermirror_gym.simulators import UniformChooser
+from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import FloatArray
 
 
-def leavers(s: int = 300, skill: float = 1.0) -> tuple[FloatArray, Truth]:
+def leavers(s: int = 300, skill: float = 1.0) -> tuple[FloatArray, ObservedChoices]:
     """Lists of three; P(none) is higher by ``skill`` where the true item is missing."""
     rng = np.random.default_rng(0)
     removed = rng.random(s) < 0.3
     none = 1 / (1 + np.exp(-np.round(rng.normal(skill * removed - 0.5, 1.0), 1)))  # with ties
     probs = np.column_stack([np.outer(1 - none, [0.5, 0.3, 0.2]), none])
     targets = np.where(removed, 3, rng.integers(0, 3, s))
-    return probs, Truth(rng.integers(0, 60, s), np.ones((s, 3), bool), targets)
+    return probs, ObservedChoices(rng.integers(0, 60, s), np.ones((s, 3), bool), targets)
 
 
 def test_detection_as_scikit_learn_has_it() -> None:
-    probs, truth = leavers()
-    found = detection(probs, truth, UserBootstrap(truth.users, 200))
-    removed = ~truth.held
+    probs, choices = leavers()
+    found = detection(probs, choices, UserBootstrap(choices.users, 200))
+    removed = ~choices.contains_choice
     assert found["auc"]["mean"] == pytest.approx(roc_auc_score(removed, probs[:, -1]))
     told = probs.argmax(axis=1) == 3
     assert found["precision"] == pytest.approx(precision_score(removed, told))
     assert found["recall"] == pytest.approx(recall_score(removed, told))
     assert 0.5 < found["auc"]["low"] < found["auc"]["mean"] < found["auc"]["high"]
     blind = leavers(skill=0.0)[0]
-    nothing = detection(blind, truth, UserBootstrap(truth.users, 200))["auc"]
+    nothing = detection(blind, choices, UserBootstrap(choices.users, 200))["auc"]
     assert nothing["low"] < 0.5 < nothing["high"]
 
 
 def test_weights_are_how_often_a_list_counts() -> None:
-    probs, truth = leavers(80)
+    probs, choices = leavers(80)
     weights = np.random.default_rng(1).integers(0, 4, (5, 80)).astype(float)
     expected = [
-        roc_auc_score(np.repeat(~truth.held, w), np.repeat(probs[:, -1], w))
+        roc_auc_score(np.repeat(~choices.contains_choice, w), np.repeat(probs[:, -1], w))
         for w in weights.astype(int)
     ]
-    np.testing.assert_allclose(weighted_auc(probs[:, -1], ~truth.held, weights), expected)
+    np.testing.assert_allclose(
+        weighted_auc(probs[:, -1], ~choices.contains_choice, weights), expected
+    )
 
 
 def test_without_one_of_the_two_kinds_of_lists_there_is_no_auc() -> None:
-    probs, truth = leavers(40)
-    held = truth.held
-    bootstrap = UserBootstrap(truth.users[held], 20)
-    every = Truth(truth.users[held], truth.shown[held], truth.targets[held])
+    probs, choices = leavers(40)
+    held = choices.contains_choice
+    bootstrap = UserBootstrap(choices.users[held], 20)
+    every = ObservedChoices(choices.users[held], choices.shown[held], choices.targets[held])
     assert detection(probs[held], every, bootstrap) == {
         "auc": None, "precision": None, "recall": None,
     }  # fmt: skip
-    lost = Truth(truth.users[~held], truth.shown[~held], truth.targets[~held])
+    lost = ObservedChoices(choices.users[~held], choices.shown[~held], choices.targets[~held])
     found = detection(probs[~held], lost, UserBootstrap(lost.users, 20))
     assert found["auc"] is None
     assert found["precision"] == 1.0
@@ -75,8 +83,8 @@ def test_without_one_of_the_two_kinds_of_lists_there_is_no_auc() -> None:
 
 
 def test_one_user_gives_no_interval() -> None:
-    probs, truth = leavers(40)
-    alone = Truth(np.ones(40, np.int64), truth.shown, truth.targets)
+    probs, choices = leavers(40)
+    alone = ObservedChoices(np.ones(40, np.int64), choices.shown, choices.targets)
     auc = detection(probs, alone, UserBootstrap(alone.users, 20))["auc"]
     assert auc["mean"] > 0.5
     assert np.isnan(auc["low"])
@@ -93,6 +101,26 @@ def evaluation(split: TimeSplit) -> pa.Table:
     rankers = Rankers(split)
     columns = draw_scenes(rankers, plan, (split.t0, None))
     return scene_table(columns, rankers, domain_text(split.dataset), "eval")
+
+
+def rungs(
+    ask: Callable[[Sequence[Scene], str], FloatArray],
+    split: TimeSplit,
+    table: pa.Table,
+    count: int,
+) -> Context:
+    """A context of the lists of a table in which questions are answered by a function."""
+
+    class Asking(Asker):
+        def __call__(
+            self, simulator: UserSimulator, scenes: Sequence[Scene], what: str, **_: Any
+        ) -> Answer:
+            return Answer(ask(scenes, what), 0.0)
+
+    return Context(
+        ObservedChoices.of(scenes_of(table)), [], UniformChooser(), split, table, Asking(),
+        sizes=CardSizes(ladder=count, n_resamples=300),
+    )  # fmt: skip
 
 
 def test_rungs_are_the_same_moments_with_other_lists(
@@ -127,7 +155,8 @@ def test_the_ladder_falls_for_who_leaves_unpopular_lists(
         probs = np.column_stack([mass, np.full(len(mass), 4.0)])
         return probs / probs.sum(axis=1, keepdims=True)
 
-    steps = ladder(ask, split, evaluation, count=40, seed=0, n_resamples=300)
+    context = rungs(ask, split, evaluation, 40)
+    steps = ladder(context)
     assert [s["lists"] for s in steps] == [name for name, *_ in LADDER]
     assert len(set(asked)) == 4
     first, second = steps[:2]
@@ -136,8 +165,7 @@ def test_the_ladder_falls_for_who_leaves_unpopular_lists(
     assert second["fall"]["mean"] == pytest.approx(
         first["p_none"]["mean"] - second["p_none"]["mean"]
     )
-    again = ladder(ask, split, evaluation, count=40, seed=0, n_resamples=300)
-    assert again == steps
+    assert ladder(context) == steps
 
 
 def test_data_without_enough_items_have_no_ladder(split: TimeSplit, evaluation: pa.Table) -> None:
@@ -150,4 +178,4 @@ def test_data_without_enough_items_have_no_ladder(split: TimeSplit, evaluation: 
     def never(scenes: Sequence[Scene], what: str) -> FloatArray:
         raise AssertionError
 
-    assert ladder(never, split, wide, count=10, seed=0, n_resamples=10) == []
+    assert ladder(rungs(never, split, wide, 10)) == []

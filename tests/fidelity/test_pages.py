@@ -15,21 +15,17 @@ import pytest
 from rich.console import Console
 
 from usermirror_gym.errors import RunError
-from usermirror_gym.fidelity.show.criteria import bars
-from usermirror_gym.fidelity.show.pages import (
+from usermirror_gym.fidelity.checks import CHECKS, criteria, sentences
+from usermirror_gym.fidelity.checks.parts import sorted_choosers
+from usermirror_gym.fidelity.checks.scores import Scores
+from usermirror_gym.fidelity.checks.slices import rival
+from usermirror_gym.fidelity.pages import (
+    card_plots,
     read_card,
     render_html,
     render_markdown,
     summary_table,
     write_card,
-)
-from usermirror_gym.fidelity.show.plots import card_plots
-from usermirror_gym.fidelity.show.sentences import verdict
-from usermirror_gym.fidelity.show.tables import (
-    averaged_table,
-    chooser_table,
-    rival,
-    sorted_choosers,
 )
 from usermirror_gym.report.text import interval, plus_minus, standing
 
@@ -64,13 +60,13 @@ class Page(HTMLParser):
 @pytest.fixture
 def card() -> Card:
     made = example.example_card()
-    made["verdict"] = verdict(made)
+    made["verdict"] = sentences(made)
     return made
 
 
 def said(card: Card, start: str) -> str:
     """The one sentence of the verdict that begins so."""
-    (sentence,) = [s for s in verdict(card) if s.startswith(start)]
+    (sentence,) = [s for s in sentences(card) if s.startswith(start)]
     return sentence
 
 
@@ -117,7 +113,7 @@ def test_hostile_names_stay_text(card: Card, tmp_path: Path) -> None:
     card["probes"][0]["name"] = card["outside"]["ladder"][0]["lists"] = HOSTILE
     for chooser in card["choosers"]:
         chooser["slices"]["user"][0]["value"] = HOSTILE
-    card["verdict"] = [*verdict(card), HOSTILE]
+    card["verdict"] = [*sentences(card), HOSTILE]
     html, markdown, _ = write_card(card, tmp_path)
     page = Page(html.read_text("utf-8"))
     assert "img" not in page.tags
@@ -144,18 +140,18 @@ def without(card: Card, part: str) -> Card:
 def test_a_card_without_a_part_is_shown_without_it(card: Card, part: str) -> None:
     whole = render_markdown(card)
     without(card, part)
-    card |= {"bars": bars(card), "verdict": verdict(card)}
+    card |= {"bars": criteria(card), "verdict": sentences(card)}
     assert len(render_markdown(card)) < len(whole)
 
 
 def test_a_card_of_hardly_anything_is_a_page(card: Card) -> None:
     for part in PARTS:
         without(card, part)
-    card["bars"] = bars(card)
+    card["bars"] = criteria(card)
     card["base"] = None
     card["choosers"] = card["choosers"][:1]
     card["choosers"][0]["overall"]["outside"] = None
-    card["verdict"] = verdict(card)
+    card["verdict"] = sentences(card)
     page = Page(render_html(card))
     assert page.tags.count("svg") == 1
     assert page.tags.count("table") == 2
@@ -171,11 +167,11 @@ def test_a_card_without_any_interval_claims_nothing(card: Card) -> None:
         return [strip(v) for v in value] if isinstance(value, list) else value
 
     bare = strip(card)
-    sentences = " ".join(verdict(bare))
+    claimed = " ".join(sentences(bare))
     for claim in ("beats", "loses", "raises", "falls", "reads the history ("):
-        assert claim not in sentences
-    assert "is not told apart from" in sentences
-    bare["verdict"] = verdict(bare)
+        assert claim not in claimed
+    assert "is not told apart from" in claimed
+    bare["verdict"] = sentences(bare)
     assert "▲" not in render_markdown(bare).replace("▲ the simulator", "")
 
 
@@ -263,13 +259,14 @@ def test_none_of_these_is_judged_against_a_coin(card: Card, auc: float, words: s
 def test_a_simulator_without_any_order_effect_is_said_to_have_none(card: Card) -> None:
     card["order"] |= {"mean_change": block(2e-7, 1e-7), "argmax_flips": block(0.0, None)}
     card["choosers"][0]["positions"] = [block(0.2, None)] * 5
-    assert "The order of the list changes nothing." in verdict(card)
-    assert "It gives all places of the list the same." in verdict(card)
-    assert averaged_table(card) is None
+    assert "The order of the list changes nothing." in sentences(card)
+    assert "It gives all places of the list the same." in sentences(card)
+    titles = [table.title for check in CHECKS for table in check.tables(card) if table]
+    assert not any("Averaged" in title for title in titles)
 
 
 def test_choosers_are_sorted_and_marked_by_the_paired_difference(card: Card) -> None:
-    view = chooser_table(card)
+    view = Scores().tables(card)[0]
     losses = [c["overall"]["forced"]["log_loss"]["mean"] for c in sorted_choosers(card)]
     assert losses == sorted(losses)
     marks = {row[0].text: (row[4].mark, row[5].mark) for row in view.rows}

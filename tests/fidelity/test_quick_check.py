@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.fidelity.quick_check import fidelity_check, score
+from usermirror_gym.fidelity.answers import answer
+from usermirror_gym.fidelity.quick_check import fidelity_check
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
 from usermirror_gym.scenes import Scene, SceneBatch, ScenePlan, build_scenes
 from usermirror_gym.simulators import ChoiceBatch, PopularityChooser, UniformChooser
 from usermirror_gym.testing.data import tiny_split
@@ -79,7 +81,24 @@ def test_scores_by_hand() -> None:
     memory = {"user_id": 1, "history": (), "ratings": (), "ages": (), "slate": (1, 2)}
     scenes = [Scene(**memory, target=0), Scene(**memory, target=1)]
     expected = [[1.0, -np.log(0.8)], [0.5, -np.log(0.5)]]  # a tie counts as half
-    np.testing.assert_allclose(score(Fixed(), scenes), expected)
+    scores = forced_scores(answer(Fixed(), scenes).probs, ObservedChoices.of(scenes))
+    shown = [METRICS.index(name) for name in ("accuracy", "log_loss")]
+    np.testing.assert_allclose(scores[:, shown], expected)
+
+
+def test_lists_are_as_long_as_asked_for(split: TimeSplit) -> None:
+    asked: set[int] = set()
+
+    class Looking(UniformChooser):
+        def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+            asked.update(len(scene.slate) for scene in scenes)
+            return super().choose(scenes)
+
+    check = fidelity_check(split, Looking(), scenes=40, slate_size=10)
+    assert asked == {10}
+    assert check["slate_size"] == 10
+    for row in rows(check, "uniform").values():
+        assert row["log_loss"]["mean"] == pytest.approx(np.log(10))
 
 
 def test_the_same_seed_asks_about_the_same_scenes(split: TimeSplit) -> None:

@@ -18,6 +18,7 @@ from usermirror_gym.corpus.released.rows import EvalScene
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines.base import OptionScores
 from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
+from usermirror_gym.fidelity import pages as fidelity_pages
 from usermirror_gym.fidelity import run as fidelity_run
 from usermirror_gym.fidelity.answers import scenes_digest
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
@@ -31,7 +32,6 @@ from usermirror_gym.fidelity.run import (
     untrained,
 )
 from usermirror_gym.fidelity.scenes import find_scenes, first_scenes, has_true_item
-from usermirror_gym.fidelity.show import pages as fidelity_report
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene, swap_histories
 from usermirror_gym.scenes.table import scenes_of
@@ -55,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(autouse=True)
 def plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is slow, and tested elsewhere."""
-    monkeypatch.setattr(fidelity_report, "card_plots", lambda card: {})
+    monkeypatch.setattr(fidelity_pages, "card_plots", lambda card: [])
 
 
 @pytest.fixture(scope="module")

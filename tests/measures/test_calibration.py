@@ -17,11 +17,13 @@ from usermirror_gym.measures.calibration import (
     positions,
     reliability,
 )
-from usermirror_gym.measures.choice_scores import Truth, forced
+from usermirror_gym.measures.choice_scores import ObservedChoices, forced
 from usermirror_gym.scenes import Scene
 
 
-def world(s: int, sharpness: float, seed: int = 0) -> tuple[np.ndarray, Truth, list[Scene]]:
+def world(
+    s: int, sharpness: float, seed: int = 0
+) -> tuple[np.ndarray, ObservedChoices, list[Scene]]:
     """Choices drawn from a logit, and the answers of a chooser whose logits are sharper."""
     rng = np.random.default_rng(seed)
     utility = np.column_stack([rng.normal(0, 1.2, (s, 4)), np.full(s, -1.0)])
@@ -35,7 +37,7 @@ def world(s: int, sharpness: float, seed: int = 0) -> tuple[np.ndarray, Truth, l
         Scene(int(u), (), (), (), tuple(row.tolist()), target=int(t))
         for u, row, t in zip(users, slates, targets, strict=True)
     ]
-    return said, Truth.of(scenes), scenes
+    return said, ObservedChoices.of(scenes), scenes
 
 
 def value(found: dict, name: str = "ece") -> float:
@@ -97,15 +99,15 @@ def test_the_noise_is_that_of_calibrated_choosers() -> None:
 
 
 def test_a_uniform_chooser_is_perfectly_calibrated() -> None:
-    _, truth, scenes = world(200, 1.0)
+    _, choices, scenes = world(200, 1.0)
     even = np.full((200, 5), 0.2)
-    found = calibration(even, truth)
+    found = calibration(even, choices)
     assert value(found) == pytest.approx(0)
     assert len(found["bins"]) == 1
-    about = entropy(even, truth, scenes)
+    about = entropy(even, choices, scenes)
     assert about["mean"] == pytest.approx(np.log(4))
     assert about["real"] == pytest.approx(np.log(4))
-    places = positions(even, truth, UserBootstrap(truth.users, 10))
+    places = positions(even, choices, UserBootstrap(choices.users, 10))
     assert [place["mean"] for place in places] == pytest.approx([0.25] * 4)
 
 
@@ -119,8 +121,8 @@ def test_entropy_says_who_is_too_sure() -> None:
 
 def test_entropy_of_the_catalogue_by_hand() -> None:
     scenes = [Scene(1, (), (), (), (7, 8), target=t) for t in (0, 0, 0, 1)]
-    truth = Truth.of(scenes)
-    found = entropy(np.tile([1.0, 0.0, 0.0], (4, 1)), truth, scenes)
+    choices = ObservedChoices.of(scenes)
+    found = entropy(np.tile([1.0, 0.0, 0.0], (4, 1)), choices, scenes)
     assert found["items"] == 0
     assert found["items_real"] == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
 
@@ -128,30 +130,30 @@ def test_entropy_of_the_catalogue_by_hand() -> None:
 def test_places_are_of_the_commonest_length() -> None:
     scenes = [Scene(1, (), (), (), s, target=0) for s in ((1, 2), (3, 4), (5, 6, 7))]
     probs = np.array([[0.6, 0.2, 0, 0.2], [0.2, 0.2, 0, 0.6], [0, 0, 0.9, 0.1]])
-    places = positions(probs, Truth.of(scenes), UserBootstrap(np.ones(3, np.int64), 10))
+    places = positions(probs, ObservedChoices.of(scenes), UserBootstrap(np.ones(3, np.int64), 10))
     assert [place["mean"] for place in places] == pytest.approx([0.625, 0.375])
 
 
 def test_the_interval_of_a_place_is_over_users() -> None:
-    probs, truth, _ = world(400, 1.0)
-    (place, *_) = positions(probs, truth, UserBootstrap(truth.users, 500))
-    expected = UserBootstrap(truth.users, 500).intervals(forced(probs, truth.shown)[:, :1])[0]
+    probs, choices, _ = world(400, 1.0)
+    (place, *_) = positions(probs, choices, UserBootstrap(choices.users, 500))
+    expected = UserBootstrap(choices.users, 500).intervals(forced(probs, choices.shown)[:, :1])[0]
     assert place == pytest.approx(expected._asdict())
     assert place["low"] < 0.25 < place["high"]
 
 
 def test_intervals_of_the_error_by_hand() -> None:
     """Two users with one list each: a resample has one of them twice, or both."""
-    truth = Truth(np.array([1, 2]), np.ones((2, 2), bool), np.array([0, 0]))
+    choices = ObservedChoices(np.array([1, 2]), np.ones((2, 2), bool), np.array([0, 0]))
     probs = np.array([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]])
-    bootstrap = UserBootstrap(truth.users, 400)
-    found = calibration(probs, truth, bootstrap)
+    bootstrap = UserBootstrap(choices.users, 400)
+    found = calibration(probs, choices, bootstrap)
     # Both are given 0.6, one is right: |0.5 - 0.6|, and 0.4 or 0.6 in a resample of one user.
     assert found["ece"]["mean"] == pytest.approx(0.1)
     # Half of the resamples have both, a quarter each of the others: 0.6 is above their mean.
     assert found["ece"]["high"] == pytest.approx(0.1 + 0.6 - 0.3, abs=0.03)
     assert found["ece"]["low"] == 0
-    alone = calibration(probs, replace(truth, users=np.array([1, 1])),
+    alone = calibration(probs, replace(choices, users=np.array([1, 1])),
                         UserBootstrap(np.array([1, 1]), 9))  # fmt: skip
     assert np.isnan(alone["ece"]["low"])
 
@@ -161,8 +163,8 @@ def test_intervals_of_the_error_hold_the_truth() -> None:
     truth_of_it = value(calibration(*world(60_000, 1.6, 99)[:2]))
     intervals = []
     for seed in range(20):
-        probs, truth, _ = world(600, 1.6, seed)
-        found = calibration(probs, truth, UserBootstrap(truth.users, 200, seed))["ece"]
+        probs, choices, _ = world(600, 1.6, seed)
+        found = calibration(probs, choices, UserBootstrap(choices.users, 200, seed))["ece"]
         assert found["low"] <= found["mean"] <= found["high"]
         intervals.append(found["low"] <= truth_of_it <= found["high"])
     assert np.mean(intervals) >= 0.85
@@ -171,5 +173,5 @@ def test_intervals_of_the_error_hold_the_truth() -> None:
 def test_without_any_true_item_there_is_nothing_to_say() -> None:
     scenes = [Scene(1, (), (), (), (1, 2), target=2)]
     probs = np.array([[0.2, 0.2, 0.6]])
-    assert calibration(probs, Truth.of(scenes)) is None
-    assert set(entropy(probs, Truth.of(scenes), scenes).values()) == {None}
+    assert calibration(probs, ObservedChoices.of(scenes)) is None
+    assert set(entropy(probs, ObservedChoices.of(scenes), scenes).values()) == {None}

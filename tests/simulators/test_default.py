@@ -10,9 +10,10 @@ import pytest
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.fidelity.quick_check import score, swap_histories
+from usermirror_gym.fidelity.answers import answer
 from usermirror_gym.files import read_json
-from usermirror_gym.scenes import ScenePlan, build_scenes
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
+from usermirror_gym.scenes import Scene, ScenePlan, build_scenes, swap_histories
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, AffinitySimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import read_head
 from usermirror_gym.simulators.checkpoint import read_simulator
@@ -56,6 +57,12 @@ def test_it_speaks_of_films_alone() -> None:
 @pytest.fixture(scope="module")
 def ml100k() -> TimeSplit:
     return time_cut(load_dataset())
+
+
+def score(simulator: AffinitySimulator, scenes: list[Scene]) -> np.ndarray:
+    """``(B, 2)`` accuracy and log-loss."""
+    scores = forced_scores(answer(simulator, scenes).probs, ObservedChoices.of(scenes))
+    return scores[:, [METRICS.index(name) for name in ("accuracy", "log_loss")]]
 
 
 @pytest.mark.slow

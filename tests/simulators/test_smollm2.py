@@ -11,9 +11,11 @@ from usermirror_gym.data import TimeSplit, load_dataset, time_cut
 from usermirror_gym.engines import DEFAULT_CHECKPOINT
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.engines.local.transformers_engine import TransformersEngine
-from usermirror_gym.fidelity.quick_check import score
+from usermirror_gym.fidelity.answers import answer
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
 from usermirror_gym.scenes import (
     PromptBuilder,
+    Scene,
     ScenePlan,
     build_scenes,
     domain_text,
@@ -41,6 +43,12 @@ def simulator(ml100k: TimeSplit) -> LikelihoodSimulator:
     made = make_simulator("smollm2-likelihood", ml100k)
     assert isinstance(made, LikelihoodSimulator)
     return made
+
+
+def score(simulator: LikelihoodSimulator, scenes: list[Scene]) -> np.ndarray:
+    """``(B, 2)`` accuracy and log-loss."""
+    scores = forced_scores(answer(simulator, scenes).probs, ObservedChoices.of(scenes))
+    return scores[:, [METRICS.index(name) for name in ("accuracy", "log_loss")]]
 
 
 def test_it_chooses_better_than_chance_and_because_of_the_history(

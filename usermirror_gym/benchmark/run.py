@@ -173,8 +173,8 @@ def _fidelity(
     if not path.exists():
         with display.phase("fidelity check", 2 * config.fidelity_scenes, "choices") as progress:
             check = fidelity_check(
-                world.split, world.simulator, scenes=config.fidelity_scenes, seed=config.seed,
-                progress=progress,
+                world.split, world.simulator, scenes=config.fidelity_scenes,
+                slate_size=config.slate_size, seed=config.seed, progress=progress,
             )  # fmt: skip
         write_json(path, to_json_types(check))
     return read_json(path)

@@ -46,13 +46,13 @@ def evaluate(
 
 
 def _evaluate(config: EvaluateConfig, out: Path | None) -> None:
+    from usermirror_gym.fidelity.pages import criteria_lines, summary_table
     from usermirror_gym.fidelity.run import default_folder, evaluate
-    from usermirror_gym.fidelity.show.pages import bar_lines, summary_table
     from usermirror_gym.progress import Display
 
     folder = out or default_folder(config)
     card = evaluate(config, folder, display=Display())
-    show(summary_table(card), *bar_lines(card), *(f"- {line}" for line in card["verdict"]))
+    show(summary_table(card), *criteria_lines(card), *(f"- {line}" for line in card["verdict"]))
     show(*(folder / name for name in ("card.html", "card.md", "card.json")))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from usermirror_gym.errors import DataError, RunError
 from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.scenes import Scene
+from usermirror_gym.scenes.randomness import KeyArray, keys
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.types import FloatArray
 
@@ -30,8 +31,10 @@ _AGREE = 0.02
 """How far a stored probability may be from one computed now (another batch, half precision)."""
 
 
-class _Answer(NamedTuple):
-    probs: FloatArray  # (K_i + 1,)
+class Answer(NamedTuple):
+    """Choice probabilities, and the seconds that it took to give them."""
+
+    probs: FloatArray  # (K + 1,) of one scene, (S, K + 1) of S
     seconds: float
 
 
@@ -43,8 +46,10 @@ def answer(
     settings: Mapping[str, Any] | None = None,
     progress: Progress = lambda done: None,
     chunk: int = CHUNK,
-) -> FloatArray:
+) -> Answer:
     """Choice probabilities of S scenes, ``(S, K + 1)``, in the order of the scenes.
+
+    The seconds are those that the simulator took, for stored answers too.
 
     Args:
         simulator: asked in chunks, the scenes of a user together.
@@ -59,21 +64,6 @@ def answer(
         DataError: an answer is no distribution over the options; names the scene.
         RunError: the store is damaged, or holds answers that the simulator no longer gives.
     """
-    return timed_answer(
-        simulator, scenes, store=store, settings=settings, progress=progress, chunk=chunk
-    )[0]
-
-
-def timed_answer(
-    simulator: UserSimulator,
-    scenes: Sequence[Scene],
-    *,
-    store: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-    progress: Progress = lambda done: None,
-    chunk: int = CHUNK,
-) -> tuple[FloatArray, float]:
-    """As :func:`answer`, with the seconds that the simulator took, stored answers included."""
     folder = None if store is None else store / _folder_name(simulator, settings)
     digests = [scene_digest(scene) for scene in scenes]
     wanted = dict(zip(digests, scenes, strict=True))
@@ -94,7 +84,8 @@ def timed_answer(
             found[row] = own
         progress(len(part))
     complete = [own for own in found if own is not None]
-    return _in_order([own.probs for own in complete]), sum(own.seconds for own in complete)
+    seconds = sum(own.seconds for own in complete)
+    return Answer(_in_order([own.probs for own in complete]), seconds)
 
 
 def scene_digest(scene: Scene) -> str:
@@ -116,6 +107,12 @@ def scenes_digest(scenes: Sequence[Scene]) -> str:
     return digest.hexdigest()[:16]
 
 
+def scene_keys(scenes: Sequence[Scene], seed: int) -> KeyArray:
+    """Keys of what is drawn for each scene, a function of the seed and the scene alone."""
+    digests = np.array([int(scene_digest(scene)[:15], 16) for scene in scenes], np.int64)
+    return keys(seed, digests)
+
+
 def _plain(values: Sequence[float]) -> list[float]:
     return np.asarray(values).tolist()
 
@@ -126,7 +123,7 @@ def _folder_name(simulator: UserSimulator, settings: Mapping[str, Any] | None) -
     return f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
 
-def _ask(simulator: UserSimulator, scenes: Sequence[Scene]) -> list[_Answer]:
+def _ask(simulator: UserSimulator, scenes: Sequence[Scene]) -> list[Answer]:
     started = time.perf_counter()
     probs = np.asarray(simulator.choose(scenes).probs, np.float64)
     width = max(len(scene.slate) for scene in scenes)
@@ -137,7 +134,7 @@ def _ask(simulator: UserSimulator, scenes: Sequence[Scene]) -> list[_Answer]:
         )
     each = (time.perf_counter() - started) / len(scenes)
     return [
-        _Answer(_checked(simulator, scene, row), each)
+        Answer(_checked(simulator, scene, row), each)
         for scene, row in zip(scenes, probs, strict=True)
     ]
 
@@ -166,7 +163,7 @@ def _in_order(rows: list[FloatArray]) -> FloatArray:
 def _check_current(
     simulator: UserSimulator,
     wanted: Mapping[str, Scene],
-    known: Mapping[str, _Answer],
+    known: Mapping[str, Answer],
     folder: Path | None,
 ) -> None:
     """Names do not tell everything (weights that were fitted anew, texts): ask one scene again."""
@@ -181,7 +178,7 @@ def _check_current(
         )
 
 
-def _write(folder: Path, digests: Sequence[str], answers: Sequence[_Answer]) -> None:
+def _write(folder: Path, digests: Sequence[str], answers: Sequence[Answer]) -> None:
     name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     save_arrays(
         folder / f"{name}.npz",
@@ -192,15 +189,15 @@ def _write(folder: Path, digests: Sequence[str], answers: Sequence[_Answer]) -> 
     )
 
 
-def _read(folder: Path, wanted: Mapping[str, Scene]) -> dict[str, _Answer]:
-    found: dict[str, _Answer] = {}
+def _read(folder: Path, wanted: Mapping[str, Scene]) -> dict[str, Answer]:
+    found: dict[str, Answer] = {}
     for path in sorted(folder.glob("*.npz")):
         names = ("digests", "seconds", "lengths", "probs")
         kept = load_arrays(path, *names, cure="Delete it to ask again.")
         digests, seconds, lengths, probs = (kept[name] for name in names)
         rows = np.split(probs, np.cumsum(lengths)[:-1])
         found |= {
-            digest: _Answer(row, cost)
+            digest: Answer(row, cost)
             for digest, row, cost in zip(digests.tolist(), rows, seconds.tolist(), strict=True)
             if digest in wanted
         }

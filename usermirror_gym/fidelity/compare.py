@@ -15,20 +15,20 @@ import pyarrow as pa
 from rich.table import Table
 
 from usermirror_gym.errors import ConfigError, RunError
-from usermirror_gym.fidelity.show.criteria import count
-from usermirror_gym.fidelity.show.pages import read_card
-from usermirror_gym.fidelity.show.sentences import own, pair_standing
+from usermirror_gym.fidelity.checks.base import SHOWN
+from usermirror_gym.fidelity.checks.parts import own, pair_cells
+from usermirror_gym.fidelity.pages import count, read_card
 from usermirror_gym.files import read_parquet, to_json_types, write_json, write_parquet, write_text
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.report.page import render
-from usermirror_gym.report.tables import Cell, View, view_table
+from usermirror_gym.report.tables import View, view_table
 from usermirror_gym.report.text import interval, points
 from usermirror_gym.types import FloatArray
 
 SCORES = "scores.parquet"
 """Beside ``card.json``: ``scene`` (digest), ``user_id``, ``accuracy`` and ``log_loss`` of the
 simulator on every list with the true item, none of these left out."""
-_METRICS = ["accuracy", "log_loss"]
+_METRICS = list(SHOWN)
 
 
 @dataclass(frozen=True)
@@ -126,49 +126,43 @@ def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:
     return [view_table(view) for view in views if view is not None]
 
 
-def card_table(comparison: Mapping[str, Any]) -> View:
+def card_table(comparison: Mapping[str, Any]) -> View | None:
     """One row per card, best log-loss first."""
-    rows = [
-        [
-            Cell(row["name"]), Cell(f"{row['scenes']:,} {row['source']}"),
-            Cell(points(row["accuracy"])), Cell(interval(row["log_loss"], ".3f")),
-            Cell(interval(row["ece"], ".3f")), Cell(points(row["history"], sign=True)),
-            Cell(interval(row["auc"], ".3f")), Cell(interval(row["mean_change"], ".3f")),
-            Cell(row["bars"]),
-        ]
-        for row in sorted(comparison["cards"], key=_loss)
-    ]  # fmt: skip
-    return View(
-        "One row per simulator",
-        ["simulator", "scenes", "accuracy %", "log-loss", "ECE", "own - swapped", "AUC of none",
-         "order", "bars"],
-        rows,
+    columns: dict[str, Any] = {
+        "simulator": "name",
+        "scenes": lambda row: f"{row['scenes']:,} {row['source']}",
+        "accuracy %": lambda row: points(row["accuracy"]),
+        "log-loss": lambda row: interval(row["log_loss"], ".3f"),
+        "ECE": lambda row: interval(row["ece"], ".3f"),
+        "own - swapped": lambda row: points(row["history"], sign=True),
+        "AUC of none": lambda row: interval(row["auc"], ".3f"),
+        "order": lambda row: interval(row["mean_change"], ".3f"),
+        "bars": "bars",
+    }
+    note = (
         "Accuracy and log-loss on lists with the true item, none of these left out. ECE: expected "
         "calibration error. own - swapped: points of accuracy that the user's own history is worth "
         "more than another's. AUC of none: whether none of these is likelier where the true item "
         "is missing. order: mean change of a probability when the list is permuted. bars: how "
-        "much holds of what each card says must hold. Ranges are 95% intervals over users.",
-    )  # fmt: skip
+        "much holds of what each card says must hold. Ranges are 95% intervals over users."
+    )
+    rows = sorted(comparison["cards"], key=_loss)
+    return View.of("One row per simulator", rows, columns, note)
 
 
 def paired_table(comparison: Mapping[str, Any]) -> View | None:
     """Every two simulators on the scenes that both answered."""
-    rows = []
-    for pair in comparison["paired"]:
-        accuracy, loss = pair_standing(pair)
-        rows.append([
-            Cell(f"{pair['chooser']} against {pair['against']}"), Cell(f"{pair['scenes']:,}"),
-            Cell(points(pair["accuracy"], sign=True), accuracy),
-            Cell(interval(pair["log_loss"], ".3f", sign=True), loss),
-        ])  # fmt: skip
-    if not rows:
-        return None
-    return View(
-        "Paired differences",
-        ["pair", "scenes", "difference in accuracy", "difference in log-loss"], rows,
+    columns: dict[str, Any] = {
+        "pair": lambda pair: f"{pair['chooser']} against {pair['against']}",
+        "scenes": lambda pair: f"{pair['scenes']:,}",
+        "difference in accuracy": lambda pair: pair_cells(pair)[0],
+        "difference in log-loss": lambda pair: pair_cells(pair)[1],
+    }
+    note = (
         "First minus second, list by list, in points and nats: ▲ the first is better, ▼ worse, "
-        "where the 95% interval excludes zero.",
-    )  # fmt: skip
+        "where the 95% interval excludes zero."
+    )
+    return View.of("Paired differences", comparison["paired"], columns, note)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

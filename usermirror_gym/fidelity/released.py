@@ -68,19 +68,19 @@ def released_scenes(
     return scenes, ReleasedTexts(tuple(texts), tuple(datasets))
 
 
+@dataclass(frozen=True, eq=False)
 class ReleasedSimulator:
     """Reads the letter behind "Behavior: [" of the released prompt.
 
-    Args:
+    Attributes:
         engine: runs the LLM.
         frame: system text and headings, from the train set (``ReleasedTrain.frame``).
         texts: what the numbers in the scenes stand for.
     """
 
-    def __init__(self, engine: Engine, frame: PromptFrame, texts: ReleasedTexts) -> None:
-        self.engine = engine
-        self.frame = frame
-        self.texts = texts
+    engine: Engine
+    frame: PromptFrame
+    texts: ReleasedTexts
 
     @property
     def name(self) -> str:

@@ -25,16 +25,16 @@ from usermirror_gym.engines.checkpoints import cache_folder
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.errors import ConfigError, UnknownNameError, UserMirrorError
 from usermirror_gym.fidelity.answers import answer, scene_digest, scenes_digest
-from usermirror_gym.fidelity.card import CardSizes, fidelity_card
+from usermirror_gym.fidelity.card import fidelity_card
+from usermirror_gym.fidelity.checks import criteria, sentences
+from usermirror_gym.fidelity.checks.base import SHOWN_COLUMNS, CardSizes
 from usermirror_gym.fidelity.compare import SCORES, write_scores
 from usermirror_gym.fidelity.config import EvaluateConfig
+from usermirror_gym.fidelity.pages import read_card, write_card
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
 from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
-from usermirror_gym.fidelity.show.criteria import bars
-from usermirror_gym.fidelity.show.pages import read_card, write_card
-from usermirror_gym.fidelity.show.sentences import verdict
 from usermirror_gym.files import to_json_types
-from usermirror_gym.measures.choice_scores import METRICS, Truth, forced_scores
+from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
 from usermirror_gym.scenes.table import scenes_of
@@ -69,7 +69,7 @@ def evaluate(
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     with run_folder(folder, _settings(config), "card"):
         card = _finished(folder, question) or _card(config, question, folder, display)
-        card |= {"bars": bars(card), "verdict": verdict(card)}
+        card |= {"bars": criteria(card), "verdict": sentences(card)}
         write_card(card, folder)
     return card
 
@@ -249,36 +249,36 @@ def _card(
 ) -> dict[str, Any]:
     data, simulator, n = question.data, question.simulator, config.checks
     store = folder / "answers"
-    sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, probes=n)
+    sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n)
     remake = None
     if data.split is not None:
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
     card = fidelity_card(
-        simulator, data, base=question.base, choosers=_choosers(config, data, display),
+        simulator, data, name=config.label, base=question.base,
+        base_name=f"{question.base_name} (base)", baselines=_baselines(config, data, display),
         remake=remake, options=question.settings, sizes=sizes, seed=config.seed, store=store,
         display=display,
     )  # fmt: skip
     scenes = scenes_of(data.evaluation)
-    probs = answer(simulator, scenes, store=store, settings=question.settings)
-    truth = Truth.of(scenes)
-    columns = [METRICS.index(name) for name in ("accuracy", "log_loss")]
+    probs = answer(simulator, scenes, store=store, settings=question.settings).probs
+    choices = ObservedChoices.of(scenes)
     write_scores(
-        folder / SCORES, [scene_digest(scene) for scene in scenes], truth.users.tolist(),
-        forced_scores(probs, truth)[:, columns],
+        folder / SCORES, [scene_digest(scene) for scene in scenes], choices.users.tolist(),
+        forced_scores(probs, choices)[:, SHOWN_COLUMNS],
     )  # fmt: skip
-    return _relabelled(card, simulator.name, config.label, question.base_name)
+    return card
 
 
-def _choosers(
+def _baselines(
     config: EvaluateConfig, data: CardScenes, display: Display
 ) -> Mapping[str, UserSimulator]:
-    """The classic choosers, fitted on scenes before T0; none where there are no such scenes."""
+    """The classic baselines, fitted on scenes before T0; none where there are no such scenes."""
     if not config.classic or data.split is None or not len(data.train) or not len(data.validation):
         return {}
-    from usermirror_gym.fidelity.baselines import classic_choosers
+    from usermirror_gym.fidelity.baselines import classic_baselines
 
     try:
-        fitted = classic_choosers(
+        fitted = classic_baselines(
             data.split, data.train, data.validation, seed=config.seed,
             store=cache_folder() / "choosers", display=display,
         )  # fmt: skip
@@ -287,21 +287,6 @@ def _choosers(
             f"the classic choosers cannot be fitted: {error}. Or leave them out (--no-classic)."
         ) from error
     return dict(fitted)
-
-
-def _relabelled(card: dict[str, Any], name: str, label: str, base: str | None) -> dict[str, Any]:
-    """The card with the names that the user gave, which are shorter than those of the models."""
-    names = {name: label}
-    if card["base"] is not None:
-        names[card["base"]] = f"{base} (base)"
-        card["base"] = names[card["base"]]
-    card["simulator"] |= {"name": label, "model": name}
-    for chooser in card["choosers"]:
-        chooser["name"] = names.get(chooser["name"], chooser["name"])
-    for pair in card["paired"]:
-        for side in ("chooser", "against"):
-            pair[side] = names.get(pair[side], pair[side])
-    return card
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -43,7 +44,7 @@ class CardScenes:
     Attributes:
         source: the data set, or what else they come from.
         split: the data behind them, cut at T0; ``None`` where there are only texts.
-        train, validation: before T0, for choosers that are fitted; may be empty.
+        train, validation: before T0, for baselines that are fitted; may be empty.
         evaluation: at or after T0, in random order; a shorter card's are the first of a longer's.
     """
 
@@ -144,24 +145,24 @@ def _check_scenes(table: pa.Table, split: TimeSplit, *, after: bool, where: str)
 
 def _unknown(table: pa.Table, name: str, most: int, *, least: int = 1) -> np.ndarray:
     """``(S,)`` bool: whether a column, of numbers or of lists, holds an id that does not exist."""
-    column = table[name].combine_chunks()
-    if not pa.types.is_list(column.type):
-        ids = column.to_numpy()
-        return np.asarray((ids < least) | (ids > most))
-    ids = column.flatten().to_numpy(zero_copy_only=False)
-    rows = column.value_parent_indices().to_numpy()[(ids < least) | (ids > most)]
-    return np.bincount(rows, minlength=len(table)) > 0
+    ids, rows = _values(table[name])
+    return np.bincount(rows[(ids < least) | (ids > most)], minlength=len(table)) > 0
 
 
 def _repeats(lists: pa.ChunkedArray) -> np.ndarray:
     """``(S,)`` bool: which lists hold a value twice."""
-    lists = lists.combine_chunks()
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    rows = lists.value_parent_indices().to_numpy()
-    order = np.lexsort((values, rows))
-    rows, values = rows[order], values[order]
-    twice = (rows[1:] == rows[:-1]) & (values[1:] == values[:-1])
-    return np.bincount(rows[1:][twice], minlength=len(lists)) > 0
+    values, rows = _values(lists)
+    twice = pd.DataFrame({"row": rows, "value": values}).duplicated().to_numpy()
+    return np.bincount(rows[twice], minlength=len(lists)) > 0
+
+
+def _values(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """All values of a column, of numbers or of lists, and the row of each."""
+    column = column.combine_chunks()
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(), np.arange(len(column))
+    rows = column.value_parent_indices().to_numpy()
+    return column.flatten().to_numpy(zero_copy_only=False), rows
 
 
 def _source_of_build(folder: Path, wanted: str | None) -> BuiltSource:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
-from usermirror_gym.measures.choice_scores import FLOOR, Truth, forced, likeliest
+from usermirror_gym.measures.choice_scores import FLOOR, ObservedChoices, forced, likeliest
 from usermirror_gym.scenes import Scene
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
@@ -18,7 +18,10 @@ _CHOICE_DRAWS = 20
 
 
 def calibration(
-    probs: FloatArray, truth: Truth, bootstrap: UserBootstrap | None = None, seed: int = 0
+    probs: FloatArray,
+    choices: ObservedChoices,
+    bootstrap: UserBootstrap | None = None,
+    seed: int = 0,
 ) -> dict[str, Any] | None:
     """Calibration of the likeliest item in lists that hold the true one; plain types.
 
@@ -36,7 +39,7 @@ def calibration(
 
     Args:
         probs: ``(S, K + 1)``.
-        truth: of the same scenes.
+        choices: of the same scenes.
         bootstrap: over their users; without it there are no intervals.
         seed: of the simulated choices behind ``if_calibrated``.
 
@@ -47,17 +50,17 @@ def calibration(
         ``outside``: ``ece`` and ``bins`` with *none of these* among the options, on all lists.
         Errors are intervals.  ``None`` if no list holds its true item.
     """
-    rows, held = np.arange(len(truth)), truth.held
+    rows, held = np.arange(len(choices)), choices.contains_choice
     if not held.any():
         return None
-    shown, targets = truth.shown[held], truth.targets[held]
+    shown, targets = choices.shown[held], choices.targets[held]
     items = forced(probs[held], shown)
     confidence = items.max(axis=1)
     best = likeliest(items, shown)
     hit = best[np.arange(len(best)), targets]
     bins = equal_count_bins(confidence)
     chosen = targets[:, None] == np.arange(shown.shape[1])
-    everything = likeliest(probs, truth.offered)[rows, truth.targets]
+    everything = likeliest(probs, choices.offered)[rows, choices.targets]
     top = probs.max(axis=1)
     top_bins = equal_count_bins(top)
     of_option = np.nonzero(shown)[0]
@@ -149,7 +152,7 @@ def _if_calibrated(confidence: FloatArray, bins: IntArray, seed: int) -> dict[st
 
 
 def entropy(
-    probs: FloatArray, truth: Truth, scenes: Sequence[Scene], seed: int = 0
+    probs: FloatArray, choices: ObservedChoices, scenes: Sequence[Scene], seed: int = 0
 ) -> dict[str, float | None]:
     """Entropies in nats, on lists that hold the true item, *none of these* left out.
 
@@ -159,10 +162,10 @@ def entropy(
         ``items``, ``items_real``: of how the choices spread over the catalogue, one choice drawn
         per list (mean of 20 draws) and the real ones; fewer nats are fewer, more popular items.
     """
-    held = truth.held
+    held = choices.contains_choice
     if not held.any():
         return dict.fromkeys(("mean", "real", "items", "items_real"))
-    shown, targets = truth.shown[held], truth.targets[held]
+    shown, targets = choices.shown[held], choices.targets[held]
     items = forced(probs[held], shown)
     slates = _padded([scene.slate for scene, keep in zip(scenes, held, strict=True) if keep], shown)
     drawn = _draw(items, np.random.default_rng(seed))
@@ -177,16 +180,16 @@ def entropy(
 
 
 def positions(
-    probs: FloatArray, truth: Truth, bootstrap: UserBootstrap
+    probs: FloatArray, choices: ObservedChoices, bootstrap: UserBootstrap
 ) -> list[dict[str, float]]:  # fmt: skip
     """Mean probability of each place among the items, on lists of the commonest length.
 
     Returns:
         one interval per place; the means add up to 1.
     """
-    sizes = truth.shown.sum(axis=1)
+    sizes = choices.shown.sum(axis=1)
     common = int(np.bincount(sizes).argmax())
-    shares = forced(probs, truth.shown)[:, :common]
+    shares = forced(probs, choices.shown)[:, :common]
     shares[sizes != common] = np.nan
     return [interval._asdict() for interval in bootstrap.intervals(shares)]
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from usermirror_gym.errors import SceneError
-from usermirror_gym.scenes import Scene
+from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 METRICS = ("accuracy", "expected_accuracy", "log_loss", "brier")
@@ -27,21 +28,25 @@ TIE = 1e-12
 
 
 @dataclass(frozen=True)
-class Truth:
+class ObservedChoices:
     """What the real users of S scenes chose.
 
     Attributes:
         users: ``(S,)`` user ids.
         shown: ``(S, K)`` where the padded lists have an item.
         targets: ``(S,)`` position of the choice; K is *none of these*.
+        scenes: the S scenes, where they are at hand.
+        times: ``(S,)`` seconds, when the choice was made, where that is known.
     """
 
     users: IntArray
     shown: BoolArray
     targets: IntArray
+    scenes: Sequence[Scene] = ()
+    times: IntArray | None = None
 
     @classmethod
-    def of(cls, scenes: Sequence[Scene]) -> Truth:
+    def of(cls, scenes: Sequence[Scene]) -> ObservedChoices:
         """Raise SceneError for a scene whose choice nobody knows."""
         unknown = [scene.name for scene in scenes if scene.target is None]
         if unknown:
@@ -56,17 +61,30 @@ class Truth:
             users=np.array([scene.user_id for scene in scenes], np.int64),
             shown=np.arange(width) < sizes[:, None],
             targets=np.where(targets == sizes, width, targets),
+            scenes=scenes,
         )
 
     @property
-    def held(self) -> BoolArray:
-        """``(S,)`` whether the list holds what was chosen."""
+    def contains_choice(self) -> BoolArray:
+        """``(S,)`` whether the list contains what was chosen."""
         return self.targets < self.shown.shape[1]
 
     @property
     def offered(self) -> BoolArray:
         """``(S, K + 1)`` all options: the items and *none of these*."""
         return np.column_stack([self.shown, np.ones(len(self.shown), np.bool_)])
+
+    @cached_property
+    def batch(self) -> SceneBatch:
+        """The scenes as arrays."""
+        return SceneBatch.of(self.scenes)
+
+    def select(self, rows: IntArray | BoolArray) -> ObservedChoices:
+        """Some of the scenes."""
+        scenes = self.batch.select(rows) if self.scenes else ()
+        times = None if self.times is None else self.times[rows]
+        users, shown, targets = self.users[rows], self.shown[rows], self.targets[rows]
+        return ObservedChoices(users, shown, targets, scenes, times)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -84,18 +102,18 @@ def forced(probs: FloatArray, shown: BoolArray) -> FloatArray:
     return items / items.sum(axis=1, keepdims=True)
 
 
-def forced_scores(probs: FloatArray, truth: Truth) -> FloatArray:
+def forced_scores(probs: FloatArray, choices: ObservedChoices) -> FloatArray:
     """``(S, 4)`` :data:`METRICS` among the items; NaN where the true item is not in the list."""
-    scores = np.full((len(truth), len(METRICS)), np.nan)
-    rows = truth.held
-    shown = truth.shown[rows]
-    scores[rows] = score_rows(forced(probs[rows], shown), shown, truth.targets[rows])
+    scores = np.full((len(choices), len(METRICS)), np.nan)
+    rows = choices.contains_choice
+    shown = choices.shown[rows]
+    scores[rows] = score_rows(forced(probs[rows], shown), shown, choices.targets[rows])
     return scores
 
 
-def outside_scores(probs: FloatArray, truth: Truth) -> FloatArray:
+def outside_scores(probs: FloatArray, choices: ObservedChoices) -> FloatArray:
     """``(S, 4)`` :data:`METRICS` among all options, *none of these* included."""
-    return score_rows(probs, truth.offered, truth.targets)
+    return score_rows(probs, choices.offered, choices.targets)
 
 
 def score_rows(probs: FloatArray, offered: BoolArray, targets: IntArray) -> FloatArray:

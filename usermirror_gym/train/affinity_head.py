@@ -3,7 +3,7 @@
 The LLM stays as it is; what is learned is where in its space lies what is chosen after what, and
 what of the choices among items of training cannot be told from their words.
 Gradient descent on next choices, with hard or soft targets, came out worse and took longer; see
-docs/training-log.md.
+docs/notes/training-log.md.
 """
 
 from __future__ import annotations

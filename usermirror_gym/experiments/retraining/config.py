@@ -9,7 +9,7 @@ from usermirror_gym.configs.session import SLATE_SIZE, WorldConfig
 from usermirror_gym.configs.settings import Positive
 from usermirror_gym.errors import ConfigError, UnknownNameError
 
-LISTERS = ("model", "mixture")
+LOGGING_POLICIES = ("model", "mixture")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RetrainConfig(WorldConfig):
     """Most lists that a user is shown."""
     slate_size: Positive = SLATE_SIZE
     """Items per list."""
-    lister: str = "model"
+    logging_policy: str = "model"
     """Who makes the lists: model, or mixture (with Pop and Random)."""
     cut: float = 0.8
     """Share of the interactions before T0."""
@@ -43,8 +43,8 @@ class RetrainConfig(WorldConfig):
         from usermirror_gym.agents.recbole.models import canonical_model
 
         super().__post_init__()
-        if self.lister not in LISTERS:
-            raise UnknownNameError("lister", self.lister, LISTERS)
+        if self.logging_policy not in LOGGING_POLICIES:
+            raise UnknownNameError("logging policy", self.logging_policy, LOGGING_POLICIES)
         models = tuple(canonical_model(name) for name in self.models)
         if not models or len(set(models)) < len(models):
             raise ConfigError(f"models must be names, each once, got {list(self.models)}")

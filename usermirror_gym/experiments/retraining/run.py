@@ -110,7 +110,7 @@ class _Cell:
         path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
         if not path.exists():
             policy = make_logging_policy(
-                self.config.lister, self._base(), self.timeline.split, self.seed
+                self.config.logging_policy, self._base(), self.timeline.split, self.seed
             )
             write_json(path, draw_feedback(
                 self.timeline, self.world, policy, amount=self.config.amount,

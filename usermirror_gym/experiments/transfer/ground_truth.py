@@ -21,7 +21,8 @@ import numpy as np
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, ndtri
 
-from usermirror_gym.configs.session import SLATE_SIZE
+from usermirror_gym.configs.session import SLATE_SIZE, RunConfig
+from usermirror_gym.configs.settings import Positive
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.files import load_arrays, save_arrays
@@ -40,8 +41,8 @@ from usermirror_gym.types import (
     IntArray,
 )
 
-_LISTS = 4096
 _ARRAYS = ("user_factors", "item_factors", "item_bias")
+_LISTS = 4096
 """Random lists on which the level of *none of these* is set."""
 _MOST_CELLS = 50_000_000
 """Users times items that are fitted at once; as float64 0.4 GB, of which three are held."""
@@ -50,14 +51,14 @@ _BIAS_PENALTY = 0.1
 
 
 @dataclass(frozen=True)
-class TruthSettings:
+class TruthSettings(RunConfig):
     """The rules of the world."""
 
-    factors: int = 24
+    factors: Positive = 24
     """d, numbers of a taste."""
     penalty: float = 4.0
     """Of the squared factors and item biases, in the fit."""
-    iterations: int = 100
+    iterations: Positive = 100
     """Steps of L-BFGS, at most."""
     taste: float = 1.0
     """How much user factor times item factor counts."""
@@ -68,20 +69,18 @@ class TruthSettings:
     """Utilities are divided by it: larger is more random."""
     satiation: float = 1.5
     """Utility that an item loses if all of the newest choices were exactly like it."""
-    memory: int = 5
+    memory: Positive = 5
     """So many of the newest choices tire."""
     decay: float = 0.7
     """Weight of the m-th newest of them: ``decay ** m``."""
     random_take: float = 0.5
     """Share of random lists from which something is taken; it sets *none of these*."""
-    slate_size: int = SLATE_SIZE
+    slate_size: Positive = SLATE_SIZE
     """Length of those lists."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("factors", "iterations", "memory", "slate_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        super().__post_init__()
         for name in ("penalty", "temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from usermirror_gym.configs.session import SLATE_SIZE
+from usermirror_gym.configs.session import SLATE_SIZE, RunConfig
+from usermirror_gym.configs.settings import Positive
 from usermirror_gym.data import RecDataset
 from usermirror_gym.envs.core import inverse_transform
 from usermirror_gym.errors import ConfigError, DataError
@@ -46,26 +47,24 @@ _IN = 0.85
 
 
 @dataclass(frozen=True)
-class LogSettings:
+class LogSettings(RunConfig):
     """How the users browse."""
 
-    ticks: int = 600
+    ticks: Positive = 600
     """The clock: a user who is there sees one list a tick."""
-    tick_seconds: int = 21_600
+    tick_seconds: Positive = 21_600
     lists: float = 200.0
     """Median number of lists of a user."""
     spread: float = 0.6
     """Standard deviation of its logarithm."""
-    slate_size: int = SLATE_SIZE
+    slate_size: Positive = SLATE_SIZE
     shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
     """Of the lists, by :data:`POLICIES`: drawn in proportion to what was taken so far, to how often
     it was taken by those who took the user's newest choice, or alike."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("ticks", "tick_seconds", "slate_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        super().__post_init__()
         if not (math.isfinite(self.lists) and self.lists >= 1 and 0 <= self.spread < 5):
             raise ConfigError(
                 f"lists must be at least 1 and spread between 0 and 5, got {self.lists!r} and "

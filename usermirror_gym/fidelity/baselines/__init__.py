@@ -1,6 +1,6 @@
-"""Choosers without an LLM: recommenders and choice models, fitted as strong as they can be."""
+"""Users without an LLM: recommenders and choice models, fitted as strong as they can be."""
 
-from usermirror_gym.fidelity.baselines.fitting import CHOOSERS, KINDS, STACK, classic_choosers
-from usermirror_gym.fidelity.baselines.scored import ScoredChooser
+from usermirror_gym.fidelity.baselines.base import ScoredBaseline
+from usermirror_gym.fidelity.baselines.fitting import BASELINES, KINDS, STACK, classic_baselines
 
-__all__ = ["CHOOSERS", "KINDS", "STACK", "ScoredChooser", "classic_choosers"]
+__all__ = ["BASELINES", "KINDS", "STACK", "ScoredBaseline", "classic_baselines"]

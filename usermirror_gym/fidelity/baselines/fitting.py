@@ -1,4 +1,4 @@
-"""Classic choosers for the lists of a fidelity card, each as strong as its kind allows."""
+"""Classic baselines for the lists of a fidelity card, each as strong as its kind allows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ import pyarrow as pa
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
-from usermirror_gym.fidelity.baselines.past import Stages
-from usermirror_gym.fidelity.baselines.readings import Trial, judge
-from usermirror_gym.fidelity.baselines.recipes import RECIPES
-from usermirror_gym.fidelity.baselines.scored import ScoredChooser
+from usermirror_gym.fidelity.baselines.base import ScoredBaseline, Stages, Trial, judge
+from usermirror_gym.fidelity.baselines.registry import RECIPES
 from usermirror_gym.files import load_arrays, read_json, save_arrays, write_json
 from usermirror_gym.measures.choice_models import NestedLogit
 from usermirror_gym.progress import Display
@@ -31,35 +29,35 @@ from usermirror_gym.types import FloatArray
 FORMAT = 2
 """Changes whenever the same data and recipe would be fitted differently."""
 STACK = "stack"
-CHOOSERS = (*RECIPES, STACK)
+BASELINES = (*RECIPES, STACK)
 """Names, in the order of reports."""
-KINDS = {name: "reference" if name == STACK else "classic" for name in CHOOSERS}
+KINDS = {name: "reference" if name == STACK else "classic" for name in BASELINES}
 """A stack combines the others: it bounds what can be reached and is no rival."""
 
 
-def classic_choosers(
+def classic_baselines(
     split: TimeSplit,
     train: pa.Table,
     validation: pa.Table,
     *,
-    names: Sequence[str] = CHOOSERS,
+    names: Sequence[str] = BASELINES,
     seed: int = 0,
     store: Path | None = None,
     display: Display | None = None,
-) -> dict[str, ScoredChooser]:
-    """Fit the choosers by name, on what is before T0 alone.
+) -> dict[str, ScoredBaseline]:
+    """Fit the baselines by name, on what is before T0 alone.
 
     The last part of the train scenes, with the validation scenes, is set aside.  Every model is
     first trained before it; settings, the scale of the utilities and when nothing is taken are
     what foretells these scenes best.  Then the model is trained again on everything before T0.
-    All choosers see of a user what the scene shows; what a model with a vector per user trained
+    All of them see of a user what the scene shows; what a model with a vector per user trained
     for a user of the log is not used.
 
     Args:
         split: cut at T0; only ``split.before`` is read.
         train, validation: tables of scenes before T0
             (:data:`usermirror_gym.scenes.table.SCHEMA`).
-        names: of :data:`CHOOSERS`.  The stack weighs the other names that are given, all of them
+        names: of :data:`BASELINES`.  The stack weighs the other names that are given, all of them
             if it is alone.
         seed: of whatever draws.
         store: folder for what takes long to fit; a killed run goes on from there.  What another
@@ -68,51 +66,35 @@ def classic_choosers(
         display: says what is going on.
 
     Returns:
-        choosers by name, in the order of ``names``; ``about`` of each says the ``settings``, the
+        baselines by name, in the order of ``names``; ``about`` of each says the ``settings``, the
         ``loss`` on the scenes set aside and the ``seconds`` that the fit took.
 
     Raises:
-        UnknownNameError: no such chooser; suggests the nearest.
+        UnknownNameError: no such baseline; suggests the nearest.
         ConfigError: too few scenes before T0, or scenes that are not before it.
     """
     for name in names:
-        if name not in CHOOSERS:
-            raise UnknownNameError("classic chooser", name, CHOOSERS)
+        if name not in BASELINES:
+            raise UnknownNameError("classic chooser", name, BASELINES)
     members = [name for name in names if name != STACK] or list(RECIPES)
-    fitting = _Fitting(split, train, validation, seed, store, display or Display(quiet=True))
+    stages = Stages.of(split, train, validation, seed=seed)
+    folder = None if store is None else store / _key(split, train, validation, seed)
+    fitting = _Fitting(stages, folder, display or Display(quiet=True))
     with fitting.alone():
-        found = {name: fitting.chooser(name) for name in members}
+        found = {name: fitting.baseline(name) for name in members}
     if STACK in names:
         found[STACK] = fitting.stack(found)
     return {name: found[name] for name in dict.fromkeys(names)}
 
 
 @dataclass
-class _Settled:
-    """What calibration settled, and how long that took."""
-
-    trial: Trial
-    seconds: float
-
-
 class _Fitting:
-    """One set of data and scenes, whose choosers are fitted one by one."""
+    """One set of data and scenes, whose baselines are fitted one by one."""
 
-    def __init__(
-        self,
-        split: TimeSplit,
-        train: pa.Table,
-        validation: pa.Table,
-        seed: int,
-        store: Path | None,
-        display: Display,
-    ) -> None:
-        self.stages = Stages.of(split, train, validation, seed=seed)
-        self.display = display
-        self.settled: dict[str, _Settled] = {}
-        self.folder = None
-        if store is not None:
-            self.folder = store / _key(split, train, validation, seed)
+    stages: Stages
+    folder: Path | None
+    display: Display
+    settled: dict[str, Trial] = field(default_factory=dict)
 
     def alone(self) -> AbstractContextManager[None]:
         """No other process writes into the folder meanwhile."""
@@ -120,25 +102,23 @@ class _Fitting:
             return nullcontext()
         return locked(self.folder, "fits", wait=self.display.say)
 
-    def chooser(self, name: str) -> ScoredChooser:
+    def baseline(self, name: str) -> ScoredBaseline:
         """One that is no stack."""
-        settled = self._settle(name)
+        trial = self.settled[name] = self._read(name) or self._settle(name)
         started = time.perf_counter()
-        trial = settled.trial
         columns = RECIPES[name].build(self.stages.outer, trial.settings, self.folder)
-        seconds = settled.seconds + time.perf_counter() - started
+        seconds = trial.seconds + time.perf_counter() - started
         self.display.say(
             f"{name}: log-loss {trial.loss:.3f} on {len(self.stages.calibration):,} scenes before "
             f"T0, {seconds:.1f} s, {json.dumps(trial.settings)}"
         )
-        return ScoredChooser(name, columns, trial.logit, _about(trial, seconds))
+        return ScoredBaseline(name, columns, trial.logit, _about(trial, seconds))
 
-    def stack(self, members: dict[str, ScoredChooser]) -> ScoredChooser:
+    def stack(self, members: dict[str, ScoredBaseline]) -> ScoredBaseline:
         """A choice model over the utilities of the others."""
         started = time.perf_counter()
-        choices = self.stages.calibration
-        values = np.stack([self.settled[name].trial.utilities for name in members], axis=2)
-        trial = judge({"members": list(members)}, values, choices)
+        values = np.stack([self.settled[name].utilities for name in members], axis=2)
+        trial = judge({"members": list(members)}, values, self.stages.calibration)
         others = list(members.values())
 
         def columns(batch: SceneBatch) -> FloatArray:
@@ -146,20 +126,21 @@ class _Fitting:
 
         seconds = sum(other.about["seconds"] for other in others)
         seconds += time.perf_counter() - started
-        return ScoredChooser(STACK, columns, trial.logit, _about(trial, seconds))
+        return ScoredBaseline(STACK, columns, trial.logit, _about(trial, seconds))
 
-    def _settle(self, name: str) -> _Settled:
-        found = self._read(name)
-        if found is None:
-            self.display.say(f"{name}: choosing settings")
-            started = time.perf_counter()
-            trial = RECIPES[name].settle(self.stages)
-            found = _Settled(trial, time.perf_counter() - started)
-            self._write(name, found)
-        self.settled[name] = found
-        return found
+    def _settle(self, name: str) -> Trial:
+        self.display.say(f"{name}: choosing settings")
+        started = time.perf_counter()
+        trial = RECIPES[name].settle(self.stages)
+        trial = replace(trial, seconds=time.perf_counter() - started)
+        if self.folder is not None:
+            save_arrays(self.folder / f"{name}.npz", utilities=trial.utilities)
+            # Last, because it says that the baseline is settled.
+            recipe = {"logit": trial.logit.to_json(), "recipe": RECIPES[name].describe()}
+            write_json(self.folder / f"{name}.json", _about(trial, trial.seconds) | recipe)
+        return trial
 
-    def _read(self, name: str) -> _Settled | None:
+    def _read(self, name: str) -> Trial | None:
         """What is kept, unless another recipe made it or it cannot be read."""
         if self.folder is None or not (self.folder / f"{name}.json").is_file():
             return None
@@ -168,26 +149,13 @@ class _Fitting:
             if facts["recipe"] != RECIPES[name].describe():
                 return None
             utilities = load_arrays(self.folder / f"{name}.npz", "utilities")["utilities"]
-            if utilities.shape != self.stages.calibration.mask.shape:
+            if utilities.shape != self.stages.calibration.shown.shape:
                 return None
             logit = NestedLogit.from_json(facts["logit"])
-            trial = Trial(facts["settings"], logit, facts["loss"], utilities)
-            return _Settled(trial, facts["seconds"])
+            return Trial(facts["settings"], logit, facts["loss"], utilities, facts["seconds"])
         except (ValueError, KeyError, TypeError, RunError):
             self.display.say(f"{name}: what was kept cannot be read; it is fitted anew")
             return None
-
-    def _write(self, name: str, settled: _Settled) -> None:
-        if self.folder is None:
-            return
-        trial = settled.trial
-        save_arrays(self.folder / f"{name}.npz", utilities=trial.utilities)
-        # Last, because it says that the chooser is settled.
-        facts = {
-            **_about(trial, settled.seconds), "logit": trial.logit.to_json(),
-            "recipe": RECIPES[name].describe(),
-        }  # fmt: skip
-        write_json(self.folder / f"{name}.json", facts)
 
 
 def _about(trial: Trial, seconds: float) -> dict[str, Any]:

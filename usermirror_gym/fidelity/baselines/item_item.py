@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
+from usermirror_gym.fidelity.baselines.catalogue import Searched
+from usermirror_gym.fidelity.baselines.printed import history_matrix
 from usermirror_gym.scenes import SceneBatch
-from usermirror_gym.types import ITEM_ID, PAD, USER_ID, FloatArray
+from usermirror_gym.types import ITEM_ID, USER_ID, FloatArray
 
 EXACT_ITEMS = 20_000
 """EASE inverts a matrix of this side at most (3 GB)."""
@@ -29,26 +33,9 @@ class ItemItemScorer:
     decay: float = 1.0
 
     def catalogue(self, batch: SceneBatch) -> FloatArray:
-        """See :class:`~usermirror_gym.fidelity.baselines.scored.CatalogueScorer`."""
+        """See :class:`~usermirror_gym.fidelity.baselines.catalogue.CatalogueScorer`."""
         product = history_matrix(batch, self.weights.shape[0], self.decay) @ self.weights
         return product.toarray() if sparse.issparse(product) else np.asarray(product)
-
-
-def history_matrix(batch: SceneBatch, width: int, decay: float = 1.0) -> sparse.csr_matrix:
-    """``(S, width)`` weights of the items in each history, divided by the root of their sum.
-
-    A sum over many lines spreads more than one over few; the root takes that out.
-    """
-    since = batch.history_lengths[:, None] - 1 - np.arange(batch.history.shape[1])
-    shown = (since >= 0) & (batch.history != PAD)
-    weights = np.where(shown, decay ** np.maximum(since, 0).astype(np.float64), 0.0)
-    weights /= np.sqrt(np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
-    rows = np.broadcast_to(np.arange(len(weights))[:, None], shown.shape)
-    matrix = sparse.csr_matrix(
-        (weights[shown], (rows[shown], batch.history[shown])), (len(weights), width)
-    )
-    matrix.sum_duplicates()
-    return matrix
 
 
 def interaction_matrix(split: TimeSplit) -> sparse.csr_matrix:
@@ -119,11 +106,33 @@ def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemSco
 
 def _nearest(similar: sparse.csc_matrix, k: int) -> sparse.csc_matrix:
     """The k largest entries of each column; of equal ones those of the smaller ids."""
-    keep = np.zeros(len(similar.data), bool)
-    for start, end in zip(similar.indptr[:-1], similar.indptr[1:], strict=True):
-        order = np.lexsort((similar.indices[start:end], -similar.data[start:end]))
-        keep[start + order[:k]] = True
-    counts = np.add.reduceat(np.r_[keep, False].astype(np.int64), similar.indptr[:-1])
-    counts[np.diff(similar.indptr) == 0] = 0
-    indptr = np.r_[0, np.cumsum(counts)]
-    return sparse.csc_matrix((similar.data[keep], similar.indices[keep], indptr), similar.shape)
+    entries, sizes = similar.tocoo(), np.diff(similar.indptr)
+    order = np.lexsort((entries.row, -entries.data, entries.col))
+    rank = np.arange(len(order)) - np.repeat(similar.indptr[:-1], sizes)
+    kept = np.sort(order[rank < k])
+    where = (entries.row[kept], entries.col[kept])
+    return sparse.csc_matrix((entries.data[kept], where), similar.shape)
+
+
+class ItemKNN(Searched):
+    """Neighbours by common users, the plain cosine among them."""
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "list_power": (0.5, 0.25, 0.75, 1.0),
+        "past_power": (0.5, 0.25, 0.75, 1.0),
+        "user_power": (0.0, 0.25, 0.5, 1.0),
+        "decay": (1.0, 0.9, 0.8, 0.65, 0.5),
+        "shrink": (0.0, 1.0, 5.0, 20.0),
+        "k": (0, 50, 100, 200, 400),
+    }
+    fit = staticmethod(fit_item_knn)
+
+
+class EASE(Searched):
+    """The closed-form linear autoencoder."""
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "reg": (1500.0, 50.0, 150.0, 500.0, 5000.0, 15000.0),
+        "decay": (1.0, 0.9, 0.8, 0.65, 0.5),
+    }
+    fit = staticmethod(fit_ease)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ from scipy import sparse
 
 from usermirror_gym.corpus.checks.shortcuts import Columns, within_list
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.fidelity.baselines.item_item import history_matrix
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import (
     ITEM_ID,
@@ -62,34 +62,34 @@ class PrintedFeatures:
             found |= _distances(batch, name, values)
         found |= self._profile(batch, own)
         mask = batch.slates != PAD
-        for name in self._compared(found):
+        # These are also set against the rest of the list.
+        marks = ("log count", "mean rating", "overlap", "distance", "lift")
+        for name in [name for name in found if any(mark in name for mark in marks)]:
             found |= within_list(name, found[name], mask)
         return {name: np.where(mask, values, 0.0) for name, values in found.items()}
 
-    def _compared(self, found: Columns) -> list[str]:
-        """Which features are also set against the rest of the list."""
-        marks = ("log count", "mean rating", "overlap", "distance", "lift")
-        return [name for name in found if any(mark in name for mark in marks)]
-
     def _own(self, batch: SceneBatch) -> BoolArray:
         """``(S, K)`` whether the user touched the option before the cut."""
-        known = np.where(batch.user_ids < self._touched.shape[0], batch.user_ids, PAD)
-        return np.asarray(self._touched[known[:, None], batch.slates].todense() > 0)
+        touched = self._log.touched
+        known = np.where(batch.user_ids < touched.shape[0], batch.user_ids, PAD)
+        return np.asarray(touched[known[:, None], batch.slates].todense() > 0)
 
     def _crowd(self, batch: SceneBatch, own: BoolArray) -> Columns:
         """What everybody else did to the options."""
-        count = self._counts[batch.slates] - own
-        rated = np.maximum(self._rated[batch.slates] - own * self._rating_count(batch, own), 0)
-        total = self._rating_sums[batch.slates] - self._own_rating(batch, own)
-        mean = (total + _SMOOTHING * self._mean_rating) / (rated + _SMOOTHING)
-        generous = _mean_of_history(batch, batch.ratings.astype(np.float64)) - self._mean_rating
+        log, slates = self._log, batch.slates
+        users = np.where(own, batch.user_ids[:, None], PAD)
+        own_rating = np.asarray(log.ratings[users, np.where(own, slates, PAD)].todense())
+        log_count = np.log1p(np.maximum(log.counts[slates] - own, 0))
+        rated = np.maximum(log.rated[slates] - own * (own_rating != 0), 0)
+        total = log.rating_sums[slates] - own_rating
+        mean = (total + _SMOOTHING * log.mean_rating) / (rated + _SMOOTHING)
+        generous = _mean_of_history(batch, batch.ratings.astype(np.float64)) - log.mean_rating
         return {
-            "log count": np.log1p(np.maximum(count, 0)),
+            "log count": log_count,
             "mean rating": mean,
             "log rated": np.log1p(rated),
-            "mean rating by own ratings": generous[:, None] * (mean - self._mean_rating),
-            "log count by lines": np.log1p(np.maximum(count, 0))
-            * np.log1p(batch.history_lengths)[:, None],
+            "mean rating by own ratings": generous[:, None] * (mean - log.mean_rating),
+            "log count by lines": log_count * np.log1p(batch.history_lengths)[:, None],
         }
 
     def _shared_words(self, batch: SceneBatch, name: str, words: _Words) -> Columns:
@@ -121,7 +121,7 @@ class PrintedFeatures:
         for name, group in self._groups.items():
             mine = group.of_user[users]
             counts = group.counts[mine[:, None], batch.slates] - own
-            everybody = np.maximum(self._counts[batch.slates] - own, 0)
+            everybody = np.maximum(self._log.counts[batch.slates] - own, 0)
             expected = everybody * group.shares[mine][:, None]
             lift = np.log((np.maximum(counts, 0) + _SMOOTHING / 4) / (expected + _SMOOTHING / 4))
             found[f"{name} lift"] = np.where(mine[:, None] > 0, lift, 0.0)
@@ -131,52 +131,9 @@ class PrintedFeatures:
                 )
         return found
 
-    def _own_rating(self, batch: SceneBatch, own: BoolArray) -> FloatArray:
-        users = np.where(own, batch.user_ids[:, None], PAD)
-        return np.asarray(self._ratings[users, np.where(own, batch.slates, PAD)].todense())
-
-    def _rating_count(self, batch: SceneBatch, own: BoolArray) -> FloatArray:
-        return (self._own_rating(batch, own) != 0).astype(np.float64)
-
     @cached_property
-    def _events(self) -> pd.DataFrame:
-        """Each user and item once, before the cut; the last time counts."""
-        return self.split.before.drop_duplicates([USER_ID, ITEM_ID], keep="last")
-
-    @cached_property
-    def _ids(self) -> tuple[IntArray, IntArray]:
-        return self._events[USER_ID].to_numpy(), self._events[ITEM_ID].to_numpy()
-
-    @cached_property
-    def _shape(self) -> tuple[int, int]:
-        return self.split.dataset.n_users + 1, self.split.dataset.n_items + 1
-
-    @cached_property
-    def _touched(self) -> sparse.csr_matrix:
-        return sparse.csr_matrix((np.ones(len(self._events)), self._ids), self._shape)
-
-    @cached_property
-    def _ratings(self) -> sparse.csr_matrix:
-        values = self._events[RATING].fillna(0.0).to_numpy(np.float64)
-        return sparse.csr_matrix((values, self._ids), self._shape)
-
-    @cached_property
-    def _counts(self) -> FloatArray:
-        return np.bincount(self._ids[1], minlength=self._shape[1]).astype(np.float64)
-
-    @cached_property
-    def _rated(self) -> FloatArray:
-        known = self._events[RATING].notna().to_numpy()
-        return np.bincount(self._ids[1][known], minlength=self._shape[1]).astype(np.float64)
-
-    @cached_property
-    def _rating_sums(self) -> FloatArray:
-        return np.asarray(self._ratings.sum(axis=0)).ravel()
-
-    @cached_property
-    def _mean_rating(self) -> float:
-        mean = self._events[RATING].mean()
-        return float(mean) if np.isfinite(mean) else 0.0
+    def _log(self) -> _Log:
+        return _Log.of(self.split)
 
     @cached_property
     def _words(self) -> dict[str, _Words]:
@@ -194,14 +151,41 @@ class PrintedFeatures:
 
     @cached_property
     def _groups(self) -> dict[str, _Group]:
-        users, items = self._ids
         words = {name: w for name, w in self._words.items() if w.each}
         found = {}
         for name, of_user in profile_groups(self.split.dataset).items():
-            counts = np.zeros((of_user.max() + 1, self._shape[1]))
-            np.add.at(counts, (of_user[users], items), 1.0)
-            found[name] = _Group.of(of_user, counts, words)
+            members = sparse.csr_matrix((np.ones(len(of_user)), (of_user, np.arange(len(of_user)))))
+            found[name] = _Group.of(of_user, (members @ self._log.touched).toarray(), words)
         return found
+
+
+class _Log(NamedTuple):
+    """What was done before the cut, each user and item once; the last time counts."""
+
+    touched: sparse.csr_matrix  # (n_users + 1, n_items + 1) ones
+    ratings: sparse.csr_matrix  # (n_users + 1, n_items + 1), 0 where there is none
+    counts: FloatArray  # (n_items + 1,) users
+    rated: FloatArray  # (n_items + 1,) ratings
+    rating_sums: FloatArray  # (n_items + 1,)
+    mean_rating: float
+
+    @classmethod
+    def of(cls, split: TimeSplit) -> _Log:
+        events = split.before.drop_duplicates([USER_ID, ITEM_ID], keep="last")
+        users, items = events[USER_ID].to_numpy(), events[ITEM_ID].to_numpy()
+        shape = (split.dataset.n_users + 1, split.dataset.n_items + 1)
+        given, mean = events[RATING], events[RATING].mean()
+        values = given.fillna(0.0).to_numpy(np.float64)
+        ratings = sparse.csr_matrix((values, (users, items)), shape)
+
+        def count(items: IntArray) -> FloatArray:
+            return np.bincount(items, minlength=shape[1]).astype(np.float64)
+
+        return cls(
+            sparse.csr_matrix((np.ones(len(events)), (users, items)), shape), ratings,
+            count(items), count(items[given.notna().to_numpy()]),
+            np.asarray(ratings.sum(axis=0)).ravel(), float(mean) if np.isfinite(mean) else 0.0,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -298,6 +282,28 @@ def _words(cells: list[list[str]], *, few: bool) -> _Words | None:
     return _Words(matrix, unit, kept, few and len(kept) <= _MAX_VALUES)
 
 
+def history_matrix(batch: SceneBatch, width: int, decay: float = 1.0) -> sparse.csr_matrix:
+    """``(S, width)`` weights of the items in each history, divided by the root of their sum.
+
+    A sum over many lines spreads more than one over few; the root takes that out.
+    """
+    since = batch.history_lengths[:, None] - 1 - np.arange(batch.history.shape[1])
+    shown = (since >= 0) & (batch.history != PAD)
+    weights = np.where(shown, decay ** np.maximum(since, 0).astype(np.float64), 0.0)
+    weights /= np.sqrt(np.maximum(weights.sum(axis=1, keepdims=True), 1e-12))
+    matrix = _by_item(batch, weights, shown, width)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _by_item(
+    batch: SceneBatch, values: FloatArray, lines: BoolArray, width: int
+) -> sparse.csr_matrix:
+    """``(S, width)`` values ``(S, H)`` of some lines of the histories, by their items."""
+    entries = (values[lines], (np.nonzero(lines)[0], batch.history[lines]))
+    return sparse.csr_matrix(entries, (len(values), width))
+
+
 def _inner(past: sparse.csr_matrix, unit: sparse.csr_matrix, slates: IntArray) -> FloatArray:
     """``(S, K)`` inner products of each scene's row with the rows of its options."""
     return np.column_stack([
@@ -320,9 +326,7 @@ def _ratings_of_history(batch: SceneBatch, width: int) -> sparse.csr_matrix:
     shown = _lines(batch) & np.isfinite(ratings)
     liking = np.where(shown, ratings - _mean_of_history(batch, ratings)[:, None], 0.0)
     liking /= np.maximum(shown.sum(axis=1, keepdims=True), 1)
-    rows = np.broadcast_to(np.arange(len(liking))[:, None], shown.shape)
-    entries = (liking[shown], (rows[shown], batch.history[shown]))
-    return sparse.csr_matrix(entries, (len(liking), width))
+    return _by_item(batch, liking, shown, width)
 
 
 def _distances(batch: SceneBatch, name: str, values: FloatArray) -> Columns:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from usermirror_gym.agents import RecBoleAgent
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.fidelity.baselines.item_item import history_matrix
-from usermirror_gym.fidelity.baselines.readings import Trial, best
-from usermirror_gym.fidelity.baselines.scored import CatalogueScorer
+from usermirror_gym.errors import AgentError, CheckpointError
+from usermirror_gym.fidelity.baselines.base import (
+    Baseline,
+    Columns,
+    Past,
+    Settings,
+    Stages,
+    Trial,
+    best,
+)
+from usermirror_gym.fidelity.baselines.catalogue import CatalogueScorer, best_reading, reading
+from usermirror_gym.fidelity.baselines.printed import history_matrix
 from usermirror_gym.scenes import SceneBatch
 from usermirror_gym.types import FloatArray
 
@@ -31,7 +41,7 @@ class AgentScorer:
         self._known = split.popularity > 0
 
     def catalogue(self, batch: SceneBatch) -> FloatArray:
-        """See :class:`~usermirror_gym.fidelity.baselines.scored.CatalogueScorer`."""
+        """See :class:`~usermirror_gym.fidelity.baselines.catalogue.CatalogueScorer`."""
         place = np.arange(batch.history.shape[1])
         history = np.where(place < batch.history_lengths[:, None], batch.history, 0)
         scores = self.agent.scores(
@@ -60,7 +70,7 @@ class NeighbourScorer:
         self._decay = decay
 
     def catalogue(self, batch: SceneBatch) -> FloatArray:
-        """See :class:`~usermirror_gym.fidelity.baselines.scored.CatalogueScorer`."""
+        """See :class:`~usermirror_gym.fidelity.baselines.catalogue.CatalogueScorer`."""
         return (history_matrix(batch, len(self._unit), self._decay) @ self._unit) @ self._unit.T
 
 
@@ -76,43 +86,68 @@ def serve(agent: RecBoleAgent, split: TimeSplit, serving: Serving) -> CatalogueS
     return NeighbourScorer(agent, decay) if how == NEIGHBOURS else AgentScorer(agent, split)
 
 
-def fit_recommender(
-    model: str,
-    split: TimeSplit,
-    *,
-    config: dict[str, Any],
-    seed: int,
-    after_epoch: Callable[[RecBoleAgent], bool] | None = None,
-) -> RecBoleAgent:
-    """Train before T0.
+@dataclass(kw_only=True)
+class Recommender(Baseline):
+    """A RecBole model, trained until the calibration scenes are foretold no better.
 
-    Args:
+    Attributes:
         model: RecBole's name of it.
-        config: RecBole's settings.
-        after_epoch: see :meth:`usermirror_gym.agents.RecBoleAgent.fit`.
-    """
-    agent = RecBoleAgent(model, config=config, seed=seed, progress=False)
-    return agent.fit(split, after_epoch=after_epoch)
-
-
-class EarlyStop:
-    """Ends a training that has not come nearer to the truth for a while.
-
-    Args:
-        look: judges the agent as it stands after so many epochs.
+        configs: RecBole's settings to try.
+        servings: ways to serve a stranger, the best of which is taken after every epoch.
+        max_epochs: of each.
         patience: epochs without a new best before the end.
     """
 
-    def __init__(self, look: Callable[[RecBoleAgent, int], Trial], patience: int) -> None:
-        self._look, self._patience = look, patience
-        self._trials: list[Trial] = []
+    model: str
+    configs: Sequence[Settings]
+    servings: Sequence[Serving] = ((HISTORY, 1.0),)
+    max_epochs: int
+    patience: int = 4
 
-    def __call__(self, agent: RecBoleAgent) -> bool:
-        """Whether it is time to end."""
-        self._trials.append(self._look(agent, len(self._trials) + 1))
-        return len(self._trials) - self._trials.index(self.best) > self._patience
+    def _agent(self, config: Settings, past: Past) -> RecBoleAgent:
+        return RecBoleAgent(self.model, config=config, seed=past.seed, progress=False)
 
-    @property
-    def best(self) -> Trial:
-        """The trial with the lowest loss so far."""
-        return best(self._trials)
+    def settle(self, stages: Stages) -> Trial:
+        return best(self._attempt(stages, config) for config in self.configs)
+
+    def _attempt(self, stages: Stages, config: Settings) -> Trial:
+        inner = stages.inner
+
+        trials: list[Trial] = []
+
+        def after_epoch(agent: RecBoleAgent) -> bool:
+            settings = {"config": {**config, "epochs": len(trials) + 1}}
+            trials.append(best(
+                best_reading(
+                    serve(agent, inner.split, serving), inner, stages.calibration,
+                    {**settings, "serving": list(serving)},
+                )
+                for serving in self.servings
+            ))  # fmt: skip
+            # It is time to end when the training has not come nearer for a while.
+            return len(trials) - trials.index(best(trials)) > self.patience
+
+        agent = self._agent({**config, "epochs": self.max_epochs}, inner)
+        agent.fit(inner.split, after_epoch=after_epoch)
+        return best(trials)
+
+    def build(self, past: Past, settings: Settings, store: Path | None) -> Columns:
+        folder = None if store is None else store / f"{self.model}-agent"
+        agent = _saved(folder, settings["config"])
+        if agent is None:
+            agent = self._agent(settings["config"], past).fit(past.split)
+            if folder is not None:
+                agent.save(folder)
+        how, decay = settings["serving"]
+        return reading(serve(agent, past.split, (how, decay)), past, settings)
+
+
+def _saved(folder: Path | None, config: Settings) -> RecBoleAgent | None:
+    """The agent kept in a folder, unless it is of other settings or cannot be read."""
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        agent = RecBoleAgent.load(folder, progress=False)
+    except (AgentError, CheckpointError):
+        return None
+    return agent if agent.config == config else None

@@ -7,43 +7,158 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from usermirror_gym.fidelity.answers import scene_digest
-from usermirror_gym.fidelity.checks.outside_option import Ask
-from usermirror_gym.measures.bootstrap import UserBootstrap
+from usermirror_gym.fidelity.answers import scene_keys
+from usermirror_gym.fidelity.checks.base import (
+    SHOWN,
+    SHOWN_COLUMNS,
+    Card,
+    Check,
+    Context,
+    Criterion,
+)
+from usermirror_gym.fidelity.checks.parts import (
+    NO_CHANGE,
+    number,
+    own,
+    percent,
+    share,
+)
 from usermirror_gym.measures.calibration import positions
-from usermirror_gym.measures.choice_scores import METRICS, Truth, forced_scores
+from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
+from usermirror_gym.report.plots import ACCENT, FG, MUTED, Plot, draw_svg, interval_line
+from usermirror_gym.report.tables import View
+from usermirror_gym.report.text import Block, interval, points
 from usermirror_gym.scenes import Scene
-from usermirror_gym.scenes.randomness import keys, uniforms
+from usermirror_gym.scenes.randomness import uniforms
 from usermirror_gym.types import FloatArray
 
-Order = tuple[int, ...]
+MOST = 0.05
+"""Mean change of a probability under a permutation."""
+PLACE = 0.02
+"""Distance of a place's share from an even one."""
+Permutation = tuple[int, ...]
 """``order[j]`` is where option j of the new list stood in the old one."""
 _ORDER_STREAM = 0
 _LONGEST = 10_000
 """No list is longer: what is drawn for one order does not reach into the next."""
 _ARGMAX_TIE = 1e-6
 """Options that differ by less are equally likely: batches differ by rounding."""
+_ROUNDING = 1e-5
+"""A mean change of a probability that batches and single precision explain."""
+_EVEN = 1e-9
 
 
-def order_sensitivity(
-    ask: Ask,
-    scenes: Sequence[Scene],
-    probs: FloatArray,
-    *,
-    permutations: int,
-    seed: int,
-    n_resamples: int = 2000,
-) -> dict[str, Any]:
-    """The same lists in random orders.
+class Order(Check):
+    """``order``: the lists in random orders; ``positions`` of every chooser."""
 
-    Args:
-        ask: the simulator.
-        scenes: S lists whose choice is known.
-        probs: ``(S, K + 1)`` its answers to the lists as they are.
-        permutations: n random orders of each list; at least 1.
-        seed: of the orders and of the resamples.
-        n_resamples: of the intervals over users.
+    def run(self, context: Context) -> dict[str, Any]:
+        places = [
+            {"positions": positions(row.probs, context.choices, context.bootstrap)}
+            for row in context.answered
+        ]
+        return {"choosers": places, "order": order_sensitivity(context)}
+
+    def criteria(self, card: Card) -> list[Criterion]:
+        changes = Criterion.bounded(
+            f"permuting the list changes a probability by at most {MOST}",
+            (card["order"] or {}).get("mean_change"), lambda b: interval(b, ".3f"), most=MOST,
+        )  # fmt: skip
+        name = f"every place of the list is within {100 * PLACE:.0f} points of an even share"
+        shares = own(card)["positions"]
+        if not shares:
+            return [changes, Criterion(name)]
+        place, even, gap = _farthest(shares)
+        off, low, high = (
+            np.array([share[key] for share in shares], float) - even
+            for key in ("mean", "low", "high")
+        )
+        within = np.where(np.isnan(low), np.abs(off) < _EVEN, (low >= -PLACE) & (high <= PLACE))
+        beyond = (low > PLACE) | (high < -PLACE)
+        met = gap <= PLACE
+        measured = f"farthest from {100 * even:.1f} %: {place} %"
+        sure = bool(within.all() if met else beyond.any())
+        return [changes, Criterion(name, measured, met, sure)]
+
+    def sentences(self, card: Card) -> list[str]:
+        order, shares = card["order"], own(card)["positions"]
+        said = []
+        if order and order["mean_change"]["mean"] is not None:
+            change, flips = order["mean_change"], order["argmax_flips"]
+            small = change["mean"] < NO_CHANGE
+            shown = f"{change['mean']:.0e}" if small else interval(change, ".3f")
+            said.append(
+                f"Permuting the list changes the probability of an option by {shown} on average, "
+                f"and its likeliest option in {points(flips)} % of the lists."
+                if change["mean"] >= _ROUNDING or flips["mean"]
+                else "The order of the list changes nothing."
+            )
+        if shares:
+            place, even, gap = _farthest(shares)
+            said.append(
+                f"The mean probability of each place of the list stays within {100 * gap:.1f} "
+                f"points of an even share, {100 * even:.1f} % (farthest: {place} %)."
+                if gap >= NO_CHANGE
+                else "It gives all places of the list the same."
+            )
+        return said
+
+    def tables(self, card: Card) -> list[View | None]:
+        order = card["order"] or {}
+        # Nothing where the order has no effect.
+        matters = order and (order["mean_change"]["mean"] or 0.0) >= NO_CHANGE
+        columns: dict[str, Any] = {
+            "r": "r",
+            "accuracy %": lambda row: share(row["accuracy"]),
+            "log-loss": lambda row: number(row["log_loss"]),
+            "mean change under a permutation": lambda row: number(row["mean_change"]),
+        }
+        rows = (matters and order["averaged"]) or ()
+        note = "r orders cost r times as much."
+        return [View.of("Averaged over r orders of the list", rows, columns, note)]
+
+    def plot(self, card: Card) -> Plot | None:
+        """The mean probability of each place of the list."""
+        blocks = own(card)["positions"]
+        if not blocks:
+            return None
+        shares = [block["mean"] for block in blocks]
+
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            axes.bar(range(1, len(shares) + 1), shares, color=ACCENT, alpha=0.55, width=0.72)
+            for place, block in enumerate(blocks, start=1):
+                interval_line(axes, block, place, upright=True, color=FG, lw=1.4)
+            axes.axhline(1 / len(shares), color=MUTED, lw=1, ls="--")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            percent(axes.yaxis, 4)
+            axes.set(xlabel="Place in the list", ylabel="Mean probability")
+            axes.grid(axis="y", lw=0.6)
+
+        return Plot(
+            "Does it like certain places?",
+            "Mean probability of the item at each place. Dashed: even shares. True items stand at "
+            "every place alike, so all places should get the same.",
+            "Mean probability by place: "
+            + ", ".join(f"{i} {share:.1%}" for i, share in enumerate(shares, start=1)),
+            draw_svg(draw, 2.5, "positions"),
+        )
+
+    def facts(self, card: Card) -> list[tuple[str, Any]]:
+        order = card["order"] or {}
+        same = order.get("duplicates_max_difference")
+        return [
+            ("permutations of each list", order.get("permutations")),
+            ("mean change of a probability under them", order.get("mean_change")),
+            ("lists whose likeliest option changes", order.get("argmax_flips")),
+            ("largest difference of the same list asked twice", same),
+        ]
+
+
+def order_sensitivity(context: Context) -> dict[str, Any] | None:
+    """The same lists, those that contain the choice, in random orders.
 
     Returns:
         ``mean_change``: mean absolute difference of an option's probability (*none of these* is
@@ -52,53 +167,64 @@ def order_sensitivity(
         the list as it is.  ``positions``: mean probability of each place over all permuted lists
         of the commonest length, items only.  All of these are intervals.
         ``averaged``: what averaging the answers over r of the orders gives (:func:`averaged`).
+        ``duplicates_max_difference``: see :func:`repeat_difference`.
     """
-    truth = Truth.of(scenes)
-    plan = random_orders(scenes, permutations, seed)
+    n, rows = context.sizes.permutations, context.first(context.sizes.order)
+    if not len(rows):
+        return None
+    scenes = [context.choices.scenes[row] for row in rows]
+    choices = ObservedChoices.of(scenes)
+    probs = context.answered[0].probs[rows]
+    # Without the columns that only longer lists have.
+    probs = np.column_stack([probs[:, : choices.shown.shape[1]], probs[:, -1]])
+    plan = random_orders(scenes, n, context.seed)
     shown = [
-        ask([permuted(s, o) for s, o in zip(scenes, orders, strict=True)], f"order {n}")
-        for n, orders in enumerate(plan, start=1)
+        context.ask([permuted(s, o) for s, o in zip(scenes, orders, strict=True)], f"order {turn}")
+        for turn, orders in enumerate(plan, start=1)
     ]
     answers = np.stack([restored(rows, orders) for rows, orders in zip(shown, plan, strict=True)])
     again = np.take_along_axis(probs[None], answers.argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
     flips = again < probs.max(axis=1) - _ARGMAX_TIE
     change = np.abs(answers - probs).mean(axis=0)
-    change = np.where(truth.offered, change, 0).sum(axis=1) / truth.offered.sum(axis=1)
-    bootstrap = UserBootstrap(truth.users, n_resamples, seed)
+    change = np.where(choices.offered, change, 0).sum(axis=1) / choices.offered.sum(axis=1)
+    bootstrap = context.resampled(choices.users)
     of_change, of_flips = bootstrap.intervals(np.column_stack([change, flips.mean(axis=0)]))
-    repeated = Truth(*(np.concatenate([column] * permutations) for column in
-                       (truth.users, truth.shown, truth.targets)))  # fmt: skip
+    repeated = choices.select(np.tile(np.arange(len(scenes)), n))
+    few = scenes[: context.sizes.repeats]
     return {
         "scenes": len(scenes),
-        "permutations": permutations,
+        "permutations": n,
         "mean_change": of_change._asdict(),
         "argmax_flips": of_flips._asdict(),
-        "positions": positions(
-            np.concatenate(shown), repeated, UserBootstrap(repeated.users, n_resamples, seed)
-        ),
-        "averaged": averaged(answers, truth),
+        "positions": positions(np.concatenate(shown), repeated, context.resampled(repeated.users)),
+        "averaged": averaged(answers, choices),
+        "duplicates_max_difference": repeat_difference(context, few, probs) if few else None,
     }
 
 
-def repeat_difference(ask: Ask, scenes: Sequence[Scene], probs: FloatArray) -> float:
+def repeat_difference(context: Context, scenes: Sequence[Scene], probs: FloatArray) -> float:
     """The largest change of a probability when the same scenes are asked again, last first.
 
     Args:
-        ask: must really ask, not look up the first answers, and should use another batch size.
-        probs: ``(S, K + 1)`` the first answers.
+        probs: ``(S, K + 1)`` the first answers; there may be more of them than scenes.
     """
-    again = ask(list(scenes)[::-1], "the same again")[::-1]
-    return float(np.abs(again - probs).max())
+    # Never from the store, and in other batches: the question is whether the answer is the same.
+    again = context.asker(
+        context.simulator, list(scenes)[::-1], "the same again", keep=False, chunk=7
+    ).probs[::-1]
+    width = again.shape[1] - 1
+    first = np.column_stack([probs[: len(again), :width], probs[: len(again), -1]])
+    return float(np.abs(again - first).max())
 
 
-def averaged(answers: FloatArray, truth: Truth) -> list[dict[str, Any]]:
+def averaged(answers: FloatArray, choices: ObservedChoices) -> list[dict[str, Any]]:
     """What averaging over r = 1, 2, 4 ... orders of the list does.
 
     The n orders are dealt into groups of r, and each group's mean is one answer.
 
     Args:
         answers: ``(n, S, K + 1)``, options in one order.
-        truth: of the S scenes.
+        choices: of the S scenes.
 
     Returns:
         by r: ``accuracy`` and ``log_loss`` among the items (``None`` where no list holds its true
@@ -109,31 +235,33 @@ def averaged(answers: FloatArray, truth: Truth) -> list[dict[str, Any]]:
     while r <= len(answers):
         groups = answers[: len(answers) // r * r].reshape(-1, r, *answers.shape[1:]).mean(axis=1)
         row: dict[str, Any] = {"r": r, "accuracy": None, "log_loss": None, "mean_change": None}
-        if truth.held.any():
-            scores = np.mean([np.nanmean(forced_scores(g, truth), axis=0) for g in groups], axis=0)
-            row |= {name: float(scores[METRICS.index(name)]) for name in ("accuracy", "log_loss")}
+        if choices.contains_choice.any():
+            means = [np.nanmean(forced_scores(group, choices), axis=0) for group in groups]
+            scores = np.mean(means, axis=0)[SHOWN_COLUMNS]
+            row |= dict(zip(SHOWN, scores.tolist(), strict=True))
         if len(groups) > 1:
             change = np.abs(np.diff(groups, axis=0))
-            row["mean_change"] = float(change[np.broadcast_to(truth.offered, change.shape)].mean())
+            row["mean_change"] = float(
+                change[np.broadcast_to(choices.offered, change.shape)].mean()
+            )
         rows.append(row)
         r *= 2
     return rows
 
 
-def random_orders(scenes: Sequence[Scene], n: int, seed: int) -> list[list[Order]]:
+def random_orders(scenes: Sequence[Scene], n: int, seed: int) -> list[list[Permutation]]:
     """``n`` times one order of every list, a function of the seed and the scene alone."""
-    digests = np.array([int(scene_digest(scene)[:15], 16) for scene in scenes], np.int64)
     longest = max((len(scene.slate) for scene in scenes), default=0)
-    own = keys(seed, digests)
+    own = scene_keys(scenes, seed)
     orders = []
-    for number in range(n):
-        u = uniforms(own, _ORDER_STREAM, n=longest, first=number * _LONGEST)
+    for turn in range(n):
+        u = uniforms(own, _ORDER_STREAM, n=longest, first=turn * _LONGEST)
         rows = zip(scenes, u, strict=True)
         orders.append([tuple(np.argsort(row[: len(s.slate)]).tolist()) for s, row in rows])
     return orders
 
 
-def permuted(scene: Scene, order: Order) -> Scene:
+def permuted(scene: Scene, order: Permutation) -> Scene:
     """The scene with its list in another order; its target follows."""
     target = scene.target
     if target is not None and target < len(scene.slate):
@@ -146,9 +274,16 @@ def permuted(scene: Scene, order: Order) -> Scene:
     )
 
 
-def restored(probs: FloatArray, orders: Sequence[Order]) -> FloatArray:
+def restored(probs: FloatArray, orders: Sequence[Permutation]) -> FloatArray:
     """``(S, K + 1)`` answers to permuted lists, with the options back in their old places."""
     out = probs.copy()
     for row, order in enumerate(orders):
         out[row, list(order)] = probs[row, : len(order)]
     return out
+
+
+def _farthest(shares: Sequence[Block]) -> tuple[str, float, float]:
+    """The place that is farthest from an even share, in words; that share and the distance."""
+    even = 1 / len(shares)
+    place, far = max(enumerate(shares, start=1), key=lambda share: abs(share[1]["mean"] - even))
+    return f"number {place}, {points(far)}", even, abs(far["mean"] - even)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.fidelity.answers import answer
+from usermirror_gym.fidelity.answers import Answer, answer
+from usermirror_gym.fidelity.checks.base import Asker, CardSizes, Context
 from usermirror_gym.fidelity.checks.text_attacks import (
+    ATTACKS,
     DUPLICATE,
-    PROBES,
     attacked_places,
     count_columns,
     inflate_counts,
-    text_probes,
+    text_attacks,
     with_copies,
 )
+from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Scene, ScenePlan, build_scenes, domain_text
 from usermirror_gym.simulators import ChoiceBatch, PopularityChooser
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.testing.data import tiny_split
-from usermirror_gym.types import FloatArray
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +56,31 @@ class Reader:
         return ChoiceBatch(probs / probs.sum(axis=1, keepdims=True))
 
 
-def ask(who: UserSimulator, scenes: Sequence[Scene], what: str) -> FloatArray:
-    return answer(who, scenes)
+@dataclass(frozen=True)
+class Listening(Asker):
+    """Remembers what was asked."""
+
+    asked: dict[str, list[Scene]] = field(default_factory=dict)
+
+    def __call__(
+        self, simulator: UserSimulator, scenes: Sequence[Scene], what: str, **_: Any
+    ) -> Answer:
+        self.asked[what] = list(scenes)
+        return answer(simulator, scenes)
 
 
-def probed(make, split: TimeSplit, scenes: list[Scene], asks=ask) -> dict[str, dict]:
-    rows = text_probes(make, split, scenes, asks, seed=0, n_resamples=200)
-    return {row["name"]: row for row in rows}
+def probed(
+    make: Callable[[TimeSplit], UserSimulator],
+    split: TimeSplit,
+    scenes: list[Scene],
+    asker: Asker | None = None,
+) -> dict[str, dict]:
+    sizes = CardSizes(text_attacks=len(scenes), n_resamples=200)
+    context = Context(
+        ObservedChoices.of(scenes), [], make(split), split, asker=asker or Listening(),
+        remake=make, sizes=sizes,
+    )  # fmt: skip
+    return {row["name"]: row for row in text_attacks(context)}
 
 
 def test_who_does_as_a_title_says_is_found(split: TimeSplit, scenes: list[Scene]) -> None:
@@ -82,8 +102,8 @@ def test_who_counts_interactions_is_not_moved_by_words(
     split: TimeSplit, scenes: list[Scene]
 ) -> None:
     found = probed(PopularityChooser, split, scenes)
-    for probe in PROBES[:4]:
-        assert found[probe.name]["change"]["mean"] == pytest.approx(0, abs=1e-12), probe.name
+    for name in list(ATTACKS)[:4]:
+        assert found[name]["change"]["mean"] == pytest.approx(0, abs=1e-12), name
     assert found[DUPLICATE]["change"]["low"] > 0
 
 
@@ -106,13 +126,9 @@ def test_counts_that_items_carry_are_inflated(split: TimeSplit, scenes: list[Sce
 
 def test_only_the_attacked_option_is_another_item(split: TimeSplit, scenes: list[Scene]) -> None:
     """Same histories, same company: the difference is the text alone."""
-    asked: dict[str, list[Scene]] = {}
-
-    def listen(who: UserSimulator, shown: Sequence[Scene], what: str) -> FloatArray:
-        asked[what] = list(shown)
-        return answer(who, shown)
-
-    probed(Reader, split, scenes, listen)
+    asker = Listening()
+    probed(Reader, split, scenes, asker)
+    asked = asker.asked
     places = attacked_places(scenes, 0)
     original, edited = asked["probe: as it is"], asked["probe: praise in the title"]
     assert original == edited

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from usermirror_gym.measures.choice_models import NestedLogit
-from usermirror_gym.scenes import Scene, SceneBatch
-from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
+from usermirror_gym.fidelity.baselines.base import (
+    Baseline,
+    Columns,
+    Past,
+    Settings,
+    Stages,
+    Trial,
+    best,
+    descend,
+    judge,
+)
+from usermirror_gym.measures.choice_scores import ObservedChoices
+from usermirror_gym.scenes import SceneBatch
+from usermirror_gym.types import PAD, FloatArray, IntArray
 
 _CELLS = 4_000_000
 """Most numbers of one ``(rows, n_items + 1)`` array."""
-
-Columns = Callable[[SceneBatch], FloatArray]
-"""S scenes -> features ``(S, K, F)`` of their options; a scene's do not depend on the others."""
 
 
 class CatalogueScorer(Protocol):
@@ -28,48 +36,6 @@ class CatalogueScorer(Protocol):
         A scene without a history has zeros.
         """
         ...
-
-
-class ScoredChooser:
-    """A user whose utilities are weighted features of the options.
-
-    Args:
-        name: how reports call it.
-        columns: the features.
-        logit: their weights, and when nothing is taken.
-        about: how it was fitted: ``settings`` and ``seconds``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        columns: Columns,
-        logit: NestedLogit,
-        about: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.name = name
-        self.columns = columns
-        self.logit = logit
-        self.about = dict(about or {})
-
-    def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
-        """See :class:`~usermirror_gym.simulators.UserSimulator`."""
-        batch = SceneBatch.of(scenes)
-        if not len(batch):
-            return ChoiceBatch(np.zeros((0, batch.slate_size + 1)))
-        return ChoiceBatch(self.logit.probs(self.columns(batch), batch.slates != PAD))
-
-    def utilities(self, scenes: Sequence[Scene]) -> FloatArray:
-        """``(S, K)``, of mean 0 over each list; 0 where there is no option."""
-        batch = SceneBatch.of(scenes)
-        return centred(self.logit.utilities(self.columns(batch)), batch.slates != PAD)
-
-
-def centred(values: FloatArray, mask: BoolArray) -> FloatArray:
-    """``(S, K)`` minus their mean over each list; 0 where there is no option."""
-    shown = np.where(mask, values, 0.0)
-    mean = shown.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    return np.where(mask, shown - mean, 0.0)
 
 
 Transform = Callable[[FloatArray, FloatArray], FloatArray]
@@ -146,3 +112,52 @@ def _of_options(
     scores = np.where(unknown, np.where(np.isfinite(worst), worst, 0.0), scores)
     shown = np.take_along_axis(scores, batch.slates, axis=1)
     return np.stack([TRANSFORMS[name](shown, scores[:, 1:]) for name in transforms], axis=2)
+
+
+def best_reading(
+    scorer: CatalogueScorer, past: Past, choices: ObservedChoices, settings: Settings
+) -> Trial:
+    """The best of all transforms of the scores, each with and without popularity beside it.
+
+    One or two weights are fitted, too few to need scenes of their own for the comparison.
+    """
+    names = list(TRANSFORMS)
+    values = catalogue_columns(scorer, names, past.split.popularity)(choices.batch)
+    return best(
+        judge({**settings, "transform": name, "popularity": popularity}, values[:, :, used],
+              choices)
+        for column, name in enumerate(names)
+        for popularity, used in ((False, [column]), (True, [column, -1]))
+    )  # fmt: skip
+
+
+def reading(scorer: CatalogueScorer, past: Past, settings: Settings) -> Columns:
+    """The features that a :func:`best_reading` with these settings weighs."""
+    columns = catalogue_columns(scorer, [settings["transform"]], past.split.popularity)
+    if settings["popularity"]:
+        return columns
+    return lambda batch: columns(batch)[:, :, :1]
+
+
+class Searched(Baseline):
+    """A model whose settings are searched one after the other."""
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]]
+    fit: ClassVar[Callable[..., CatalogueScorer]]
+    """Takes a split and the names of the grid."""
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"grid": {k: list(values) for k, values in self.grid.items()}}
+
+    def settle(self, stages: Stages) -> Trial:
+        inner, calibration = stages.inner, stages.calibration
+
+        def attempt(settings: Settings) -> Trial:
+            scorer = self.fit(inner.split, **settings)
+            return best_reading(scorer, inner, calibration, settings)
+
+        return descend(self.grid, attempt)
+
+    def build(self, past: Past, settings: Settings, store: Path | None) -> Columns:
+        scorer = self.fit(past.split, **{name: settings[name] for name in self.grid})
+        return reading(scorer, past, settings)

@@ -14,13 +14,13 @@ from scipy.special import softmax
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.measures.choice_models import fit_logit
-from usermirror_gym.measures.choice_scores import Truth
-from usermirror_gym.scenes import Scene
+from usermirror_gym.measures.choice_scores import ObservedChoices
+from usermirror_gym.scenes import Scene, SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
 from usermirror_gym.simulators.classic import UniformChooser
-from usermirror_gym.types import PAD, FloatArray, IntArray
+from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
 
-LIST_ONLY, SWAPPED = "list only", "swapped history"
+LIST_ONLY = "list only"
 Features = Callable[[IntArray], FloatArray]
 """Padded lists ``(S, K)`` of item ids -> ``(S, K, F)``."""
 
@@ -48,47 +48,41 @@ def hide_history(scene: Scene) -> Scene:
     )  # fmt: skip
 
 
-class ListChooser:
-    """A conditional logit on features of the options; see :func:`fit_list_chooser`."""
+class ListLogit:
+    """A conditional logit on features of the options, fitted on scenes whose choice is known.
+
+    Args:
+        name: of the control.
+        features: of the items; *none of these* has a constant of its own.
+        scenes: if *none of these* is never right among them, the control never takes it.
+        fitted_on: features of these very scenes, where they must differ.
+    """
 
     def __init__(
-        self, name: str, features: Features, score: Callable[..., FloatArray], *, leaves: bool
+        self,
+        name: str,
+        features: Features,
+        scenes: Sequence[Scene],
+        *,
+        fitted_on: Features | None = None,
     ) -> None:
-        self.name = name
-        self._features, self._score, self._leaves = features, score, leaves
+        choices, slates = ObservedChoices.of(scenes), SceneBatch.of(scenes).slates
+        self.name, self._features = name, features
+        self._offers_outside = bool((~choices.contains_choice).any())
+        values = _with_outside((fitted_on or features)(slates))
+        self._score = fit_logit(values, self._offered(slates), choices.targets)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         """See :class:`~usermirror_gym.simulators.UserSimulator`."""
-        slates = _slates(scenes)
-        offered = np.column_stack([slates != PAD, np.full(len(slates), self._leaves)])
-        scores = self._score(_with_outside(self._features(slates)), offered)
+        slates = SceneBatch.of(scenes).slates
+        scores = self._score(_with_outside(self._features(slates)), self._offered(slates))
         return ChoiceBatch(softmax(scores, axis=1))
 
-
-def fit_list_chooser(
-    name: str,
-    features: Features,
-    scenes: Sequence[Scene],
-    *,
-    fitted_on: Features | None = None,
-) -> ListChooser:
-    """Fit on scenes whose choice is known.
-
-    Args:
-        name: of the chooser.
-        features: of the items; *none of these* has a constant of its own.
-        scenes: if *none of these* is never right among them, the chooser never takes it.
-        fitted_on: features of these very scenes, where they must differ.
-    """
-    truth, slates = Truth.of(scenes), _slates(scenes)
-    leaves = bool((~truth.held).any())
-    offered = np.column_stack([truth.shown, np.full(len(slates), leaves)])
-    values = _with_outside((fitted_on or features)(slates))
-    score = fit_logit(values, offered, truth.targets)
-    return ListChooser(name, features, score, leaves=leaves)
+    def _offered(self, slates: IntArray) -> BoolArray:
+        return np.column_stack([slates != PAD, np.full(len(slates), self._offers_outside)])
 
 
-def position_chooser(scenes: Sequence[Scene]) -> ListChooser:
+def position_only(scenes: Sequence[Scene]) -> ListLogit:
     """Knows only where the options stand: a constant per place, and one for the last."""
     places = max(len(scene.slate) for scene in scenes)
 
@@ -99,19 +93,19 @@ def position_chooser(scenes: Sequence[Scene]) -> ListChooser:
         each = [place == p for p in range(places)]
         return np.stack([*each, last], axis=2).astype(np.float64)
 
-    return fit_list_chooser("position only", features, scenes)
+    return ListLogit("position only", features, scenes)
 
 
-def popularity_chooser(split: TimeSplit, scenes: Sequence[Scene]) -> ListChooser:
+def popularity_only(split: TimeSplit, scenes: Sequence[Scene]) -> ListLogit:
     """Knows only how often the options were taken before T0: ``b * log(1 + count)``.
 
     A train choice is one of the counted interactions, which an evaluation choice never is; it is
     taken off before the fit.
     """
     counts = split.popularity.astype(np.float64)
-    truth = Truth.of(scenes)
-    own = np.zeros(truth.offered.shape)
-    own[np.arange(len(truth)), truth.targets] = 1
+    choices = ObservedChoices.of(scenes)
+    own = np.zeros(choices.offered.shape)
+    own[np.arange(len(choices)), choices.targets] = 1
 
     def features(slates: IntArray) -> FloatArray:
         return np.log1p(counts[slates])[:, :, None]
@@ -119,7 +113,7 @@ def popularity_chooser(split: TimeSplit, scenes: Sequence[Scene]) -> ListChooser
     def without_choice(slates: IntArray) -> FloatArray:
         return np.log1p(np.maximum(counts[slates] - own[:, :-1], 0))[:, :, None]
 
-    return fit_list_chooser("popularity only", features, scenes, fitted_on=without_choice)
+    return ListLogit("popularity only", features, scenes, fitted_on=without_choice)
 
 
 def list_controls(
@@ -131,13 +125,13 @@ def list_controls(
     """
     if not train:
         return {"uniform": UniformChooser()}
-    leaves = float((~Truth.of(train).held).mean())
+    leaves = float((~ObservedChoices.of(train).contains_choice).mean())
     found: dict[str, UserSimulator] = {
         "uniform": UniformChooser(outside=leaves),
-        "position only": position_chooser(train),
+        "position only": position_only(train),
     }
     if split is not None:
-        found["popularity only"] = popularity_chooser(split, train)
+        found["popularity only"] = popularity_only(split, train)
     return found
 
 
@@ -146,11 +140,3 @@ def _with_outside(features: FloatArray) -> FloatArray:
     padded = np.pad(features, ((0, 0), (0, 1), (0, 1)))
     padded[:, -1, -1] = 1
     return padded
-
-
-def _slates(scenes: Sequence[Scene]) -> IntArray:
-    width = max((len(scene.slate) for scene in scenes), default=0)
-    slates = np.zeros((len(scenes), width), np.int64)
-    for row, scene in zip(slates, scenes, strict=True):
-        row[: len(scene.slate)] = scene.slate
-    return slates

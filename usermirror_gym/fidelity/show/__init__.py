@@ -1,1 +1,0 @@
-"""The fidelity card as tables, plots, sentences and pages."""
