@@ -101,7 +101,10 @@ class SceneStage:
     def _build(self) -> dict[str, Any]:
         split, settings = self.split, self.settings
         t_validation = _validation_time(split, settings.validation_fraction)
-        rankers = self._rankers(split)
+        rankers = Rankers(
+            split, embedding=self._embedding(split), dim=settings.collaborative_dim,
+            seed=self.config.seed,
+        )  # fmt: skip
         text = domain_text(split.dataset)
         windows: dict[str, Window] = {
             "train": (None, t_validation),
@@ -120,11 +123,10 @@ class SceneStage:
             self.display.say(f"{self.source.name}: {len(table):,} {name} scenes{fewer}")
         self._save_rankers(rankers)
         made = {"t0": split.t0, "t_validation": t_validation, "scenes": counts, "dropped": dropped}
-        return made | self._facts_of_data() | self._facts_of_source()
-
-    def _facts_of_data(self) -> dict[str, Any]:
-        data, settings = self.split.dataset, self.settings
-        return {
+        data, raw = split.dataset, get_source(self.source.name)
+        files = _checksums(raw, find_folder(raw, self.source.folder))
+        about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
+        return made | {
             "dataset": data.name,
             "domain": data.domain,
             "users": data.n_users,
@@ -136,12 +138,8 @@ class SceneStage:
                 "dim": settings.collaborative_dim, "seed": self.config.seed,
                 "embedding": settings.embedding,
             },
+            "files": files, **about,
         }  # fmt: skip
-
-    def _facts_of_source(self) -> dict[str, Any]:
-        raw = get_source(self.source.name)
-        about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
-        return {"files": _checksums(raw, find_folder(raw, self.source.folder)), **about}
 
     def _draw(
         self, rankers: Rankers, windows: dict[str, Window]
@@ -162,10 +160,6 @@ class SceneStage:
             except ConfigError as error:
                 raise ConfigError(f"{self.source.name}, {name} scenes: {error}") from error
             yield name, drawn
-
-    def _rankers(self, split: TimeSplit) -> Rankers:
-        dim, seed = self.settings.collaborative_dim, self.config.seed
-        return Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
 
     def _embedding(self, split: TimeSplit) -> Float32Array | None:
         """Item embeddings, if lists are drawn by them."""

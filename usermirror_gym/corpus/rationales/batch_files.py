@@ -27,7 +27,6 @@ from usermirror_gym.corpus.rationales.plan import (
     rationales_of,
     sampling_of,
 )
-from usermirror_gym.corpus.rationales.write import keep, record_place
 from usermirror_gym.engines.base import Generations
 from usermirror_gym.engines.server.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.errors import EngineError, RunError
@@ -143,8 +142,7 @@ def read_batch_results(job: BatchJob, paths: Sequence[Path]) -> BatchReport:
                 rationales_of(request, _answer(results[name], job, request), job.settings, job.role)
                 for name, request in some
             )
-            keep(chain.from_iterable(found), ledger, journal)
-        journal.sort(record_place)
+            ledger.keep(chain.from_iterable(found), journal)
     missing = tuple(name for name in pending if name not in results)
     return BatchReport(ledger.written - written, ledger.failures - failed, missing, tuple(problems))
 

@@ -7,7 +7,7 @@ therefore asks the rest with the same seeds, in the same calls, as if nothing ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -171,10 +171,13 @@ class Ledger:
         self.failures += 1
         self.exhausted += rationale.attempt + 1 == self._settings.max_attempts
 
-    def lacks(self, rationale: Rationale) -> bool:
-        """Whether this attempt of a rationale has no record yet."""
-        key = rationale.scene_id, rationale.index
-        return self._tries.get(key, 0) == rationale.attempt
+    def keep(self, rationales: Iterable[Rationale], journal: Journal) -> None:
+        """Write what the journal does not have (a kill may have cut a batch in two)."""
+        tries = self._tries
+        new = [r for r in rationales if tries.get((r.scene_id, r.index), 0) == r.attempt]
+        journal.append(map(asdict, new))
+        for rationale in new:
+            self.take(rationale)
 
     def is_open(self, request: Request) -> bool:
         """Whether something that was asked for has no record yet."""
@@ -258,7 +261,7 @@ def open_rationales(
 ) -> Iterator[tuple[Journal, Ledger]]:
     """Inside the block the journal of these rationales is open, and the ledger knows its records.
 
-    Its header is everything that a text depends on.
+    Its header is everything that a text depends on; it is in order when the block ends well.
     """
     ledger = Ledger(scenes, settings)
     header = {
@@ -271,6 +274,7 @@ def open_rationales(
         for attempt in read_attempts(path):
             ledger.take(attempt)
         yield journal, ledger
+        journal.sort(lambda record: (record["scene_id"], record["index"], record["attempt"]))
 
 
 def read_attempts(path: Path) -> Iterator[Rationale]:

@@ -106,7 +106,13 @@ def predict_choices(
 
     batches = ({key: question(key) for key in batch} for batch in _batches(texts, batch_size))
     blank = {"probs": None, "error": None, "prompt_tokens": 0}
-    with Journal(path, _header(scenes, builder, engine, texts)) as journal:
+    header = {
+        "journal": "predictions", "model": engine.model_id, "prompt": prompt_version(),
+        "scenes": len(scenes),
+        "questions": questions_version(reading_prompt(scene, builder) for scene in scenes),
+        "rationales": texts_version((*key, text) for key, text in texts.items()),
+    }  # fmt: skip
+    with Journal(path, header) as journal:
         failed = Counter(record["probs"] is None for record in journal.records())
         with display.phase("predictions", len(texts), "reading") as advance:
             advance(failed.total())
@@ -204,17 +210,6 @@ def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[Record | str]:
     return [
         {"probs": np.exp(s.logprobs).tolist(), "prompt_tokens": s.prompt_tokens} for s in scores
     ]
-
-
-def _header(
-    scenes: Sequence[Scene], builder: PromptBuilder, engine: Engine, texts: dict[Key, str]
-) -> Record:
-    questions = questions_version(reading_prompt(scene, builder) for scene in scenes)
-    return {
-        "journal": "predictions", "model": engine.model_id, "prompt": prompt_version(),
-        "scenes": len(scenes), "questions": questions,
-        "rationales": texts_version((*key, text) for key, text in texts.items()),
-    }  # fmt: skip
 
 
 def _place(record: Record) -> tuple[str, int, int]:

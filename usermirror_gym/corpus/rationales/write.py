@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from usermirror_gym.corpus.rationales.journal import Journal, Record, read_header
 from usermirror_gym.corpus.rationales.plan import (
-    Ledger,
     Rationale,
     RationaleSettings,
     Request,
@@ -103,21 +102,20 @@ def write_rationales(
         EngineError: the engine answers nothing any more.
     """
     last: str | None = None
-    with open_rationales(scenes, builder, engine.model_id, settings, role, path) as (
-        journal,
-        ledger,
+    begun = open_rationales(scenes, builder, engine.model_id, settings, role, path)
+    with (
+        begun as (journal, ledger),
+        display.phase(f"{role} rationales", ledger.wanted, "rationale") as advance,
     ):
-        with display.phase(f"{role} rationales", ledger.wanted, "rationale") as advance:
-            advance(ledger.written + ledger.exhausted)
-            for attempt in range(settings.max_attempts):
-                for batch in ledger.batches(attempt):
-                    before = ledger.written + ledger.exhausted
-                    records = _asked(batch, engine, builder, settings, role)
-                    keep(records, ledger, journal)
-                    advance(ledger.written + ledger.exhausted - before)
-                    last = next((one.error for one in reversed(records) if one.error), last)
-                    stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
-        journal.sort(record_place)
+        advance(ledger.written + ledger.exhausted)
+        for attempt in range(settings.max_attempts):
+            for batch in ledger.batches(attempt):
+                before = ledger.written + ledger.exhausted
+                records = _asked(batch, engine, builder, settings, role)
+                ledger.keep(records, journal)
+                advance(ledger.written + ledger.exhausted - before)
+                last = next((one.error for one in reversed(records) if one.error), last)
+                stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
     summary = summarise(path, settings)
     display.say(str(summary))
     return summary
@@ -179,14 +177,6 @@ def _asked(
     found = ask_fitting(engine, builder, questions, ask, room=settings.max_tokens)
     pairs = zip(batch, found, strict=True)
     return [one for request, a in pairs for one in rationales_of(request, a, settings, role)]
-
-
-def keep(records: Iterable[Rationale], ledger: Ledger, journal: Journal) -> None:
-    """Write what the journal does not have (a kill may have cut a batch in two)."""
-    new = [record for record in records if ledger.lacks(record)]
-    journal.append(asdict(record) for record in new)
-    for record in new:
-        ledger.take(record)
 
 
 def ask_fitting(
@@ -253,11 +243,6 @@ def answer_missing(
         ]
         journal.append(new)
         yield new
-
-
-def record_place(record: Record) -> tuple[str, int, int]:
-    """Where a record belongs in a finished journal."""
-    return record["scene_id"], record["index"], record["attempt"]
 
 
 ENOUGH = 64

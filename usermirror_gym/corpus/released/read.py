@@ -124,7 +124,7 @@ def read_released(path_or_name: str | Path, split: str) -> ReleasedTrain | Relea
     column, read = _READ[split]
     found: list[Any] = []
     withheld: Counter[str] = Counter()
-    for place, raw in read_rows(path_or_name, column):
+    for place, raw in _rows(path_or_name, column):
         row, complete = read(place, raw)
         if complete:
             found.append(row)
@@ -144,24 +144,13 @@ _ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 
 
-def read_rows(path_or_name: str | Path, column: str) -> Iterator[Row]:
-    """All rows, in order, each with its place.
-
-    Args:
-        path_or_name: a file (JSON lines, gzipped or not, or Parquet), a folder of such files, or
-            ``owner/name`` on the hub.
-        column: what the wanted file has; other files of a folder are left alone.
-
-    Raises:
-        UnknownNameError: neither there nor a name on the hub; suggests the nearest.
-        DataError: nothing to read, several files that could be meant, or a file that is damaged;
-            names the file and the row.
-    """
+def _rows(path_or_name: str | Path, column: str) -> Iterator[Row]:
+    """All rows of the files that have the column, in order, each with its place."""
     path = Path(path_or_name).expanduser()
     if not path.exists():
         path = _download(str(path_or_name))
     files = [path] if path.is_file() else _files(path, column)
-    return itertools.chain.from_iterable(_read(file) for file in files)
+    return itertools.chain.from_iterable(map(_read, files))
 
 
 def _download(name: str) -> Path:

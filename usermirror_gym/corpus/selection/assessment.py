@@ -11,7 +11,7 @@ import pyarrow as pa
 from usermirror_gym.errors import DataError, UnknownNameError
 from usermirror_gym.measures import uncertainty
 from usermirror_gym.measures.uncertainty import NO_CHOICE, READINGS, Predictions
-from usermirror_gym.types import BoolArray, FloatArray, IntArray
+from usermirror_gym.types import FloatArray, IntArray
 
 NO_STRONG = "no rationale by the strong model"
 NO_WEAK = "no rationale by the weak model"
@@ -113,7 +113,7 @@ def assess(
     return Assessment(columns)
 
 
-def _surest(entropies: FloatArray, wanted: BoolArray) -> IntArray:
+def _surest(entropies: np.ndarray, wanted: np.ndarray) -> IntArray:
     """``(S,)`` column of the lowest entropy among the wanted ones, -1 if there is none."""
     if not wanted.shape[1]:
         return np.full(len(wanted), NO_CHOICE)
