@@ -101,10 +101,8 @@ class SceneStage:
     def _build(self) -> dict[str, Any]:
         split, settings = self.split, self.settings
         t_validation = _validation_time(split, settings.validation_fraction)
-        rankers = Rankers(
-            split, embedding=self._embedding(split), dim=settings.collaborative_dim,
-            seed=self.config.seed,
-        )  # fmt: skip
+        dim, seed = settings.collaborative_dim, self.config.seed
+        rankers = Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
         text = domain_text(split.dataset)
         windows: dict[str, Window] = {
             "train": (None, t_validation),
@@ -122,11 +120,14 @@ class SceneStage:
             fewer = f", not {wanted:,}: the log has no more" if len(table) < wanted else ""
             self.display.say(f"{self.source.name}: {len(table):,} {name} scenes{fewer}")
         self._save_rankers(rankers)
-        made = {"t0": split.t0, "t_validation": t_validation, "scenes": counts, "dropped": dropped}
         data, raw = split.dataset, get_source(self.source.name)
         files = _checksums(raw, find_folder(raw, self.source.folder))
         about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
-        return made | {
+        return {
+            "t0": split.t0,
+            "t_validation": t_validation,
+            "scenes": counts,
+            "dropped": dropped,
             "dataset": data.name,
             "domain": data.domain,
             "users": data.n_users,
@@ -134,12 +135,10 @@ class SceneStage:
             "interactions": len(data.interactions),
             "impressions": len(data.impressions or ()),
             "repairs": [asdict(repair) for repair in data.repairs],
-            "rankers": {
-                "dim": settings.collaborative_dim, "seed": self.config.seed,
-                "embedding": settings.embedding,
-            },
-            "files": files, **about,
-        }  # fmt: skip
+            "rankers": {"dim": dim, "seed": seed, "embedding": settings.embedding},
+            "files": files,
+            **about,
+        }
 
     def _draw(
         self, rankers: Rankers, windows: dict[str, Window]
@@ -193,10 +192,9 @@ def item_embeddings(
     """``(n_items + 1, e)`` of the words of the items, fitted (if at all) on those known before T0;
     row 0 (padding) is 0.  See :func:`~usermirror_gym.scenes.draw.embeddings.embed_texts`."""
     text = domain_text(split.dataset)
-    vectors = embed_texts(
-        [text.option(item) for item in range(1, split.dataset.n_items + 1)], model,
-        fit_rows=np.flatnonzero(split.popularity[1:] > 0), cache=cache, display=display,
-    )  # fmt: skip
+    texts = [text.option(item) for item in range(1, split.dataset.n_items + 1)]
+    known = np.flatnonzero(split.popularity[1:] > 0)
+    vectors = embed_texts(texts, model, fit_rows=known, cache=cache, display=display)
     return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 

@@ -211,18 +211,15 @@ def _read_lines(path: Path) -> Iterator[Row]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", _parse(line)
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"a {type(row).__name__}, not an object")
+                yield f"{path}, line {number}", row
     except (OSError, EOFError, ValueError, RecursionError) as error:
         place = f"{path}, line {max(number, 1)}"
         raise DataError(f"{place}: {error}. The file must hold one JSON object a line.") from error
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}, not an object")
-    return row
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
