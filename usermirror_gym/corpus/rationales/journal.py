@@ -99,37 +99,27 @@ class Journal:
 
     def _begin(self) -> None:
         remove_unfinished(self.path.parent, self.path.name)
+        self.path.touch()
         first = _line(self._header)
-        content = self.path.read_bytes() if self._is_short() else None
-        if content is not None and first.startswith(content):
+        with self.path.open("rb") as file:
+            content = file.read(len(first) + 1)
+        if first.startswith(content):
             # New, or killed while the header was being written.
             self._file = self.path.open("wb")
             self.append([self._header])
             return
-        self._check(read_header(self.path))
-        self._cut_torn_line()
-        self._file = self.path.open("ab")
-
-    def _is_short(self) -> bool:
-        """Whether it holds no more than a header; creates it if it is not there."""
-        self.path.touch()
-        return self.path.stat().st_size <= len(_line(self._header))
-
-    def _check(self, found: Record) -> None:
         changes = "; ".join(
             f"{name} was {_show(then)} and is now {_show(now)}"
-            for name, then, now in differences(found, self._header)
+            for name, then, now in differences(read_header(self.path), self._header)
         )
         if changes:
             raise RunError(
                 f"{self.path} was begun differently: {changes}. "
                 "Go on as it was begun, or name another folder, or delete the file to start anew."
             )
-
-    def _cut_torn_line(self) -> None:
-        with self.path.open("r+b") as file:
-            end = sum(len(line) for line in file if line.endswith(b"\n"))
-            file.truncate(end)
+        with self.path.open("r+b") as file:  # a torn line is cut off
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        self._file = self.path.open("ab")
 
 
 def read_header(path: Path) -> Record:
