@@ -39,7 +39,6 @@ from usermirror_gym.corpus.config import BuildConfig
 from usermirror_gym.corpus.estimate import Estimate
 from usermirror_gym.corpus.rationale_stage import (
     SourceRationales,
-    check_models,
     engine_cache,
     select_pairs,
     write_direct,
@@ -84,13 +83,7 @@ def estimate_build(config: BuildConfig, folder: str | Path, *, display: Display)
             "'openai' or 'transformers' for an estimate"
         )
     with _building(config, folder):
-        make_engine = engine_cache()
-        if rationales:
-            check_models(rationales, make_engine)
-        stages = _scene_stages(config, folder, display)
-        if rationales is None:
-            return []
-        sources = [SourceRationales(rationales, stage, make_engine) for stage in stages]
+        _, sources = _prepared(config, folder, display)
         return [one for source in sources for one in source.estimates()]
 
 
@@ -133,13 +126,9 @@ def _may_change(name: str) -> bool:
 def _run(config: BuildConfig, folder: Path, display: Display) -> None:
     # Anew: some settings may not be those with which it began.
     write_json(folder / CONFIG_FILE, json.loads(config.model_dump_json()))
-    make_engine, rationales = engine_cache(), config.rationales
-    if rationales:
-        check_models(rationales, make_engine)
-    stages = _scene_stages(config, folder, display)
+    stages, sources = _prepared(config, folder, display)
     write_direct(stages, folder)
-    if rationales:
-        sources = [SourceRationales(rationales, stage, make_engine) for stage in stages]
+    if sources:
         for source in sources:
             source.run()
         selection = select_pairs(config, sources, folder)
@@ -154,12 +143,19 @@ def _run(config: BuildConfig, folder: Path, display: Display) -> None:
     write_manifest(config, folder, {stage.source.slug: stage.run() for stage in stages})
 
 
-def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[SceneStage]:
-    """One finished stage per source.
+def _prepared(
+    config: BuildConfig, folder: Path, display: Display
+) -> tuple[list[SceneStage], list[SourceRationales]]:
+    """A finished stage for each source, and its rationales, if any are wanted, to be written.
 
     Raises:
         ConfigError: two sources are the same data set.
+        UserMirrorError: a model that does not exist, or a setting that its engine does not have.
     """
+    make_engine, rationales = engine_cache(), config.rationales
+    for model in (rationales.strong, rationales.weak) if rationales else ():
+        if model.engine != "batch":  # now rather than after hours of work; no weights are loaded
+            _ = make_engine(model).context_length
     stages = [SceneStage(config, source, folder, display) for source in config.sources]
     names: dict[str, str] = {}
     for stage in stages:
@@ -170,7 +166,9 @@ def _scene_stages(config: BuildConfig, folder: Path, display: Display) -> list[S
                 "one of the data sets another name, so that their scenes can be told apart"
             )
         names[name] = stage.source.name
-    return stages
+    if rationales is None:
+        return stages, []
+    return stages, [SourceRationales(rationales, stage, make_engine) for stage in stages]
 
 
 def _shortcuts(stage: SceneStage) -> list[dict[str, Any]]:

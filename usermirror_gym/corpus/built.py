@@ -114,7 +114,18 @@ def read_build(folder: str | Path) -> Build:
             f"{folder} is incomplete: {len(missing)} of {len(manifest['outputs'])} files that its "
             f"manifest names are missing ({', '.join(missing[:3])}); build the data again"
         )
-    return Build(folder, manifest, tuple(_sources(folder, manifest["sources"])))
+    if not manifest["sources"]:
+        raise RunError(f"{folder / 'manifest.json'} names no source; build the data again")
+    sources = []
+    for name, facts in manifest["sources"].items():
+        for key in ("t0", "t_validation"):
+            if not isinstance(facts, dict) or not isinstance(facts.get(key), int):
+                raise RunError(
+                    f"{folder / 'manifest.json'}: source {name!r} has no whole number {key!r}; "
+                    "build the data again"
+                )
+        sources.append(BuiltSource(name, folder, facts["t0"], facts["t_validation"], facts))
+    return Build(folder, manifest, tuple(sources))
 
 
 def read_rankers(path: Path) -> dict[str, np.ndarray]:
@@ -126,21 +137,6 @@ def read_rankers(path: Path) -> dict[str, np.ndarray]:
         RunError: the file cannot be read, or lacks one of the first two.
     """
     return load_arrays(path, "popularity", "fitted_before", cure="Build the data again.")
-
-
-def _sources(folder: Path, entries: Mapping[str, Any]) -> list[BuiltSource]:
-    if not entries:
-        raise RunError(f"{folder / 'manifest.json'} names no source; build the data again")
-    sources = []
-    for name, facts in entries.items():
-        for key in ("t0", "t_validation"):
-            if not isinstance(facts, dict) or not isinstance(facts.get(key), int):
-                raise RunError(
-                    f"{folder / 'manifest.json'}: source {name!r} has no whole number {key!r}; "
-                    "build the data again"
-                )
-        sources.append(BuiltSource(name, folder, facts["t0"], facts["t_validation"], facts))
-    return sources
 
 
 def _read_scenes(path: Path) -> pa.Table:
@@ -162,10 +158,14 @@ def _check_form(table: pa.Table, path: Path) -> None:
     for name in table.column_names:
         wrong |= table[name].is_null().to_numpy()
     sizes = {}
+
+    def lengths(name: str) -> np.ndarray:
+        return pc.list_value_length(table[name]).fill_null(-1).to_numpy()
+
     for first, *others in _ONE_LENGTH:
-        sizes[first] = _lengths(table[first])
+        sizes[first] = lengths(first)
         for other in others:
-            wrong |= _lengths(table[other]) != sizes[first]
+            wrong |= lengths(other) != sizes[first]
     target = table["target"].to_numpy()
     wrong |= (target < 0) | (target > sizes["slate"]) | (sizes["slate"] == 0)
     wrong |= ~np.isin(table["kind"].to_pylist(), KINDS)
@@ -177,8 +177,3 @@ def _check_form(table: pa.Table, path: Path) -> None:
             f"lengths, a target outside the list, an unknown kind or split), the first is {name}; "
             "build the data again"
         )
-
-
-def _lengths(column: pa.ChunkedArray) -> np.ndarray:
-    lengths = pc.list_value_length(column)
-    return lengths.fill_null(-1).to_numpy()

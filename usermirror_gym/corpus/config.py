@@ -9,25 +9,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from usermirror_gym.configs.settings import Positive, Settings, Share, read_as, validated
+from usermirror_gym.configs.settings import AtLeast0, Positive, Settings, Share, read_as, validated
 from usermirror_gym.corpus.rationales.plan import ROLES, RationaleSettings, Role
 from usermirror_gym.corpus.selection.select import SELECTORS
 from usermirror_gym.data.sources.base import Limits
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.scenes.draw.samplers import SAMPLERS
 
-Count = Annotated[int, Field(ge=0)]
 Range = tuple[Positive, Positive]
 
 
 class SceneSettings(Settings):
     """Which scenes; any of it may be different for one source."""
 
-    train: Count = 2000
+    train: AtLeast0 = 2000
     """Scenes of interactions before the validation time."""
-    validation: Count = 200
+    validation: AtLeast0 = 200
     """Scenes between the validation time and T0."""
-    eval: Count = 500
+    eval: AtLeast0 = 500
     """Scenes at or after T0."""
     fraction: Share = 0.8
     """T0: before it lies this share of the interactions."""
@@ -77,10 +76,10 @@ class SceneSettings(Settings):
 class LimitSettings(Settings):
     """Overrides of a source's limits on the interactions of a user and of an item."""
 
-    min_user: Count = 1
-    max_user: Count | None = None
-    min_item: Count = 1
-    max_item: Count | None = None
+    min_user: AtLeast0 = 1
+    max_user: AtLeast0 | None = None
+    min_item: AtLeast0 = 1
+    max_item: AtLeast0 | None = None
 
     def over(self, limits: Limits) -> Limits:
         """The source's own limits, but for those that were set here."""
@@ -196,7 +195,7 @@ class BuildConfig(Settings):
     selection: SelectionStage = SelectionStage()
 
     @model_validator(mode="after")
-    def _sources_differ(self) -> BuildConfig:
+    def _fits_together(self) -> BuildConfig:
         names: dict[str, str] = {}
         for source in self.sources:
             if source.slug in names:
@@ -205,13 +204,8 @@ class BuildConfig(Settings):
                     f"{source.slug!r}: name each source once, and each YAML file differently"
                 )
             names[source.slug] = source.name
-        return self
-
-    @model_validator(mode="after")
-    def _selector_can_be_computed(self) -> BuildConfig:
-        if self.rationales is None or self.selection.selector != "ifd":
-            return self
-        if self.rationales.weak.engine not in ("transformers", "vllm"):
+        weak = self.rationales and self.rationales.weak.engine
+        if self.selection.selector == "ifd" and weak not in (None, "transformers", "vllm"):
             raise ValueError(
                 "the selector 'ifd' scores whole texts with the weak model, which servers cannot "
                 "do: use the engine 'transformers' or 'vllm' for it, or another selector"

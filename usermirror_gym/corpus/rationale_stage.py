@@ -44,7 +44,6 @@ from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
 from usermirror_gym.scenes.words.rationale_prompt import answer, rationale_prompt
 from usermirror_gym.scenes.words.template import domain_text
-from usermirror_gym.types import Prompt
 
 MakeEngine = Callable[[ModelSettings], Engine]
 
@@ -84,9 +83,16 @@ class SourceRationales:
         display = self.stage.display
         display.say(f"{self.stage.source.name}: rationales for {len(self.scenes):,} scenes")
         for role in ROLES:
-            self._write(role, display)
+            model = self.settings.model(role)
+            if model.engine == "batch":
+                self._through_files(role, model, display)
+            else:
+                write_rationales(
+                    self.scenes, self.builder, self.make_engine(model), self._journal(role),
+                    self._sampling(role), role=role, display=display,
+                )  # fmt: skip
         predict_choices(
-            self.scenes, self.builder, self._predictor(), self.rationales(),
+            self.scenes, self.builder, self.make_engine(self.settings.weak), self.rationales(),
             self.folder / "predictions.jsonl", display=display,
         )  # fmt: skip
 
@@ -117,7 +123,8 @@ class SourceRationales:
 
     def difficulties(self, assessment: Assessment) -> dict[str, float]:
         """IFD of the chosen answers by scene; see :mod:`~usermirror_gym.corpus.selection.ifd`."""
-        chosen = dict(zip(assessment.scene_ids, assessment.chosen.tolist(), strict=True))
+        columns = assessment.columns
+        chosen = dict(zip(columns["scene_id"], columns["chosen"].tolist(), strict=True))
         texts = {(r.scene_id, r.index): r.text for r in read_rationales(self._journal("strong"))}
         answers = {}
         for scene in self.scenes:
@@ -126,28 +133,15 @@ class SourceRationales:
                 letter = self.builder.letters(scene).options[scene.target]
                 answers[scene.name] = answer(texts[scene.name, index], letter)
         return score_answers(
-            self.scenes, self.builder, self._predictor(), answers, self.folder / "ifd.jsonl",
-            display=self.stage.display,
+            self.scenes, self.builder, self.make_engine(self.settings.weak), answers,
+            self.folder / "ifd.jsonl", display=self.stage.display,
         )  # fmt: skip
-
-    def _predictor(self) -> Engine:
-        return self.make_engine(self.settings.weak)
 
     def _sampling(self, role: Role) -> RationaleSettings:
         return self.settings.sampling_of(role, self.stage.config.seed)
 
     def _journal(self, role: str) -> Path:
         return self.folder / f"{role}.jsonl"
-
-    def _write(self, role: Role, display: Display) -> None:
-        model = self.settings.model(role)
-        if model.engine == "batch":
-            self._through_files(role, model, display)
-        else:
-            write_rationales(
-                self.scenes, self.builder, self.make_engine(model), self._journal(role),
-                self._sampling(role), role=role, display=display,
-            )  # fmt: skip
 
     def _through_files(self, role: Role, model: ModelSettings, display: Display) -> None:
         job = BatchJob(
@@ -189,17 +183,6 @@ def engine_cache() -> MakeEngine:
     return make_engine
 
 
-def check_models(settings: RationaleStage, make_engine: MakeEngine) -> None:
-    """Find both models now rather than after hours of other work; no weights are loaded.
-
-    Raises:
-        UserMirrorError: a model that does not exist, or a setting that its engine does not have.
-    """
-    for role in ROLES:
-        if settings.model(role).engine != "batch":
-            _ = make_engine(settings.model(role)).context_length
-
-
 def select_pairs(config: BuildConfig, sources: list[SourceRationales], folder: Path) -> Selection:
     """Select among the scenes of all sources and write the files to train on.
 
@@ -214,12 +197,17 @@ def select_pairs(config: BuildConfig, sources: list[SourceRationales], folder: P
     assessment = assess(scenes, weak, strong, reading=choice.reading, seed=config.seed)
     if choice.selector == "ifd":
         found = {k: v for source in sources for k, v in source.difficulties(assessment).items()}
-        values = [found.get(scene_id, np.nan) for scene_id in assessment.scene_ids]
+        values = [found.get(scene_id, np.nan) for scene_id in assessment.columns["scene_id"]]
         assessment = assessment.with_ifd(np.array(values))
     selection = select(assessment, size=choice.size, selector=choice.selector, seed=config.seed)
     write_parquet(folder / "selection" / "scenes.parquet", selection.table)
     if selection.kept:
-        prompts, texts = _questions(sources), _texts(sources)
+        prompts = {
+            scene.name: rationale_prompt(scene, source.builder)
+            for source in sources
+            for scene in source.scenes
+        }
+        texts = _texts(sources)
         for name, rows in (("preferences", preference_rows), ("rationales", sft_rows)):
             pairs = rows(scenes, selection.table, prompts=prompts, rationales=texts)
             write_rows(folder / "train" / f"{name}.jsonl", pairs)
@@ -237,14 +225,6 @@ def write_direct(stages: list[SceneStage], folder: Path) -> None:
             rows += direct_rows(table, prompts=prompts)
     if rows:
         write_rows(folder / "train" / "direct.jsonl", rows)
-
-
-def _questions(sources: list[SourceRationales]) -> dict[str, Prompt]:
-    return {
-        scene.name: rationale_prompt(scene, source.builder)
-        for source in sources
-        for scene in source.scenes
-    }
 
 
 def _texts(sources: list[SourceRationales]) -> dict[str, dict[str, list[str | None]]]:

@@ -38,6 +38,9 @@ from usermirror_gym.scenes.words.render import distinct_options, scene_table
 from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import TIMESTAMP, UNDATED, Float32Array
 
+_OF_PLAN = {"samplers", "balance", "history", "min_history", "removed"}
+"""Settings that a plan of scenes has as they are."""
+
 
 @dataclass
 class SceneStage:
@@ -98,7 +101,8 @@ class SceneStage:
     def _build(self) -> dict[str, Any]:
         split, settings = self.split, self.settings
         t_validation = _validation_time(split, settings.validation_fraction)
-        rankers = self._rankers(split)
+        dim, seed = settings.collaborative_dim, self.config.seed
+        rankers = Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
         text = domain_text(split.dataset)
         windows: dict[str, Window] = {
             "train": (None, t_validation),
@@ -116,12 +120,14 @@ class SceneStage:
             fewer = f", not {wanted:,}: the log has no more" if len(table) < wanted else ""
             self.display.say(f"{self.source.name}: {len(table):,} {name} scenes{fewer}")
         self._save_rankers(rankers)
-        made = {"t0": split.t0, "t_validation": t_validation, "scenes": counts, "dropped": dropped}
-        return made | self._facts_of_data() | self._facts_of_source()
-
-    def _facts_of_data(self) -> dict[str, Any]:
-        data, settings = self.split.dataset, self.settings
+        data, raw = split.dataset, get_source(self.source.name)
+        files = _checksums(raw, find_folder(raw, self.source.folder))
+        about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
         return {
+            "t0": split.t0,
+            "t_validation": t_validation,
+            "scenes": counts,
+            "dropped": dropped,
             "dataset": data.name,
             "domain": data.domain,
             "users": data.n_users,
@@ -129,16 +135,10 @@ class SceneStage:
             "interactions": len(data.interactions),
             "impressions": len(data.impressions or ()),
             "repairs": [asdict(repair) for repair in data.repairs],
-            "rankers": {
-                "dim": settings.collaborative_dim, "seed": self.config.seed,
-                "embedding": settings.embedding,
-            },
-        }  # fmt: skip
-
-    def _facts_of_source(self) -> dict[str, Any]:
-        raw = get_source(self.source.name)
-        about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
-        return {"files": _checksums(raw, find_folder(raw, self.source.folder)), **about}
+            "rankers": {"dim": dim, "seed": seed, "embedding": settings.embedding},
+            "files": files,
+            **about,
+        }
 
     def _draw(
         self, rankers: Rankers, windows: dict[str, Window]
@@ -151,12 +151,8 @@ class SceneStage:
             plan = ScenePlan(
                 count=_with_spare(getattr(settings, name)),
                 slate_size=settings.eval_slate if name == "eval" else settings.train_slate,
-                samplers=settings.samplers,
-                balance=settings.balance,
-                history=settings.history,
-                min_history=settings.min_history,
-                removed=settings.removed,
                 seed=self.config.seed,
+                **settings.model_dump(include=_OF_PLAN),
             )
             try:
                 drawn = (draw_impressions if real else draw_scenes)(rankers, plan, window)
@@ -164,24 +160,11 @@ class SceneStage:
                 raise ConfigError(f"{self.source.name}, {name} scenes: {error}") from error
             yield name, drawn
 
-    def _rankers(self, split: TimeSplit) -> Rankers:
-        dim, seed = self.settings.collaborative_dim, self.config.seed
-        return Rankers(split, embedding=self._embedding(split), dim=dim, seed=seed)
-
     def _embedding(self, split: TimeSplit) -> Float32Array | None:
-        """Item embeddings, if lists are drawn by them; row 0 (padding) is 0."""
+        """Item embeddings, if lists are drawn by them."""
         if self.settings.embedding is None or not self.settings.samplers.get("content"):
             return None
-        text = domain_text(split.dataset)
-        known = np.flatnonzero(split.popularity[1:] > 0)
-        vectors = embed_texts(
-            [text.option(item) for item in range(1, split.dataset.n_items + 1)],
-            self.settings.embedding,
-            fit_rows=known,
-            cache=self.folder / "cache",
-            display=self.display,
-        )
-        return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
+        return item_embeddings(split, self.settings.embedding, self.folder / "cache", self.display)
 
     def _save_rankers(self, rankers: Rankers) -> None:
         arrays: dict[str, np.ndarray] = {
@@ -201,6 +184,18 @@ class SceneStage:
 
     def _scenes_path(self, split_name: str) -> Path:
         return self.folder / "scenes" / split_name / f"{self.source.slug}.parquet"
+
+
+def item_embeddings(
+    split: TimeSplit, model: str, cache: Path | None = None, display: Display | None = None
+) -> Float32Array:
+    """``(n_items + 1, e)`` of the words of the items, fitted (if at all) on those known before T0;
+    row 0 (padding) is 0.  See :func:`~usermirror_gym.scenes.draw.embeddings.embed_texts`."""
+    text = domain_text(split.dataset)
+    texts = [text.option(item) for item in range(1, split.dataset.n_items + 1)]
+    known = np.flatnonzero(split.popularity[1:] > 0)
+    vectors = embed_texts(texts, model, fit_rows=known, cache=cache, display=display)
+    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
 
 
 def _with_spare(count: int) -> int:

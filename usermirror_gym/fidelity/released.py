@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from usermirror_gym.corpus.released.read import PromptFrame, ReleasedEval
-from usermirror_gym.corpus.released.rows import LETTERS, RELEASED_ANSWER_PREFIX, EvalScene
+from usermirror_gym.corpus.released.rows import EvalScene
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.fidelity.scenes import CardScenes
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.table import SCHEMA
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.types import Message, Prompt
+from usermirror_gym.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,9 @@ class ReleasedSimulator:
         """The question as the released checkpoints learnt to answer it."""
         texts = self.texts.texts
         profile, history = (texts[item] for item in scene.history or (0, 0))
-        user = self.frame.user_message(
-            profile, history, [texts[item] for item in scene.slate],
-            self.texts.datasets[scene.slate[0]],
-        )  # fmt: skip
-        messages = (Message("system", self.frame.system), Message("user", user))
-        letters = tuple(LETTERS[: len(scene.slate)])
-        return Prompt(messages, RELEASED_ANSWER_PREFIX, letters, scene.name)
+        options = tuple(texts[item] for item in scene.slate)
+        dataset = self.texts.datasets[scene.slate[0]]
+        return self.frame.prompt(EvalScene(scene.name, dataset, profile, history, options, -1))
 
 
 def _row(scene: EvalScene, user: int, first: int) -> dict[str, object]:

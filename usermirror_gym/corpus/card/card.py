@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from usermirror_gym.corpus.card.facts import CardFacts, card_facts
-from usermirror_gym.corpus.checks.shortcuts import LIMIT, MIXED, REAL, SAMPLED
+from usermirror_gym.corpus.checks.shortcuts import LIMIT, MIXED, REAL, SAMPLED, is_shortcut
 from usermirror_gym.files import write_text
 from usermirror_gym.report.page import render
 from usermirror_gym.report.tables import Rows
@@ -75,7 +75,7 @@ def attention(facts: CardFacts) -> list[str]:
         notes.append(f"The leakage audit failed: {names}.")
     if not facts.leaks:
         notes.append("The leakage audit was not run on this build.")
-    notes += _shortcut_notes([row for row in facts.shortcuts if _is_shortcut(row)])
+    notes += _shortcut_notes([row for row in facts.shortcuts if is_shortcut(row)])
     if not facts.shortcuts:
         notes.append("The shortcut audit was not run on this build.")
     if facts.position_test and facts.position_test["p"] < SUSPICIOUS:
@@ -89,15 +89,6 @@ def _groups(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     single = {k: v for k, v in manifest.items() if not isinstance(v, Mapping)}
     groups = {k: v for k, v in manifest.items() if isinstance(v, Mapping)}
     return ({"build": single} if single else {}) | groups
-
-
-def _is_shortcut(row: dict[str, Any]) -> bool:
-    """As :attr:`.shortcuts.ShortcutRow.marked`, of a row read back."""
-    if row.get("reads_history") or row.get("accuracy") is None or row.get("chance") is None:
-        return False
-    low = row.get("low")
-    clear = low is None or not low <= row["chance"]
-    return bool(row["accuracy"] - row["chance"] > LIMIT and clear)
 
 
 def _shortcut_notes(rows: Rows) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 from scipy.stats import chi2, rankdata
 
+from usermirror_gym.corpus.checks.leaks import uniform_positions
 from usermirror_gym.errors import DataError
 from usermirror_gym.report.histogram import Histogram
 from usermirror_gym.report.tables import Rows
@@ -49,10 +50,17 @@ class CardFacts:
     dropped: Rows = field(default_factory=list)
     """Stage, reason and count of whatever was mended or left out."""
     usage: Rows = field(default_factory=list)
+    """Per model any of role, model, written, failed, tokens, cost ... (the fields of a
+    :class:`~usermirror_gym.corpus.rationales.write.RationaleSummary`, say)."""
     shortcuts: Rows = field(default_factory=list)
+    """The fields of a :class:`~usermirror_gym.corpus.checks.shortcuts.ShortcutRow`, and source if
+    need be."""
     leaks: Rows = field(default_factory=list)
+    """The fields of a :class:`~usermirror_gym.corpus.checks.leaks.Finding`."""
     sources: Rows = field(default_factory=list)
+    """name, title, homepage, terms and citation."""
     manifest: dict[str, Any] = field(default_factory=dict)
+    """Configuration, seeds, versions, checksums: nested plain values."""
 
 
 def card_facts(
@@ -62,11 +70,7 @@ def card_facts(
     selection: pa.Table | None = None,
     popularity: Mapping[str, IntArray] | None = None,
     dropped: Mapping[str, Mapping[str, int]] | None = None,
-    usage: Sequence[Mapping[str, Any]] = (),
-    shortcuts: Sequence[Mapping[str, Any]] = (),
-    leaks: Sequence[Mapping[str, Any]] = (),
-    sources: Sequence[Mapping[str, Any]] = (),
-    manifest: Mapping[str, Any] | None = None,
+    **known: Any,
 ) -> CardFacts:
     """Count what the tables hold and put it beside what the caller knows.
 
@@ -76,14 +80,7 @@ def card_facts(
         selection: rows of :data:`usermirror_gym.corpus.selection.select.SCHEMA`.
         popularity: data set -> interactions before T0 by item id, ``(n_items + 1,)``.
         dropped: stage -> reason -> count; scenes that were not selected are added by themselves.
-        usage: per model any of role, model, written, failed, tokens, cost ... (the fields of a
-            :class:`~usermirror_gym.corpus.rationales.write.RationaleSummary`, say).
-        shortcuts: rows with name, lists, n, accuracy, low, high and chance (the fields of a
-            :class:`~usermirror_gym.corpus.checks.shortcuts.ShortcutRow`), and source if need be.
-        leaks: rows with check, source, verdict and compared (the fields of a
-            :class:`~usermirror_gym.corpus.checks.leaks.Finding`).
-        sources: rows with name, title, homepage, terms and citation.
-        manifest: configuration, seeds, versions, checksums: nested plain values.
+        known: further fields of :class:`CardFacts`, as they are.
 
     Raises:
         DataError: a table lacks columns, or holds items that ``popularity`` does not know.
@@ -105,11 +102,7 @@ def card_facts(
         selection=[] if selection is None else _strata(selection),
         uncertainty=() if selection is None else _uncertainty(selection),
         dropped=_dropped(dropped or {}, selection),
-        usage=[dict(row) for row in usage],
-        shortcuts=[dict(row) for row in shortcuts],
-        leaks=[dict(row) for row in leaks],
-        sources=[dict(row) for row in sources],
-        manifest=dict(manifest or {}),
+        **known,
     )
 
 
@@ -119,19 +112,11 @@ def position_test(sizes: ArrayLike, targets: ArrayLike) -> dict[str, float] | No
     Summed over list lengths K, each with K - 1 degrees of freedom; ``None`` if no list has two
     options.  Positions behind the list (*none of these*) do not count.
     """
-    size, target = np.asarray(sizes, np.int64), np.asarray(targets, np.int64)
-    lists, statistic, df = 0, 0.0, 0
-    for k in np.unique(size[size > 1]):
-        observed = np.bincount(target[(size == k) & (target < k)], minlength=k)
-        if observed.sum():
-            expected = observed.sum() / k
-            statistic += float(((observed - expected) ** 2 / expected).sum())
-            df += int(k) - 1
-            lists += int(observed.sum())
-    if not lists:
+    statistic, df, counts = uniform_positions(np.asarray(sizes), np.asarray(targets))
+    if not df:
         return None
     p = float(chi2.sf(statistic, df))
-    return {"lists": lists, "chi_square": statistic, "df": df, "p": p}
+    return {"lists": sum(counts.values()), "chi_square": statistic, "df": df, "p": p}
 
 
 def _frame(scenes: Mapping[str, pa.Table]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, ncx2
+from scipy.stats import chi2, chisquare, ncx2
 
 from usermirror_gym.scenes.scene import UNKNOWN_AGE
 from usermirror_gym.types import (
@@ -212,19 +212,35 @@ def duplicates(scenes: pd.DataFrame) -> Finding:
 def positions(source: str, split: str, scenes: pd.DataFrame) -> Finding:
     """Chi-square of the choices' positions, one histogram per K, statistics and df summed."""
     target, size = _choices(scenes)
-    statistic, df, shift = 0.0, 0, 0.0
-    for k in np.unique(size):
-        counts = np.bincount(target[size == k], minlength=k)
-        if counts.sum() >= 5 * k and k > 1:  # the usual bound of the approximation
-            statistic += float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
-            df += int(k) - 1
-            shift += counts.sum() / (k - 1)  # non-centrality if the last place were never used
+    statistic, df, counts = uniform_positions(size, target, least=5)  # the usual bound
+    shift = sum(n / (k - 1) for k, n in counts.items())  # if the last place were never used
     name = f"positions, {split}"
     if not df or ncx2.sf(chi2.isf(ALPHA, df), df, shift) < POWER:
         return Finding(name, source, "too few", f"{len(target)} choices cannot show a bias")
     p = float(chi2.sf(statistic, df))
     compared = f"{len(target)} choices with a uniform histogram: chi2({df}) = {statistic:.1f}, "
     return Finding(name, source, "failed" if p < ALPHA else "passed", f"{compared}p = {p:.2g}")
+
+
+def uniform_positions(
+    sizes: IntArray, targets: IntArray, *, least: float = 0
+) -> tuple[float, int, dict[int, int]]:
+    """Pearson's statistic of positions against uniform ones, summed over the list lengths K.
+
+    Args:
+        sizes, targets: ``(N,)`` K and the position; those behind the list do not count.
+        least: lengths with fewer than so many lists a place are left out.
+
+    Returns:
+        The statistic, its degrees of freedom (K - 1 each), and lists by length.
+    """
+    statistic, counts = 0.0, {}
+    for k in np.unique(sizes[sizes > 1]).tolist():
+        observed = np.bincount(targets[(sizes == k) & (targets < k)], minlength=k)
+        if (n := int(observed.sum())) and n >= least * k:
+            statistic += float(chisquare(observed).statistic)
+            counts[k] = n
+    return statistic, sum(counts) - len(counts), counts
 
 
 def last_place(source: str, split: str, scenes: pd.DataFrame) -> Finding:
@@ -275,19 +291,12 @@ def _undated_before(lines: pd.DataFrame, interactions: pd.DataFrame) -> BoolArra
 
 
 def _flat(scenes: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    sizes = scenes[next(iter(columns))].map(len).to_numpy(np.int64)
-    rows = np.repeat(np.arange(len(scenes)), sizes)
-    flat = {
-        "row": rows,
-        "place": np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes),
-        USER_ID: scenes[USER_ID].to_numpy()[rows],
-        "now": scenes[TIMESTAMP].to_numpy()[rows],
-        "choice": scenes[ITEM_ID].to_numpy()[rows],
-    }
-    for column, name in columns.items():
-        values = [np.asarray(v, np.int64) for v in scenes[column]]
-        flat[name] = np.concatenate([*values, np.zeros(0, np.int64)])
-    return pd.DataFrame(flat)
+    owner = {USER_ID: USER_ID, TIMESTAMP: "now", ITEM_ID: "choice"}
+    flat = scenes.reset_index(drop=True)[[*owner]].rename(columns=owner)
+    flat = flat.assign(**{new: scenes[old].to_numpy() for old, new in columns.items()})
+    flat = flat[scenes[next(iter(columns))].map(len).to_numpy() > 0]
+    flat = flat.explode(list(columns.values())).reset_index(names="row").astype(np.int64)
+    return flat.assign(place=flat.groupby("row").cumcount())
 
 
 def _rows(scenes: pd.DataFrame, flat: pd.DataFrame, wrong: pd.Series | BoolArray) -> BoolArray:

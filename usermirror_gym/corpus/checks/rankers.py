@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from usermirror_gym.corpus.checks.leaks import Finding, Verdict, judge, shown
+from usermirror_gym.corpus.scene_stage import item_embeddings
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.scenes.draw.embeddings import TFIDF, embed_texts
+from usermirror_gym.scenes.draw.embeddings import TFIDF
 from usermirror_gym.scenes.draw.rankers import fit_collaborative
-from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.types import ITEM_ID, TIMESTAMP, Float32Array, FloatArray, IntArray
 
 TOLERANCE = 1e-4
@@ -49,9 +49,8 @@ def collaborative_fit(source: str, split: TimeSplit, stored: FloatArray, seed: i
     expected = fit_collaborative(split, dim, seed).factors
     later = fit_collaborative(_of_everything(split), dim, seed).factors
     items = _frequent(split)
-    words = f"factors {stored.shape} with a new fit before T0, on {len(items)} items", "everything"
-    same_size = stored.shape == expected.shape
-    found = _fits(items, stored if same_size else None, expected, later, *words)
+    compared = f"factors {stored.shape} with a new fit before T0, on {len(items)} items"
+    found = _fits(items, stored, expected, later, compared, "everything")
     return Finding("rankers: collaborative", source, *found)
 
 
@@ -72,10 +71,9 @@ def embedding_fit(
     if model != TFIDF:
         compared = f"nothing: {model} is pretrained, no part of it is fitted on the log"
         return Finding(name, source, "passed", compared)
-    expected, later = (_tfidf(s) for s in (split, _of_everything(split)))
-    words = f"TF-IDF {stored.shape} with a new fit on the items known before T0", "all items"
-    same_size = len(stored) == len(expected)
-    found = _fits(_frequent(split), stored if same_size else None, expected, later, *words)
+    expected, later = (item_embeddings(s, TFIDF) for s in (split, _of_everything(split)))
+    compared = f"TF-IDF {stored.shape} with a new fit on the items known before T0"
+    found = _fits(_frequent(split), stored, expected, later, compared, "all items")
     return Finding(name, source, *found)
 
 
@@ -95,13 +93,6 @@ def collaborative_company(source: str, scenes: pd.DataFrame, split: TimeSplit) -
     return judge(name, source, scenes, wrong, f"{compared}, {unknown} only later")
 
 
-def _tfidf(split: TimeSplit) -> Float32Array:
-    text = domain_text(split.dataset)
-    texts = [text.option(item) for item in split.dataset.items.index]
-    vectors = embed_texts(texts, TFIDF, fit_rows=np.flatnonzero(split.popularity[1:] > 0))
-    return np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
-
-
 def _frequent(split: TimeSplit) -> IntArray:
     """The items that occur most often in the whole log."""
     return np.argsort(-_of_everything(split).popularity, kind="stable")[:_SAMPLE]
@@ -113,17 +104,18 @@ def _of_everything(split: TimeSplit) -> TimeSplit:
 
 
 def _fits(
-    items: IntArray, stored: np.ndarray | None, expected: np.ndarray, later: np.ndarray,
+    items: IntArray, stored: np.ndarray, expected: np.ndarray, later: np.ndarray,
     compared: str, on: str,
 ) -> tuple[Verdict, str]:  # fmt: skip
     """Verdict, and what was compared: the largest differences of inner products of some items."""
 
     def distance(vectors: np.ndarray) -> float:
+        if len(vectors) != len(expected):
+            return float("inf")
         a, b = vectors[items], expected[items]
         return float(np.abs(a @ a.T - b @ b.T).max(initial=0))
 
-    difference = float("inf") if stored is None else distance(stored)
-    power = distance(later)
+    difference, power = distance(stored), distance(later)
     compared += f": largest difference {difference:.1g}; that of a fit on {on} is {power:.1g}"
     return _verdict(difference <= TOLERANCE, power > 10 * TOLERANCE), compared
 

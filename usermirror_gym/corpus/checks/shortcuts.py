@@ -11,8 +11,9 @@ N lists are padded to the longest, W; every array of options is ``(N, W)`` and m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,9 +76,17 @@ class ShortcutRow:
 
     @property
     def marked(self) -> bool:
-        """Whether it is a shortcut that is clearly there and further above chance than LIMIT."""
-        excess = self.accuracy - self.chance
-        return not self.reads_history and excess > LIMIT and not self.low <= self.chance
+        """See :func:`is_shortcut`."""
+        return is_shortcut(vars(self))
+
+
+def is_shortcut(row: Mapping[str, Any]) -> bool:
+    """Whether a row (as a dict) is a shortcut that is clearly there, and further above chance than
+    :data:`LIMIT`."""
+    if row.get("reads_history") or row.get("accuracy") is None or row.get("chance") is None:
+        return False
+    clear = row.get("low") is None or not row["low"] <= row["chance"]
+    return bool(row["accuracy"] - row["chance"] > LIMIT and clear)
 
 
 @dataclass(frozen=True)
@@ -350,15 +359,15 @@ def co_occurrence(lists: Lists, dataset: RecDataset, before: int, batch: int = 2
     Counts interactions before the moment ``before``; the list's own user is left out, whose later
     choices would tell the answer.
     """
+    from sklearn.preprocessing import normalize
+
     events = dataset.interactions[dataset.interactions[TIMESTAMP] < before]
     shape = (dataset.n_items + 1, dataset.n_users + 1)
     matrix = sparse.csr_matrix(
         (np.ones(len(events)), (events[ITEM_ID].to_numpy(), events[USER_ID].to_numpy())), shape
     )
     matrix.data[:] = 1.0
-    norms = np.sqrt(np.asarray(matrix.sum(axis=1)).ravel())
-    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-    items = (sparse.diags(scale) @ matrix).tocsr()
+    items = normalize(matrix)
     scores = np.zeros(lists.slates.shape)
     for start in range(0, len(lists.users), batch):
         rows = slice(start, start + batch)

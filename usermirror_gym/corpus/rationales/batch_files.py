@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,11 @@ from usermirror_gym.corpus.rationales.plan import (
     RationaleSettings,
     Request,
     Role,
-    rationale_from,
+    chunks,
+    open_rationales,
     rationales_of,
     sampling_of,
 )
-from usermirror_gym.corpus.rationales.write import journal_header, keep, record_place
 from usermirror_gym.engines.base import Generations
 from usermirror_gym.engines.server.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.errors import EngineError, RunError
@@ -61,11 +63,12 @@ class BatchJob:
     path: Path
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> tuple[Journal, Ledger]:
-        """The journal, to be entered, and an empty ledger for its records."""
+    def open(self) -> AbstractContextManager[tuple[Journal, Ledger]]:
+        """See :func:`~usermirror_gym.corpus.rationales.plan.open_rationales`."""
         model_id = server_model_id(self.model)
-        header = journal_header(self.scenes, self.builder, model_id, self.settings, self.role)
-        return Journal(self.path, header), Ledger(self.scenes, self.settings)
+        return open_rationales(
+            self.scenes, self.builder, model_id, self.settings, self.role, self.path
+        )
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,12 @@ def write_batch(job: BatchJob, path: Path) -> list[Path]:
     Raises:
         RunError: the journal was begun differently; one request is larger than a file may be.
     """
-    journal, ledger = job.open()
-    with journal:
-        _fill(ledger, journal)
+    with job.open() as (_, ledger):
         requests = list(_pending(ledger, job.settings))
-    files = []
-    for number, lines in enumerate(_parts(_lines(job, requests)), start=1):
-        files.append(write_text(_numbered(path, number), "".join(lines)))
+    files = [
+        write_text(_numbered(path, number), "".join(lines))
+        for number, lines in enumerate(_parts(_lines(job, requests)), start=1)
+    ]
     for old in path.parent.glob(_numbered(path, 0).name.replace("000", "[0-9][0-9][0-9]")):
         if old not in files:
             old.unlink()
@@ -129,21 +131,18 @@ def read_batch_results(job: BatchJob, paths: Sequence[Path]) -> BatchReport:
     Raises:
         RunError: the journal was begun differently, or a file cannot be opened.
     """
-    journal, ledger = job.open()
     problems: list[str] = []
-    with journal:
-        _fill(ledger, journal)
+    with job.open() as (journal, ledger):
         pending = {custom_id(job.role, r): r for r in _pending(ledger, job.settings)}
         results = _results(paths, job, pending, problems)
         written, failed = ledger.written, ledger.failures
         answered = [(name, request) for name, request in pending.items() if name in results]
-        for at in range(0, len(answered), _AT_ONCE):
-            found = [
+        for some in chunks(answered, _AT_ONCE):
+            found = (
                 rationales_of(request, _answer(results[name], job, request), job.settings, job.role)
-                for name, request in answered[at : at + _AT_ONCE]
-            ]
-            keep((record for records in found for record in records), ledger, journal)
-        journal.sort(record_place)
+                for name, request in some
+            )
+            ledger.keep(chain.from_iterable(found), journal)
     missing = tuple(name for name in pending if name not in results)
     return BatchReport(ledger.written - written, ledger.failures - failed, missing, tuple(problems))
 
@@ -152,11 +151,6 @@ def custom_id(role: Role, request: Request) -> str:
     """The name of a request in batch files; unique within a build."""
     which = "all" if request.attempt == 0 else str(request.indices[0])
     return f"{role}.{request.attempt}.{which}.{request.scene.name}"
-
-
-def _fill(ledger: Ledger, journal: Journal) -> None:
-    for record in journal.records():
-        ledger.take(rationale_from(record, journal.path))
 
 
 def _pending(ledger: Ledger, settings: RationaleSettings) -> Iterator[Request]:

@@ -6,11 +6,13 @@ must be about the same; otherwise two experiments would be mixed without a trace
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import signature
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -19,6 +21,7 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.files import remove_unfinished, replacing
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 class Journal:
@@ -87,51 +90,36 @@ class Journal:
         if in_order == places:
             return
         self._file.close()
-        self._replace([(start, length) for _, start, length in in_order])
+        with self.path.open("rb") as old, replacing(self.path) as new:
+            new.write(old.readline())
+            for _, start, length in in_order:
+                old.seek(start)
+                new.write(old.read(length))
         self._file = self.path.open("ab")
 
     def _begin(self) -> None:
         remove_unfinished(self.path.parent, self.path.name)
+        self.path.touch()
         first = _line(self._header)
-        content = self.path.read_bytes() if self._is_short() else None
-        if content is not None and first.startswith(content):
+        with self.path.open("rb") as file:
+            content = file.read(len(first) + 1)
+        if first.startswith(content):
             # New, or killed while the header was being written.
             self._file = self.path.open("wb")
-            self._file.write(first)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self.append([self._header])
             return
-        self._check(read_header(self.path))
-        self._cut_torn_line()
-        self._file = self.path.open("ab")
-
-    def _is_short(self) -> bool:
-        """Whether it holds no more than a header; creates it if it is not there."""
-        self.path.touch()
-        return self.path.stat().st_size <= len(_line(self._header))
-
-    def _check(self, found: Record) -> None:
         changes = "; ".join(
             f"{name} was {_show(then)} and is now {_show(now)}"
-            for name, then, now in differences(found, self._header)
+            for name, then, now in differences(read_header(self.path), self._header)
         )
         if changes:
             raise RunError(
                 f"{self.path} was begun differently: {changes}. "
                 "Go on as it was begun, or name another folder, or delete the file to start anew."
             )
-
-    def _cut_torn_line(self) -> None:
-        with self.path.open("r+b") as file:
-            end = sum(len(line) for line in file if line.endswith(b"\n"))
-            file.truncate(end)
-
-    def _replace(self, places: Iterable[tuple[int, int]]) -> None:
-        with self.path.open("rb") as old, replacing(self.path) as new:
-            new.write(old.readline())
-            for start, length in places:
-                old.seek(start)
-                new.write(old.read(length))
+        with self.path.open("r+b") as file:  # a torn line is cut off
+            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+        self._file = self.path.open("ab")
 
 
 def read_header(path: Path) -> Record:
@@ -161,6 +149,22 @@ def read_records(path: Path) -> Iterator[Record]:
     return (record for _, _, record in _read_lines(path))
 
 
+def records_as(path: Path, kind: Callable[..., T], what: str) -> Iterator[T]:
+    """Every record of a journal as an instance of a dataclass.
+
+    Args:
+        what: how the message calls one that has other fields.
+
+    Raises:
+        RunError: see :func:`read_records`, or a record with other fields.
+    """
+    names = set(signature(kind).parameters)
+    for record in read_records(path):
+        if record.keys() != names:
+            raise RunError(f"{path} has a record that is no {what}: {str(record)[:200]}")
+        yield kind(**record)
+
+
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
     """Place, bytes and content of every record."""
     read_header(path)
@@ -179,6 +183,14 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
                 raise RunError(f"{path}, line {number} is not an object. Restore or delete it.")
             yield start, line, record
             start += len(line)
+
+
+def texts_version(parts: Iterable[tuple[Any, ...]]) -> str:
+    """A short digest, for headers, of names and texts."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(repr(part).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

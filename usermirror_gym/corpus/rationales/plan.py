@@ -7,20 +7,34 @@ therefore asks the rest with the same seeds, in the same calls, as if nothing ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal, TypeVar, get_type_hints
 
-from usermirror_gym.corpus.rationales.journal import Record, read_records
+from pydantic import Field, TypeAdapter, ValidationError
+
+from usermirror_gym.configs.settings import Positive
+from usermirror_gym.corpus.rationales.journal import Journal, records_as
 from usermirror_gym.engines.base import Generations, Sampling
 from usermirror_gym.errors import ConfigError, RunError, SceneError
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.scenes.words.rationale_prompt import STOP, prompt_version, stages, tidy
+from usermirror_gym.scenes.words.prompt import PromptBuilder
+from usermirror_gym.scenes.words.rationale_prompt import (
+    STOP,
+    prompt_version,
+    questions_version,
+    rationale_prompt,
+    stages,
+    tidy,
+)
 
+T = TypeVar("T")
 Role = Literal["strong", "weak"]
 ROLES: tuple[Role, ...] = ("strong", "weak")
 _OPERATIONAL = ("batch_size", "prompt_price", "completion_price")
+_From0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -31,49 +45,37 @@ class RationaleSettings:
         ConfigError: a value that cannot be used.
     """
 
-    n: int = 10
+    n: Positive = 10
     """Rationales per scene."""
-    temperature: float = 1.0
-    top_p: float = 0.9
-    max_tokens: int = 1024
+    temperature: _From0 = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_tokens: Positive = 1024
     """Most tokens of one rationale."""
     seed: int = 0
-    max_attempts: int = 3
+    max_attempts: Positive = 3
     """How often a rationale is tried before it is given up."""
     require: Literal["stages", "text"] = "stages"
     """``"stages"``: a rationale without the three stages has failed; ``"text"``: any text will do
     (for models too small to keep a form)."""
-    batch_size: int = 32
+    batch_size: Positive = 32
     """Rationales between two writes to disk, hence most that a kill costs.  A server wants at
     least its ``concurrency`` times ``n``.  May change when a run is resumed."""
-    prompt_price: float | None = None
+    prompt_price: _From0 | None = None
     """Price of a million prompt tokens, in any currency.  May change, like the next one."""
-    completion_price: float | None = None
+    completion_price: _From0 | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n", "max_tokens", "max_attempts", "batch_size"):
-            self._need(name, getattr(self, name), int, "a whole number from 1", 1)
-        self._need("seed", self.seed, int, "a whole number")
-        self._need("temperature", self.temperature, (int, float), "a number from 0", 0)
-        self._need("top_p", self.top_p, (int, float), "a number in (0, 1]")
-        for name in ("prompt_price", "completion_price"):
-            if getattr(self, name) is not None:
-                self._need(name, getattr(self, name), (int, float), "a number from 0, or none", 0)
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            try:
+                TypeAdapter(hint).validate_python(value, strict=True)
+            except ValidationError as error:
+                raise ConfigError(f"{name}: {error.errors()[0]['msg']}, got {value!r}") from error
         if self.temperature == 0 and self.n > 1:
             raise ConfigError(
                 f"temperature 0 writes the same text {self.n} times: use n=1, or a temperature "
                 "above 0"
             )
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
-        if self.require not in ("stages", "text"):
-            raise ConfigError(f"require must be 'stages' or 'text', got {self.require!r}")
-
-    @staticmethod
-    def _need(name: str, value: Any, kind: Any, words: str, least: float = float("-inf")) -> None:
-        is_number = isinstance(value, kind) and not isinstance(value, bool)
-        if not is_number or not least <= value < float("inf"):
-            raise ConfigError(f"{name} must be {words}, got {value!r}")
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
         """Price of so many tokens; ``None`` without prices."""
@@ -169,39 +171,43 @@ class Ledger:
         self.failures += 1
         self.exhausted += rationale.attempt + 1 == self._settings.max_attempts
 
-    def lacks(self, rationale: Rationale) -> bool:
-        """Whether this attempt of a rationale has no record yet."""
-        key = rationale.scene_id, rationale.index
-        return self._tries.get(key, 0) == rationale.attempt
+    def keep(self, rationales: Iterable[Rationale], journal: Journal) -> None:
+        """Write what the journal does not have (a kill may have cut a batch in two)."""
+        tries = self._tries
+        new = [r for r in rationales if tries.get((r.scene_id, r.index), 0) == r.attempt]
+        journal.append(map(asdict, new))
+        for rationale in new:
+            self.take(rationale)
 
     def is_open(self, request: Request) -> bool:
         """Whether something that was asked for has no record yet."""
         name, attempt = request.scene.name, request.attempt
         return any(self._tries.get((name, i), 0) == attempt for i in request.indices)
 
-    def batches(self, attempt: int) -> Iterator[list[Request]]:
+    def batches(self, attempt: int) -> Iterator[Sequence[Request]]:
         """What attempt number ``attempt`` asks, in calls of a fixed composition; those of which
         every record is there are left out.
 
         Attempts are to be asked one after the other.
         """
-        for batch in self._all_batches(attempt):
-            if any(map(self.is_open, batch)):
-                yield batch
-
-    def _all_batches(self, attempt: int) -> Iterator[list[Request]]:
         size, n = self._settings.batch_size, self._settings.n
+        scenes = self._scenes.values()
         if attempt == 0:
-            every = [Request(scene, tuple(range(n)), 0) for scene in self._scenes.values()]
-            yield from _chunks(every, max(1, size // n))
-            return
-        for index in range(n):
-            again = [
-                Request(scene, (index,), attempt)
-                for scene in self._scenes.values()
-                if self._failed_before((scene.name, index), attempt)
+            size = max(1, size // n)
+            calls = [[Request(scene, tuple(range(n)), 0) for scene in scenes]]
+        else:
+            calls = [
+                [
+                    Request(s, (i,), attempt)
+                    for s in scenes
+                    if self._failed_before((s.name, i), attempt)
+                ]
+                for i in range(n)
             ]
-            yield from _chunks(again, size)
+        for requests in calls:
+            for batch in chunks(requests, size):
+                if any(map(self.is_open, batch)):
+                    yield batch
 
     def _failed_before(self, key: tuple[str, int], attempt: int) -> bool:
         tries = self._tries.get(key, 0)
@@ -244,15 +250,31 @@ def rationales_of(
     return records
 
 
-def rationale_header(
-    model_id: str, role: Role, settings: RationaleSettings, scenes: int, questions: str
-) -> Record:
-    """First line of a journal: everything that a text depends on."""
-    kept = {k: v for k, v in asdict(settings).items() if k not in _OPERATIONAL}
-    return {
+@contextmanager
+def open_rationales(
+    scenes: Sequence[Scene],
+    builder: PromptBuilder,
+    model_id: str,
+    settings: RationaleSettings,
+    role: Role,
+    path: Path,
+) -> Iterator[tuple[Journal, Ledger]]:
+    """Inside the block the journal of these rationales is open, and the ledger knows its records.
+
+    Its header is everything that a text depends on; it is in order when the block ends well.
+    """
+    ledger = Ledger(scenes, settings)
+    header = {
         "journal": "rationales", "model": model_id, "role": role, "prompt": prompt_version(),
-        "scenes": scenes, "questions": questions, "settings": kept,
+        "scenes": len(scenes),
+        "questions": questions_version(rationale_prompt(scene, builder) for scene in scenes),
+        "settings": {k: v for k, v in asdict(settings).items() if k not in _OPERATIONAL},
     }  # fmt: skip
+    with Journal(path, header) as journal:
+        for attempt in read_attempts(path):
+            ledger.take(attempt)
+        yield journal, ledger
+        journal.sort(lambda record: (record["scene_id"], record["index"], record["attempt"]))
 
 
 def read_attempts(path: Path) -> Iterator[Rationale]:
@@ -261,14 +283,7 @@ def read_attempts(path: Path) -> Iterator[Rationale]:
     Raises:
         RunError: the file is not such a journal.
     """
-    return (rationale_from(record, path) for record in read_records(path))
-
-
-def rationale_from(record: Mapping[str, Any], path: Path) -> Rationale:
-    """A record as read back."""
-    if record.keys() != {field.name for field in fields(Rationale)}:
-        raise RunError(f"{path} has a record that is no rationale: {str(record)[:200]}")
-    return Rationale(**record)
+    return records_as(path, Rationale, "rationale")
 
 
 def _fault(text: str, settings: RationaleSettings) -> str | None:
@@ -279,5 +294,6 @@ def _fault(text: str, settings: RationaleSettings) -> str | None:
     return None
 
 
-def _chunks(requests: list[Request], size: int) -> Iterator[list[Request]]:
-    return (requests[at : at + size] for at in range(0, len(requests), size))
+def chunks(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``size`` at a time; the last ones may be fewer."""
+    return (things[at : at + size] for at in range(0, len(things), size))

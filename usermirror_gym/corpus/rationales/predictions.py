@@ -7,19 +7,25 @@ of a journal, like the rationales themselves.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from usermirror_gym.corpus.rationales.journal import Journal, Record, read_records
+from usermirror_gym.corpus.rationales.journal import Journal, Record, records_as, texts_version
 from usermirror_gym.corpus.rationales.plan import ROLES, Rationale
-from usermirror_gym.corpus.rationales.write import ask_fitting, stop_if_dead, stop_if_hopeless
+from usermirror_gym.corpus.rationales.write import (
+    Question,
+    answer_missing,
+    stop_if_dead,
+    stop_if_hopeless,
+)
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import EngineError, RunError, SceneError
 from usermirror_gym.progress import Display
@@ -34,6 +40,9 @@ from usermirror_gym.types import Message, Prompt
 
 Source = Literal["strong", "weak", "none"]
 """Whose rationale was read before the choice."""
+Key = tuple[str, Source, int]
+"""Scene, whose rationale, and its index: what a reading is of."""
+_KEY = ("scene_id", "role", "index")
 _ORDER = ("none", *ROLES)
 _PROBE = Prompt((Message("user", "Say A or B."),), ANSWER_PREFIX, ("A", "B"), "the test question")
 
@@ -56,18 +65,6 @@ class Prediction:
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    scene: Scene
-    role: Source
-    index: int
-    text: str
-
-    @property
-    def key(self) -> tuple[str, Source, int]:
-        return self.scene.name, self.role, self.index
-
-
 def predict_choices(
     scenes: Sequence[Scene],
     builder: PromptBuilder,
@@ -81,13 +78,10 @@ def predict_choices(
     """Read the choice after every usable rationale, and without one, or go on doing so.
 
     Args:
-        scenes: with unique names; ``target`` is never read.
-        builder: words the question, as for the rationales.
-        engine: the predictor.
+        scenes, builder, engine, path, display: as for
+            :func:`~usermirror_gym.corpus.rationales.write.write_rationales`.
         rationales: of any role; those that are not ``ok`` are left out.
-        path: the journal.  It belongs to one engine and these scenes and rationales.
         batch_size: readings between two writes to disk, about: a scene is never divided.
-        display: shows progress.
 
     Returns:
         How many readings of the journal succeeded and failed: ``{"read": , "failed": }``.
@@ -97,27 +91,39 @@ def predict_choices(
             about none of the scenes.
         EngineError: the engine answers nothing any more.
     """
-    jobs = _jobs(scenes, rationales)
-    count = {"read": 0, "failed": 0}
-    with Journal(path, _header(scenes, builder, engine, jobs)) as journal:
-        done = {_key(record): record["probs"] is None for record in journal.records()}
-        count["failed"] = sum(done.values())
-        count["read"] = len(done) - count["failed"]
-        with display.phase("predictions", len(jobs), "reading") as advance:
-            advance(len(done))
-            for batch in _batches(jobs, batch_size):
-                if all(job.key in done for job in batch):
-                    continue
-                found = [p for p in _read(batch, builder, engine) if _key(asdict(p)) not in done]
-                journal.append(asdict(one) for one in found)
-                advance(len(found))
-                count["failed"] += sum(one.probs is None for one in found)
-                count["read"] += sum(one.probs is not None for one in found)
-                last = next((one.error for one in reversed(found) if one.error), None)
-                stop_if_hopeless(engine.model_id, count["read"], count["failed"], last)
+    texts = _texts(scenes, rationales)
+    named = {scene.name: scene for scene in scenes}
+
+    def question(key: Key) -> Question:
+        scene = named[key[0]]
+        return scene, partial(reading_prompt, scene, builder, texts[key])
+
+    def ask(prompts: list[Prompt]) -> list[Record | str]:
+        answers = _ask(engine, prompts)
+        errors = [answer if isinstance(answer, str) else None for answer in answers]
+        stop_if_dead(engine.model_id, errors, lambda: engine.choice_logprobs([_PROBE]))
+        return answers
+
+    batches = ({key: question(key) for key in batch} for batch in _batches(texts, batch_size))
+    blank = {"probs": None, "error": None, "prompt_tokens": 0}
+    header = {
+        "journal": "predictions", "model": engine.model_id, "prompt": prompt_version(),
+        "scenes": len(scenes),
+        "questions": questions_version(reading_prompt(scene, builder) for scene in scenes),
+        "rationales": texts_version((*key, text) for key, text in texts.items()),
+    }  # fmt: skip
+    with Journal(path, header) as journal:
+        failed = Counter(record["probs"] is None for record in journal.records())
+        with display.phase("predictions", len(texts), "reading") as advance:
+            advance(failed.total())
+            for new in answer_missing(journal, _KEY, batches, engine, builder, ask, blank):
+                advance(len(new))
+                failed.update(record["probs"] is None for record in new)
+                last = next((one["error"] for one in reversed(new) if one["error"]), None)
+                stop_if_hopeless(engine.model_id, failed[False], failed[True], last)
         journal.sort(_place)
-    display.say(f"predictions by {engine.model_id}: {count['read']:,}, failed {count['failed']:,}")
-    return count
+    display.say(f"predictions by {engine.model_id}: {failed[False]:,}, failed {failed[True]:,}")
+    return {"read": failed[False], "failed": failed[True]}
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
@@ -126,11 +132,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
     Raises:
         RunError: the file is not such a journal, or is unfinished.
     """
-    names = {field.name for field in fields(Prediction)}
-    for record in read_records(path):
-        if record.keys() != names:
-            raise RunError(f"{path} has a record that is no prediction: {str(record)[:200]}")
-        yield Prediction(**record)
+    return records_as(path, Prediction, "prediction")
 
 
 def load_predictions(
@@ -166,28 +168,28 @@ def load_predictions(
     return {role: list(by_scene.values()) for role, by_scene in rows.items()}
 
 
-def _jobs(scenes: Sequence[Scene], rationales: Sequence[Rationale]) -> list[_Job]:
-    """By scene, in the order of the scenes."""
-    texts: dict[str, list[tuple[Source, int, str]]] = {s.name: [("none", 0, "")] for s in scenes}
+def _texts(scenes: Sequence[Scene], rationales: Sequence[Rationale]) -> dict[Key, str]:
+    """What is read before each choice: by scene, in the order of the scenes."""
+    texts: dict[str, dict[Key, str]] = {s.name: {(s.name, "none", 0): ""} for s in scenes}
     if len(texts) < len(scenes):
         raise SceneError(f"{len(scenes) - len(texts)} scene ids occur twice: they must be unique.")
     for one in rationales:
         if one.scene_id not in texts:
             raise RunError(f"there is a rationale for scene {one.scene_id!r}, but no such scene.")
         if one.ok:
-            texts[one.scene_id].append((one.role, one.index, one.text))
-    return [
-        _Job(scene, *rest)
-        for scene in scenes
-        for rest in sorted(texts[scene.name], key=lambda t: (_ORDER.index(t[0]), t[1]))
-    ]
+            texts[one.scene_id][one.scene_id, one.role, one.index] = one.text
+    return {
+        key: of_scene[key]
+        for of_scene in texts.values()
+        for key in sorted(of_scene, key=lambda key: (_ORDER.index(key[1]), key[2]))
+    }
 
 
-def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
-    """Whole scenes together, about ``size`` jobs: their composition does not depend on what is
+def _batches(keys: Iterable[Key], size: int) -> Iterator[list[Key]]:
+    """Whole scenes together, about ``size`` readings: their composition does not depend on what is
     done, and the readings of a scene share its question."""
-    batch: list[_Job] = []
-    for _, group in groupby(jobs, key=lambda job: job.scene.name):
+    batch: list[Key] = []
+    for _, group in groupby(keys, key=itemgetter(0)):
         scene = list(group)
         if batch and len(batch) + len(scene) > size:
             yield batch
@@ -197,24 +199,7 @@ def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _read(batch: Sequence[_Job], builder: PromptBuilder, engine: Engine) -> list[Prediction]:
-    def ask(prompts: list[Prompt]) -> list[_Answer]:
-        answers = _ask(engine, prompts)
-        errors = [answer if isinstance(answer, str) else None for answer in answers]
-        stop_if_dead(engine.model_id, errors, lambda: engine.choice_logprobs([_PROBE]))
-        return answers
-
-    questions = [(j.scene, partial(reading_prompt, j.scene, builder, j.text)) for j in batch]
-    found = ask_fitting(engine, builder, questions, ask)
-    rests = [(None, one, 0) if isinstance(one, str) else (one[0], None, one[1]) for one in found]
-    return [Prediction(*job.key, *rest) for job, rest in zip(batch, rests, strict=True)]
-
-
-_Answer = tuple[list[float], int] | str
-"""Probabilities and tokens of the question, or an error."""
-
-
-def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[_Answer]:
+def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[Record | str]:
     """All together and, if that fails, each alone."""
     try:
         scores = engine.choice_logprobs(prompts)
@@ -222,24 +207,9 @@ def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[_Answer]:
         if len(prompts) == 1:
             return [f"engine: {error}"]
         return [answer for prompt in prompts for answer in _ask(engine, [prompt])]
-    return [(np.exp(s.logprobs).tolist(), s.prompt_tokens) for s in scores]
-
-
-def _header(
-    scenes: Sequence[Scene], builder: PromptBuilder, engine: Engine, jobs: Sequence[_Job]
-) -> Record:
-    texts = hashlib.blake2b(digest_size=8)
-    for job in jobs:
-        texts.update(repr((*job.key, job.text)).encode("utf-8", "backslashreplace"))
-    questions = questions_version(reading_prompt(scene, builder) for scene in scenes)
-    return {
-        "journal": "predictions", "model": engine.model_id, "prompt": prompt_version(),
-        "scenes": len(scenes), "questions": questions, "rationales": texts.hexdigest(),
-    }  # fmt: skip
-
-
-def _key(record: Record) -> tuple[str, Source, int]:
-    return record["scene_id"], record["role"], record["index"]
+    return [
+        {"probs": np.exp(s.logprobs).tolist(), "prompt_tokens": s.prompt_tokens} for s in scores
+    ]
 
 
 def _place(record: Record) -> tuple[str, int, int]:

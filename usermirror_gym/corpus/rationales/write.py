@@ -8,21 +8,19 @@ file, byte for byte, that an undisturbed run leaves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from usermirror_gym.corpus.rationales.journal import Journal, Record, read_header
 from usermirror_gym.corpus.rationales.plan import (
-    Ledger,
     Rationale,
     RationaleSettings,
     Request,
     Role,
-    rationale_from,
-    rationale_header,
+    open_rationales,
     rationales_of,
     read_attempts,
     sampling_of,
@@ -32,11 +30,14 @@ from usermirror_gym.errors import EngineError, SceneError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
-from usermirror_gym.scenes.words.rationale_prompt import questions_version, rationale_prompt
+from usermirror_gym.scenes.words.rationale_prompt import rationale_prompt
 from usermirror_gym.simulators.readouts.llm import fit_context
 from usermirror_gym.types import Message, Prompt
 
 T = TypeVar("T")
+Question = tuple[Scene, Callable[..., Prompt]]
+"""A scene, and what makes its prompt; see
+:func:`~usermirror_gym.simulators.readouts.llm.fit_context`."""
 _PROBE = Prompt((Message("user", "Say yes."),), "", (), "the test question")
 
 
@@ -100,23 +101,21 @@ def write_rationales(
         SceneError: two scenes of one name.
         EngineError: the engine answers nothing any more.
     """
-    ledger = Ledger(scenes, settings)
-    header = journal_header(scenes, builder, engine.model_id, settings, role)
     last: str | None = None
-    with Journal(path, header) as journal:
-        for record in journal.records():
-            ledger.take(rationale_from(record, path))
-        with display.phase(f"{role} rationales", ledger.wanted, "rationale") as advance:
-            advance(ledger.written + ledger.exhausted)
-            for attempt in range(settings.max_attempts):
-                for batch in ledger.batches(attempt):
-                    before = ledger.written + ledger.exhausted
-                    records = _asked(batch, engine, builder, settings, role)
-                    keep(records, ledger, journal)
-                    advance(ledger.written + ledger.exhausted - before)
-                    last = next((one.error for one in reversed(records) if one.error), last)
-                    stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
-        journal.sort(record_place)
+    begun = open_rationales(scenes, builder, engine.model_id, settings, role, path)
+    with (
+        begun as (journal, ledger),
+        display.phase(f"{role} rationales", ledger.wanted, "rationale") as advance,
+    ):
+        advance(ledger.written + ledger.exhausted)
+        for attempt in range(settings.max_attempts):
+            for batch in ledger.batches(attempt):
+                before = ledger.written + ledger.exhausted
+                records = _asked(batch, engine, builder, settings, role)
+                ledger.keep(records, journal)
+                advance(ledger.written + ledger.exhausted - before)
+                last = next((one.error for one in reversed(records) if one.error), last)
+                stop_if_hopeless(engine.model_id, ledger.written, ledger.failures, last)
     summary = summarise(path, settings)
     display.say(str(summary))
     return summary
@@ -154,18 +153,6 @@ def summarise(path: Path, settings: RationaleSettings) -> RationaleSummary:
     )  # fmt: skip
 
 
-def journal_header(
-    scenes: Sequence[Scene],
-    builder: PromptBuilder,
-    model_id: str,
-    settings: RationaleSettings,
-    role: Role,
-) -> Record:
-    """First line of the journal of these rationales."""
-    questions = questions_version(rationale_prompt(scene, builder) for scene in scenes)
-    return rationale_header(model_id, role, settings, len(scenes), questions)
-
-
 def _asked(
     batch: Sequence[Request],
     engine: Engine,
@@ -192,18 +179,10 @@ def _asked(
     return [one for request, a in pairs for one in rationales_of(request, a, settings, role)]
 
 
-def keep(records: Iterable[Rationale], ledger: Ledger, journal: Journal) -> None:
-    """Write what the journal does not have (a kill may have cut a batch in two)."""
-    new = [record for record in records if ledger.lacks(record)]
-    journal.append(asdict(record) for record in new)
-    for record in new:
-        ledger.take(record)
-
-
 def ask_fitting(
     engine: Engine,
     builder: PromptBuilder,
-    questions: Sequence[tuple[Scene, Callable[..., Prompt]]],
+    questions: Iterable[Question],
     ask: Callable[[list[Prompt]], Sequence[T | str]],
     *,
     room: int = 0,
@@ -214,8 +193,6 @@ def ask_fitting(
     ``TransformersEngine.forget``).
 
     Args:
-        questions: scenes, and what makes their prompts; see
-            :func:`~usermirror_gym.simulators.readouts.llm.fit_context`.
         ask: answers some prompts, at least one.
         room: tokens that an answer may take.
     """
@@ -232,9 +209,40 @@ def ask_fitting(
     return [next(answers) if isinstance(question, Prompt) else question for question in fitted]
 
 
-def record_place(record: Record) -> tuple[str, int, int]:
-    """Where a record belongs in a finished journal."""
-    return record["scene_id"], record["index"], record["attempt"]
+def answer_missing(
+    journal: Journal,
+    names: Sequence[str],
+    batches: Iterable[Mapping[tuple[Any, ...], Question]],
+    engine: Engine,
+    builder: PromptBuilder,
+    ask: Callable[[list[Prompt]], Sequence[Record | str]],
+    blank: Record,
+) -> Iterator[list[Record]]:
+    """Ask the questions that the journal has no record of; the new records of each call.
+
+    A batch that a kill has cut in two is asked again as a whole: the rest must not depend on what
+    was asked before it.
+
+    Args:
+        names: fields of a record that say which question it answers.
+        batches: questions by the values of those fields.
+        ask: see :func:`ask_fitting`; an answer is the record's other fields.
+        blank: the other fields, in order, of a question without an answer; ``error`` says why.
+    """
+    done = {tuple(record[name] for name in names) for record in journal.records()}
+    for batch in batches:
+        if done.issuperset(batch):
+            continue
+        answers = ask_fitting(engine, builder, batch.values(), ask)
+        new = [
+            dict(zip(names, key, strict=True))
+            | blank
+            | ({"error": answer} if isinstance(answer, str) else answer)
+            for key, answer in zip(batch, answers, strict=True)
+            if key not in done
+        ]
+        journal.append(new)
+        yield new
 
 
 ENOUGH = 64

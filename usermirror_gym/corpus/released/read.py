@@ -33,8 +33,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from usermirror_gym.corpus.released.rows import (
-    LETTERS,
-    RELEASED_ANSWER_PREFIX,
     EvalScene,
     PreferencePair,
     PromptFrame,
@@ -42,7 +40,7 @@ from usermirror_gym.corpus.released.rows import (
     read_scene,
 )
 from usermirror_gym.errors import DataError, UnknownNameError
-from usermirror_gym.types import IntArray, Message, Prompt
+from usermirror_gym.types import IntArray, Prompt
 
 _READ: dict[str, tuple[str, Callable[[str, dict[str, Any]], tuple[Any, bool]]]] = {
     "train": ("messages_chosen", read_pair),
@@ -102,18 +100,7 @@ class ReleasedEval:
             frame: the eval set has neither a system text nor headings: they are those of the train
                 set (:meth:`ReleasedTrain.frame`), which is what the released checkpoints learnt.
         """
-        return [
-            Prompt(
-                (
-                    Message("system", frame.system),
-                    Message("user", frame.user_message(s.profile, s.history, s.actions, s.dataset)),
-                ),
-                RELEASED_ANSWER_PREFIX,
-                tuple(LETTERS[: len(s.actions)]),
-                s.name,
-            )
-            for s in self.scenes
-        ]
+        return [frame.prompt(scene) for scene in self.scenes]
 
 
 @overload
@@ -137,7 +124,7 @@ def read_released(path_or_name: str | Path, split: str) -> ReleasedTrain | Relea
     column, read = _READ[split]
     found: list[Any] = []
     withheld: Counter[str] = Counter()
-    for place, raw in read_rows(path_or_name, column):
+    for place, raw in _rows(path_or_name, column):
         row, complete = read(place, raw)
         if complete:
             found.append(row)
@@ -157,24 +144,13 @@ _ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 
 
-def read_rows(path_or_name: str | Path, column: str) -> Iterator[Row]:
-    """All rows, in order, each with its place.
-
-    Args:
-        path_or_name: a file (JSON lines, gzipped or not, or Parquet), a folder of such files, or
-            ``owner/name`` on the hub.
-        column: what the wanted file has; other files of a folder are left alone.
-
-    Raises:
-        UnknownNameError: neither there nor a name on the hub; suggests the nearest.
-        DataError: nothing to read, several files that could be meant, or a file that is damaged;
-            names the file and the row.
-    """
+def _rows(path_or_name: str | Path, column: str) -> Iterator[Row]:
+    """All rows of the files that have the column, in order, each with its place."""
     path = Path(path_or_name).expanduser()
     if not path.exists():
         path = _download(str(path_or_name))
     files = [path] if path.is_file() else _files(path, column)
-    return itertools.chain.from_iterable(_read(file) for file in files)
+    return itertools.chain.from_iterable(map(_read, files))
 
 
 def _download(name: str) -> Path:
@@ -197,7 +173,9 @@ def _download(name: str) -> Path:
 
 
 def _files(folder: Path, column: str) -> list[Path]:
-    candidates = [p for p in sorted(folder.rglob("*")) if p.is_file() and _readable(p)]
+    candidates = [
+        p for p in sorted(folder.rglob("[!.]*")) if p.is_file() and p.name.endswith(_ENDINGS)
+    ]
     found = [path for path in candidates if column in _first(path)]
     if not found:
         names = ", ".join(p.name for p in candidates) or f"none of {', '.join(_ENDINGS)}"
@@ -209,10 +187,6 @@ def _files(folder: Path, column: str) -> list[Path]:
             f"{', '.join(p.name for p in found)}. Give the one that is meant."
         )
     return found
-
-
-def _readable(path: Path) -> bool:
-    return path.name.endswith(_ENDINGS) and not path.name.startswith(".")
 
 
 def _first(path: Path) -> dict[str, Any]:
@@ -237,18 +211,15 @@ def _read_lines(path: Path) -> Iterator[Row]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", _parse(line)
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"a {type(row).__name__}, not an object")
+                yield f"{path}, line {number}", row
     except (OSError, EOFError, ValueError, RecursionError) as error:
         place = f"{path}, line {max(number, 1)}"
         raise DataError(f"{place}: {error}. The file must hold one JSON object a line.") from error
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}, not an object")
-    return row
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from usermirror_gym.errors import DataError
-from usermirror_gym.types import Message
+from usermirror_gym.types import Message, Prompt
 
 RELEASED_ANSWER_PREFIX = "Behavior: ["
 """What the released checkpoints say before their letter."""
@@ -278,6 +278,13 @@ class PromptFrame:
             strict=True,
         )
         return "".join(f"{head}\n{text.rstrip(chr(10))}{chr(10) * n}" for head, text, n in parts)
+
+    def prompt(self, scene: EvalScene) -> Prompt:
+        """The question about a list, answered by the letter behind "Behavior: ["."""
+        user = self.user_message(scene.profile, scene.history, scene.actions, scene.dataset)
+        messages = (Message("system", self.system), Message("user", user))
+        letters = tuple(LETTERS[: len(scene.actions)])
+        return Prompt(messages, RELEASED_ANSWER_PREFIX, letters, scene.name)
 
 
 def _headings(users: list[str]) -> tuple[str, str, str]:

@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from usermirror_gym.errors import DataError, UnknownNameError
-from usermirror_gym.measures.uncertainty import (
-    NO_CHOICE,
-    READINGS,
-    Predictions,
-    check_same_scenes,
-    entropy,
-    hits,
-)
-from usermirror_gym.types import BoolArray, FloatArray, IntArray
+from usermirror_gym.measures import uncertainty
+from usermirror_gym.measures.uncertainty import NO_CHOICE, READINGS, Predictions
+from usermirror_gym.types import FloatArray, IntArray
 
 NO_STRONG = "no rationale by the strong model"
 NO_WEAK = "no rationale by the weak model"
 NO_HIT = "the strong model never hits"
 NO_MISS = "neither model ever misses"
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The rationales of one model: what each chooses and how sure it is; arrays ``(S, n)``."""
-
-    predictions: Predictions
-    choices: IntArray  # -1 where the rationale is missing
-    hits: BoolArray
-    entropy: FloatArray  # bits; NaN where the rationale is missing
-
-    @property
-    def misses(self) -> BoolArray:
-        """``(S, n)`` rationales that are there and choose another option than the user."""
-        return self.predictions.present & ~self.hits
-
-    @property
-    def hit_rate(self) -> FloatArray:
-        """``(S,)`` share of a scene's rationales that hit; NaN without rationales."""
-        count = self.predictions.present.sum(axis=1)
-        return np.where(count > 0, self.hits.sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,34 +28,18 @@ class Assessment:
     first, then the earlier rationale.
     """
 
-    scene_ids: tuple[str, ...]
-    strata: tuple[tuple[str, int], ...]  # (S,) data set and list length K
-    weak: Answers
-    strong: Answers
-    chosen: IntArray  # (S,) index of the strong model's rationale; -1: none
-    rejected: IntArray  # (S,) index of the rationale; -1: none
-    rejected_by_strong: BoolArray  # (S,) who wrote it
+    columns: dict[str, Any]
+    """``(S,)`` those of :data:`usermirror_gym.corpus.selection.select.SCHEMA` that do not depend on
+    a selector; ``reason`` says why a scene cannot become a pair, and is empty where it can."""
     ifd: FloatArray | None = None
     """``(S,)`` of the chosen answers, NaN without one; see :mod:`ifd`.
     Only the selector of that name needs it."""
 
     def with_ifd(self, ifd: FloatArray) -> Assessment:
         """The same with instruction-following difficulties; DataError unless one per scene."""
-        if ifd.shape != (len(self.scene_ids),):
-            raise DataError(f"{ifd.shape} IFD values for {len(self.scene_ids)} scenes")
-        return replace(self, ifd=ifd)
-
-    def obstacles(self) -> list[str]:
-        """``(S,)`` why a scene cannot become a pair, ``""`` where it can."""
-        reasons = np.full(len(self.scene_ids), "", dtype=object)
-        for reason, rows in (  # the first that holds is written last
-            (NO_MISS, self.rejected < 0),
-            (NO_HIT, self.chosen < 0),
-            (NO_WEAK, ~self.weak.predictions.present.any(axis=1)),
-            (NO_STRONG, ~self.strong.predictions.present.any(axis=1)),
-        ):
-            reasons[rows] = reason
-        return reasons.tolist()
+        if ifd.shape != (len(self.columns["scene_id"]),):
+            raise DataError(f"{ifd.shape} IFD values for {len(self.columns['scene_id'])} scenes")
+        return Assessment(self.columns, ifd)
 
 
 def assess(
@@ -107,48 +65,66 @@ def assess(
     """
     if reading not in READINGS:
         raise UnknownNameError("reading", reading, READINGS)
-    ids = tuple(scenes.column("scene_id").to_pylist())
-    sizes = [len(slate) for slate in scenes.column("slate").to_pylist()]
-    strata = tuple(zip(scenes.column("dataset").to_pylist(), sizes, strict=True))
-    targets = scenes.column("target").to_pylist()
+    ids, sets, slates, targets = (
+        scenes.column(name).to_pylist() for name in ("scene_id", "dataset", "slate", "target")
+    )
     if None in targets:
         raise DataError(f"scene {ids[targets.index(None)]!r} does not say what was chosen")
-    answers = []
-    for predictions in (weak, strong):
-        check_same_scenes(ids, predictions, "the scenes")
-        _check_options(predictions, sizes)
-        choices = READINGS[reading](predictions, seed)
-        hit = hits(predictions, choices, targets)
-        answers.append(Answers(predictions, choices, hit, entropy(predictions)))
-    return _with_pairs(ids, strata, *answers)
+    sizes = [len(slate) for slate in slates]
+    columns: dict[str, Any] = {"scene_id": ids, "dataset": sets, "list_size": sizes}
+    # Of each model (S, n): the choices (-1 where a rationale is missing), which hit, which miss,
+    # and the entropies in bits (NaN).
+    choices, right, wrong, entropies = [], [], [], []
+    for role, p in (("weak", weak), ("strong", strong)):
+        uncertainty.check_same_scenes(ids, p, "the scenes")
+        _check_options(p, sizes)
+        choices.append(READINGS[reading](p, seed))
+        right.append(uncertainty.hits(p, choices[-1], targets))
+        wrong.append(p.present & ~right[-1])
+        entropies.append(uncertainty.entropy(p))
+        hit, count = right[-1].sum(axis=1), p.present.sum(axis=1)
+        columns |= {
+            f"{role}_total": uncertainty.total(p),
+            f"{role}_epistemic": uncertainty.epistemic(p),
+            f"{role}_aleatoric": uncertainty.aleatoric(p),
+            f"{role}_hit_rate": np.where(count > 0, hit / np.maximum(count, 1), np.nan),
+        }
+    # The strong model's first: they win where entropies are equal.
+    either, bits, misses = (np.concatenate(a[::-1], axis=1) for a in (choices, entropies, wrong))
+    n_strong = right[1].shape[1]
+    chosen, rejected = _surest(entropies[1], right[1]), _surest(bits, misses)
+    by_strong = rejected < n_strong
+    no_strong, no_weak = (~p.present.any(axis=1) for p in (strong, weak))
+    columns |= {
+        "difficulty": uncertainty.difficulty(weak, strong),
+        "chosen": chosen,
+        "chosen_option": _pick(choices[1], chosen, NO_CHOICE),
+        "chosen_entropy": _pick(entropies[1], chosen, np.nan),
+        "rejected": np.where(by_strong, rejected, rejected - n_strong),
+        "rejected_by": np.select([rejected < 0, by_strong], ["", "strong"], "weak"),
+        "rejected_option": _pick(either, rejected, NO_CHOICE),
+        "rejected_entropy": _pick(bits, rejected, np.nan),
+        "reason": np.select(
+            [no_strong, no_weak, chosen < 0, rejected < 0],
+            [NO_STRONG, NO_WEAK, NO_HIT, NO_MISS],
+            "",
+        ),
+    }
+    return Assessment(columns)
 
 
-def _with_pairs(
-    ids: tuple[str, ...], strata: tuple[tuple[str, int], ...], weak: Answers, strong: Answers
-) -> Assessment:
-    rejected = _surest(
-        np.concatenate([strong.entropy, weak.entropy], axis=1),
-        np.concatenate([strong.misses, weak.misses], axis=1),
-    )
-    n_strong = strong.hits.shape[1]
-    by_strong = (rejected >= 0) & (rejected < n_strong)
-    return Assessment(
-        scene_ids=ids,
-        strata=strata,
-        weak=weak,
-        strong=strong,
-        chosen=_surest(strong.entropy, strong.hits),
-        rejected=np.where(by_strong | (rejected < 0), rejected, rejected - n_strong),
-        rejected_by_strong=by_strong,
-    )
-
-
-def _surest(entropies: FloatArray, wanted: BoolArray) -> IntArray:
+def _surest(entropies: np.ndarray, wanted: np.ndarray) -> IntArray:
     """``(S,)`` column of the lowest entropy among the wanted ones, -1 if there is none."""
     if not wanted.shape[1]:
         return np.full(len(wanted), NO_CHOICE)
     best = np.where(wanted, entropies, np.inf).argmin(axis=1)
     return np.where(wanted.any(axis=1), best, NO_CHOICE)
+
+
+def _pick(values: np.ndarray, columns: IntArray, missing: float) -> np.ndarray:
+    """``values[row, columns[row]]``, ``missing`` where the column is -1."""
+    padded = np.pad(values, ((0, 0), (0, 1)), constant_values=missing)
+    return padded[np.arange(len(columns)), columns]
 
 
 def _check_options(predictions: Predictions, sizes: list[int]) -> None:

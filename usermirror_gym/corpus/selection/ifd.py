@@ -9,7 +9,6 @@ of the mean losses).  Every answer scored is a record of a journal, like the rat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from usermirror_gym.corpus.rationales.journal import Journal, Record
-from usermirror_gym.corpus.rationales.write import ask_fitting
+from usermirror_gym.corpus.rationales.journal import Journal, Record, texts_version
+from usermirror_gym.corpus.rationales.plan import chunks
+from usermirror_gym.corpus.rationales.write import Question, answer_missing
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import DataError
 from usermirror_gym.progress import Display
@@ -64,12 +64,9 @@ def score_answers(
     """IFD of the answer of each scene that has one, or go on computing it.
 
     Args:
-        scenes: with unique names.
-        builder: words the question, as for the rationales.
-        engine: gives log-probabilities of texts.
+        scenes, builder, engine, path, display: as for
+            :func:`~usermirror_gym.corpus.rationales.write.write_rationales`.
         answers: by scene name, all that the assistant says.
-        path: the journal.  It belongs to one engine and these scenes and answers.
-        display: shows progress.
 
     Returns:
         Scene name -> IFD; without the scenes whose question and answer together are too long.
@@ -78,62 +75,38 @@ def score_answers(
         RunError: the journal was begun with another engine, scenes or answers.
         EngineError: the engine cannot score texts.
     """
-    wanted = [scene for scene in scenes if scene.name in answers]
-    with Journal(path, _header(wanted, builder, engine, answers)) as journal:
-        done = {record["scene_id"]: record for record in journal.records()}
-        with display.phase("chosen answers", len(wanted), "answer") as advance:
-            advance(len(done))
-            for at in range(0, len(wanted), _BATCH):
-                batch = wanted[at : at + _BATCH]
-                if all(scene.name in done for scene in batch):
-                    continue
-                # The whole batch again, should a kill have cut it in two: the rest must not depend
-                # on what was asked before.
-                found = _scored(batch, builder, engine, answers)
-                new = [record for record in found if record["scene_id"] not in done]
-                journal.append(new)
-                done |= {record["scene_id"]: record for record in new}
-                advance(len(new))
-    scored = [record for record in done.values() if record["error"] is None]
-    columns = (np.array([r[name] for r in scored]) for name in ("given", "alone", "n_tokens"))
-    return dict(zip((r["scene_id"] for r in scored), ifd(*columns).tolist(), strict=True))
-
-
-def _scored(
-    batch: Sequence[Scene], builder: PromptBuilder, engine: Engine, answers: Mapping[str, str]
-) -> list[Record]:
-    """A record for every scene."""
+    questions: dict[tuple[str], Question] = {
+        (s.name,): (s, partial(_question, s, builder, answers[s.name]))
+        for s in scenes
+        if s.name in answers
+    }
+    wanted = [scene for scene, _ in questions.values()]
 
     def ask(prompts: list[Prompt]) -> list[Record | str]:
         given = engine.text_logprobs(prompts)
         alone = engine.text_logprobs([Prompt((), "", p.options, p.name) for p in prompts])
         return [
             {"given": float(after.logprobs[0]), "alone": float(bare.logprobs[0]),
-             "n_tokens": int(after.n_tokens[0]), "error": None}
+             "n_tokens": int(after.n_tokens[0])}
             for after, bare in zip(given, alone, strict=True)
         ]  # fmt: skip
 
-    questions = [(s, partial(_question, s, builder, answers[s.name])) for s in batch]
-    found = ask_fitting(engine, builder, questions, ask)
-    none = {"given": None, "alone": None, "n_tokens": 0}
-    return [
-        {"scene_id": scene.name, **({**none, "error": one} if isinstance(one, str) else one)}
-        for scene, one in zip(batch, found, strict=True)
-    ]
+    batches = (dict(batch) for batch in chunks(list(questions.items()), _BATCH))
+    blank = {"given": None, "alone": None, "n_tokens": 0, "error": None}
+    header = {
+        "journal": "ifd", "model": engine.model_id, "scenes": len(wanted),
+        "questions": questions_version(rationale_prompt(scene, builder) for scene in wanted),
+        "answers": texts_version((scene.name, answers[scene.name]) for scene in wanted),
+    }  # fmt: skip
+    with Journal(path, header) as journal:
+        with display.phase("chosen answers", len(wanted), "answer") as advance:
+            advance(sum(1 for _ in journal.records()))
+            for new in answer_missing(journal, ("scene_id",), batches, engine, builder, ask, blank):
+                advance(len(new))
+        scored = [record for record in journal.records() if record["error"] is None]
+    columns = (np.array([r[name] for r in scored]) for name in ("given", "alone", "n_tokens"))
+    return dict(zip((r["scene_id"] for r in scored), ifd(*columns).tolist(), strict=True))
 
 
 def _question(scene: Scene, builder: PromptBuilder, answer: str, *, skip: int = 0) -> Prompt:
     return replace(rationale_prompt(scene, builder, skip=skip), options=(answer,))
-
-
-def _header(
-    scenes: Sequence[Scene], builder: PromptBuilder, engine: Engine, answers: Mapping[str, str]
-) -> Record:
-    texts = hashlib.blake2b(digest_size=8)
-    for scene in scenes:
-        texts.update(repr((scene.name, answers[scene.name])).encode("utf-8", "backslashreplace"))
-    questions = questions_version(rationale_prompt(scene, builder) for scene in scenes)
-    return {
-        "journal": "ifd", "model": engine.model_id, "scenes": len(scenes),
-        "questions": questions, "answers": texts.hexdigest(),
-    }  # fmt: skip

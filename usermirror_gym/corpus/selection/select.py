@@ -6,6 +6,7 @@ fill the data with long lists (Wei et al. 2026).
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from usermirror_gym.corpus.selection.assessment import Answers, Assessment
+from usermirror_gym.corpus.selection.assessment import Assessment
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.measures import uncertainty
-from usermirror_gym.types import BoolArray, FloatArray
+from usermirror_gym.measures.uncertainty import scene_generator
+from usermirror_gym.types import FloatArray
 
 NO_SCORE = "the selector gives it no score"
 BELOW_CUT = "below the cut"
@@ -100,16 +101,24 @@ def select(
         raise UnknownNameError("selector", selector, SELECTORS)
     if size < 1:
         raise ConfigError(f"the size of a selection must be at least 1, got {size}")
-    scores = SELECTORS[selector](assessment, seed)
-    reasons = np.array(assessment.obstacles(), dtype=object)
-    reasons[(reasons == "") & np.isnan(scores)] = NO_SCORE
+    scenes, scores = assessment.columns, SELECTORS[selector](assessment, seed)
+    hopeless = (scenes["reason"] == "") & np.isnan(scores)
+    reasons = np.where(hopeless, NO_SCORE, scenes["reason"])
     able = reasons == ""
-    sizes = Counter(assessment.strata)
-    room = Counter(s for s, a in zip(assessment.strata, able, strict=True) if a)
-    quotas = allocate(sizes, room, size)
-    kept = _best(assessment, scores, able, quotas, seed)
-    reasons[able & ~kept] = BELOW_CUT
-    return Selection(_table(assessment, scores, kept, reasons), quotas)
+    strata = list(zip(scenes["dataset"], scenes["list_size"], strict=True))
+    room = Counter(itertools.compress(strata, able))
+    quotas = allocate(Counter(strata), room, size)
+    ties = _random(assessment, "ties", seed)
+    kept = np.zeros(len(scores), np.bool_)
+    taken: Counter[Stratum] = Counter()
+    for row in np.lexsort((ties, -scores)):
+        if able[row] and taken[strata[row]] < quotas[strata[row]]:
+            kept[row] = True
+            taken[strata[row]] += 1
+    reasons = np.where(able & ~kept, BELOW_CUT, reasons)
+    columns = scenes | {"score": scores, "kept": kept, "reason": reasons}
+    arrays = [pa.array(columns[f.name], f.type, from_pandas=False) for f in SCHEMA]
+    return Selection(pa.table(arrays, schema=SCHEMA), quotas)
 
 
 def allocate(
@@ -142,74 +151,10 @@ def allocate(
     return quotas
 
 
-def _best(
-    assessment: Assessment,
-    scores: FloatArray,
-    able: BoolArray,
-    quotas: Mapping[Stratum, int],
-    seed: int,
-) -> BoolArray:
-    """``(S,)`` the quota's worth of highest scores in each stratum."""
-    draw = uncertainty.scene_generator
-    ties = np.array([draw(seed, "ties", s).random() for s in assessment.scene_ids])
-    kept = np.zeros(len(scores), np.bool_)
-    taken: Counter[Stratum] = Counter()
-    for row in np.lexsort((ties, -scores)):
-        stratum = assessment.strata[row]
-        if able[row] and taken[stratum] < quotas[stratum]:
-            kept[row] = True
-            taken[stratum] += 1
-    return kept
-
-
-def _table(
-    assessment: Assessment, scores: FloatArray, kept: BoolArray, reasons: np.ndarray
-) -> pa.Table:
-    weak, strong = assessment.weak, assessment.strong
-    chosen, rejected = assessment.chosen, assessment.rejected
-    by_strong = assessment.rejected_by_strong
-    columns = {
-        "scene_id": assessment.scene_ids,
-        "dataset": [dataset for dataset, _ in assessment.strata],
-        "list_size": [size for _, size in assessment.strata],
-        "difficulty": uncertainty.difficulty(weak.predictions, strong.predictions),
-        "chosen": chosen,
-        "chosen_option": _pick(strong.choices, chosen, -1),
-        "chosen_entropy": _pick(strong.entropy, chosen, np.nan),
-        "rejected": rejected,
-        "rejected_by": np.where(rejected < 0, "", np.where(by_strong, "strong", "weak")),
-        "score": scores,
-        "kept": kept,
-        "reason": reasons,
-    }
-    for name, field, missing in (("option", "choices", -1), ("entropy", "entropy", np.nan)):
-        both = [_pick(getattr(m, field), rejected, missing) for m in (strong, weak)]
-        columns[f"rejected_{name}"] = np.where(by_strong, *both)
-    for role, answers in (("weak", weak), ("strong", strong)):
-        columns |= {f"{role}_{name}": value for name, value in _facts(answers).items()}
-    return pa.table(
-        {f.name: pa.array(columns[f.name], f.type, from_pandas=False) for f in SCHEMA},
-        schema=SCHEMA,
-    )
-
-
-def _facts(answers: Answers) -> dict[str, FloatArray]:
-    p = answers.predictions
-    return {
-        "total": uncertainty.total(p),
-        "epistemic": uncertainty.epistemic(p),
-        "aleatoric": uncertainty.aleatoric(p),
-        "hit_rate": answers.hit_rate,
-    }
-
-
-def _pick(values: np.ndarray, columns: np.ndarray, missing: float) -> np.ndarray:
-    """``values[row, columns[row]]``, ``missing`` where there is no such column or it is -1."""
-    inside = (columns >= 0) & (columns < values.shape[1])
-    picked = np.full(len(columns), missing, values.dtype)
-    rows = np.flatnonzero(inside)
-    picked[rows] = values[rows, columns[rows]]
-    return picked
+def _random(assessment: Assessment, purpose: str, seed: int) -> FloatArray:
+    """``(S,)`` a number of each scene's own, in [0, 1)."""
+    ids = assessment.columns["scene_id"]
+    return np.array([scene_generator(seed, purpose, scene).random() for scene in ids])
 
 
 Selector = Callable[[Assessment, int], FloatArray]
@@ -232,14 +177,13 @@ def highest_ifd(assessment: Assessment, seed: int) -> FloatArray:
 
 SELECTORS: dict[str, Selector] = {
     # Epistemic uncertainty of the weak model minus that of the strong one (Wei et al. 2026).
-    "difficulty": lambda a, seed: uncertainty.difficulty(a.weak.predictions, a.strong.predictions),
-    # A number of each scene's own, in [0, 1).
-    "random": lambda a, seed: np.array(
-        [uncertainty.scene_generator(seed, "random", scene).random() for scene in a.scene_ids]
-    ),
+    "difficulty": lambda a, seed: a.columns["difficulty"],
+    "random": lambda a, seed: _random(a, "random", seed),
     # Scenes that the strong model gets right, or wrong, or right and the weak one does not.
-    "high_accuracy": lambda a, seed: a.strong.hit_rate,
-    "low_accuracy": lambda a, seed: -a.strong.hit_rate,
-    "accuracy_difference": lambda a, seed: a.strong.hit_rate - a.weak.hit_rate,
+    "high_accuracy": lambda a, seed: a.columns["strong_hit_rate"],
+    "low_accuracy": lambda a, seed: -a.columns["strong_hit_rate"],
+    "accuracy_difference": lambda a, seed: (
+        a.columns["strong_hit_rate"] - a.columns["weak_hit_rate"]
+    ),
     "ifd": highest_ifd,
 }
