@@ -100,10 +100,8 @@ class Run:
         :func:`replay`, and ``roll_out`` for ``watch``."""
         episodes = self.log[agent]
         logged = [row for rows in episodes for row in rows]
-        first = pd.DataFrame([rows[0] for rows in episodes])
-        plan = Episodes(
-            *(first[name].to_numpy(np.int64) for name in ("episode", "user_id", "seed"))
-        )
+        starts = [[rows[0][name] for rows in episodes] for name in ("episode", "user_id", "seed")]
+        plan = Episodes(*np.array(starts, np.int64))
         tape = Tape(agent, episodes)
         env = benchmark_env(self.config, replace(self.world, simulator=tape), len(episodes))
         played = roll_out(env, tape, plan, Clock(), progress, watch)
