@@ -69,7 +69,9 @@ class RepeatAgent(_Adversary):
         places = k if self.copies is None else min(self.copies, k)
         newest = _newest(observations, places)
         rest = self.base.recommend(observations, k)
-        return _filled(np.concatenate([newest, rest], axis=1), k)
+        both = np.concatenate([newest, rest], axis=1).tolist()
+        rows = [list(dict.fromkeys(item for item in row if item != PAD))[:k] for row in both]
+        return np.array(rows, np.int64)
 
 
 class MostClickedAgent(SameForAll):
@@ -227,9 +229,3 @@ def _newest(observations: Observation, count: int) -> IntArray:
         newest = list(dict.fromkeys(items[items != PAD][::-1].tolist()))[:count]
         out[row, : len(newest)] = newest
     return out
-
-
-def _filled(candidates: IntArray, k: int) -> IntArray:
-    """The first ``k`` different items of each row."""
-    rows = [list(dict.fromkeys(i for i in row if i != PAD))[:k] for row in candidates.tolist()]
-    return np.array(rows, np.int64)
