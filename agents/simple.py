@@ -16,10 +16,10 @@ from usermirror_gym.agents.ranking import (
     top_k,
 )
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.types import IntArray, Observation
+from usermirror_gym.types import FloatArray, IntArray, Observation
 
 
-class _SimpleAgent:
+class SimpleAgent:
     """Shared by agents that keep only who has seen what."""
 
     name: str
@@ -35,7 +35,7 @@ class _SimpleAgent:
         return self._seen
 
 
-class RandomAgent(_SimpleAgent):
+class RandomAgent(SimpleAgent):
     """Uniform among the items that the user has not had.
 
     The draw is a hash of (seed, user, turns, history length, item), so a row is the same whatever
@@ -59,7 +59,18 @@ class RandomAgent(_SimpleAgent):
         return top_k(scores, seen.mask(observations), k)
 
 
-class PopAgent(_SimpleAgent):
+class SameForAll(SimpleAgent):
+    """Shared by agents that show everybody the items of the largest scores not had yet."""
+
+    _scores: FloatArray
+
+    def recommend(self, observations: Observation, k: int) -> IntArray:
+        """See :class:`usermirror_gym.agents.Agent`."""
+        seen = self._checked(k).mask(observations)
+        return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
+
+
+class PopAgent(SameForAll):
     """The most often consumed items before T0 that the user has not had."""
 
     name = "Pop"
@@ -76,8 +87,3 @@ class PopAgent(_SimpleAgent):
         agent = cls()
         agent._seen, agent._scores = seen, popularity.astype(np.float64)
         return agent
-
-    def recommend(self, observations: Observation, k: int) -> IntArray:
-        """See :class:`usermirror_gym.agents.Agent`."""
-        seen = self._checked(k).mask(observations)
-        return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)

@@ -216,26 +216,21 @@ class SlateEnv(gymnasium.Env[Observation, IntArray]):
     def _info(self, result: StepResult | None, dropped: int) -> dict[str, Any]:
         info: dict[str, Any] = {"user_id": int(self.core.user_ids[0])}
         if result is not None:
-            info |= step_info(result, 0) | {"duplicates": dropped}
+            outcome, batch = result.outcome, result.batch
+            info |= {
+                "probabilities": outcome.probs[0].copy(),
+                "shown": outcome.slates[0].copy(),
+                "choice": int(outcome.choices[0]),
+                "item": int(result.items[0]),
+                "rating": float(outcome.ratings[0]),
+                "rewards": {name: float(raw[0]) for name, raw in result.components.items()},
+            }
+            if batch.rationales is not None:
+                info["rationale"] = batch.rationales[0]
+            if batch.prompt_tokens is not None and batch.cached_tokens is not None:
+                info["prompt_tokens"] = int(batch.prompt_tokens[0])
+                info["cached_tokens"] = int(batch.cached_tokens[0])
+            info["duplicates"] = dropped
         if self.text:
             info["text"] = self.view().words()
         return info
-
-
-def step_info(result: StepResult, index: int) -> dict[str, Any]:
-    """What one live row's info says of a step, as plain Python and fresh arrays."""
-    info: dict[str, Any] = {
-        "probabilities": result.outcome.probs[index].copy(),
-        "shown": result.outcome.slates[index].copy(),
-        "choice": int(result.outcome.choices[index]),
-        "item": int(result.items[index]),
-        "rating": float(result.outcome.ratings[index]),
-        "rewards": {name: float(raw[index]) for name, raw in result.components.items()},
-    }
-    batch = result.batch
-    if batch.rationales is not None:
-        info["rationale"] = batch.rationales[index]
-    if batch.prompt_tokens is not None and batch.cached_tokens is not None:
-        info["prompt_tokens"] = int(batch.prompt_tokens[index])
-        info["cached_tokens"] = int(batch.cached_tokens[index])
-    return info

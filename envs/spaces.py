@@ -17,16 +17,7 @@ _MAX_TURNS = 2**31 - 1
 def spaces_of(world: World, slate_size: int) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
     """Single observation and action space of a world.
 
-    The action is a slate: K item ids, each in 1..n_items.  The observation is one user's situation:
-
-    - ``user_id``: 1..n_users.
-    - ``history_items`` (H,): item ids, oldest first, padded with 0 on the right; what was chosen
-      in this session is at its end.
-    - ``history_ratings`` (H,): the rating of each, 0 where there is none.
-    - ``history_length``: how many entries are real.
-    - ``last_slate`` (K,): the list shown last, zeros at the start.
-    - ``last_choice``: position chosen from it; K is *none of these*, also at the start.
-    - ``turns``: lists seen in this session.
+    What stands in them is documented at :class:`~usermirror_gym.envs.SlateEnv`.
     """
     data, h = world.split.dataset, world.history_size
     ratings = np.nan_to_num(data.interactions[RATING].to_numpy())

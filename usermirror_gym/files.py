@@ -166,6 +166,13 @@ def kept_array(path: Path | None, make: Callable[[], np.ndarray]) -> np.ndarray:
     return kept
 
 
+def kept_json(path: Path, make: Callable[[], Any]) -> Any:
+    """What a JSON file holds; what is not there yet is made and written first."""
+    if not path.is_file():
+        write_json(path, to_json_types(make()))
+    return read_json(path)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal checksum of a file of any size."""
     with path.open("rb") as file:

@@ -8,7 +8,7 @@ policy.zip, source/   PPO only: what Stable-Baselines3 writes, and whose shortli
 from __future__ import annotations
 
 import json
-from importlib import import_module
+import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,7 @@ def agent_class(kind: str) -> type[LearningAgent]:
     known = kind_of(kind)
     if known is None:
         raise UnknownNameError("learning agent", kind, KINDS)
-    module, _, name = KINDS[known].partition(":")
-    home = import_module(f"usermirror_gym.agents.learners.{module}")
-    found: type[LearningAgent] = getattr(home, name)
+    found: type[LearningAgent] = pkgutil.resolve_name(f"{__package__}.{KINDS[known]}")
     return found
 
 

@@ -117,7 +117,7 @@ class RecBoleAgent:
         out[np.ix_(empty, self._items)] = self._popularity
         if len(asked):
             with _explained(self.model, "score users with"):
-                scores = self._scorer.scores(asked)
+                scores = self._scorer(asked)
             out[np.ix_(~empty, self._items)] = np.nan_to_num(scores, nan=-np.inf)
         out[:, PAD] = -np.inf
         return out

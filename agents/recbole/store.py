@@ -17,6 +17,9 @@ from usermirror_gym.agents.saved import TENSORS, loading, read_arrays, save_file
 if TYPE_CHECKING:
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
+_FACTS = ("n_items", "user_features", "item_features")
+"""What of the training tables stands in the header; events are tensors."""
+
 
 def save(agent: RecBoleAgent, built: Built, tables: Tables, folder: Path) -> Path:
     """Write a fitted agent; see :func:`usermirror_gym.agents.saved.save_files`."""
@@ -43,9 +46,7 @@ def _header(agent: RecBoleAgent, tables: Tables) -> dict[str, Any]:
         "settings": settings_for(agent.model, agent.config),
         "seed": agent.seed,
         "fit_seconds": agent.fit_seconds,
-        "n_items": tables.n_items,
-        "user_features": tables.user_features,
-        "item_features": tables.item_features,
+        **{name: getattr(tables, name) for name in _FACTS},
     }
 
 
@@ -77,26 +78,18 @@ def _flatten(name: str, value: Any) -> dict[str, np.ndarray]:
 def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> tuple[Built, Tables]:
     import torch
 
-    tables = Tables(
-        users=tensors["log.users"],
-        items=tensors["log.items"],
-        ratings=tensors["log.ratings"],
-        n_items=header["n_items"],
-        user_features=header["user_features"],
-        item_features=header["item_features"],
-    )
+    events, facts = _under(tensors, "log."), {name: header[name] for name in _FACTS}
+    tables = Tables(**events, **facts)
     model, seed = header["model"], header["seed"]
-    settings = header["settings"]
     with contained(seed) as folder:
-        built = build(model, settings, tables, seed, folder, solve=model not in NO_TRAINING)
+        solve = model not in NO_TRAINING
+        built = build(model, header["settings"], tables, seed, folder, solve=solve)
     if model in NO_TRAINING:
         for name, value in _unflatten(tensors).items():
             setattr(built.model, name, value)
     else:
-        state = _under(tensors, "state.")
-        own = built.model.state_dict()
-        state = {name: torch.from_numpy(value) for name, value in state.items()}
-        built.model.load_state_dict({**own, **state})
+        state = {n: torch.from_numpy(v) for n, v in _under(tensors, "state.").items()}
+        built.model.load_state_dict({**built.model.state_dict(), **state})
     return built, tables
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from usermirror_gym.agents import PopAgent, RecBoleAgent, observations_from_split
-from usermirror_gym.agents.recbole.foldin import fit_fold_in, history_code
+from usermirror_gym.agents.recbole.serving import fit_fold_in, history_code
 from usermirror_gym.agents.recbole.shim import contained
 from usermirror_gym.testing.agents import grow
 from usermirror_gym.testing.data import tiny_split

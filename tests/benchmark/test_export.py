@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from usermirror_gym.agents.recbole.shim import contained
-from usermirror_gym.benchmark.export import Run, export_recbole
+from usermirror_gym.benchmark.export import export_recbole, trusted_run
 from usermirror_gym.benchmark.export_minari import export_minari
 from usermirror_gym.benchmark.run import BenchmarkConfig, run_benchmark
 from usermirror_gym.cli import app
@@ -91,7 +91,7 @@ class TestRecBole:
         facts = export_recbole(finished, tmp_path / "again")
         chosen = [row for row in read_jsonl(finished / "episodes.jsonl") if row["item"]]
         assert facts["simulated"] == len(chosen) > 5
-        data, split = loaded(tmp_path / "again"), Run.read(finished).world.split
+        data, split = loaded(tmp_path / "again"), trusted_run(finished).world.split
         assert data.inter_num == len(split.before) + len(chosen) == facts["real"] + len(chosen)
         assert data.user_num == split.dataset.n_users + 1  # RecBole counts padding
         assert data.item_num == split.dataset.n_items + 1
@@ -103,7 +103,7 @@ class TestRecBole:
         self, finished: Path, tmp_path: Path
     ) -> None:
         facts = export_recbole(finished, tmp_path / "pop", agents=["pop"], real=False)
-        split = Run.read(finished).world.split
+        split = trusted_run(finished).world.split
         chosen = [
             row for row in read_jsonl(finished / "episodes.jsonl")
             if row["item"] and row["agent"] == "Pop"
@@ -220,7 +220,7 @@ class TestMinari:
 
         facts = export_minari(finished, tmp_path / "shelf-v0")
         data = minari.MinariDataset(tmp_path / "shelf-v0" / "data")
-        log = [rows for episodes in Run.read(finished).log.values() for rows in episodes]
+        log = [rows for episodes in trusted_run(finished).log.values() for rows in episodes]
         assert (facts["episodes"], facts["steps"]) == (len(log), sum(map(len, log)))
         assert len(data) == len(log) == 10
         for episode, rows in zip(data, log, strict=True):
@@ -243,7 +243,7 @@ class TestMinari:
 
         export_minari(finished, tmp_path / "pop-v1", agents=["Pop"])
         data = minari.MinariDataset(tmp_path / "pop-v1" / "data")
-        (rows, *_), world = Run.read(finished, ["Pop"]).log["Pop"], Run.read(finished).world
+        (rows, *_), world = trusted_run(finished, ["Pop"]).log["Pop"], trusted_run(finished).world
         episode, env = data[0], data.recover_environment().unwrapped
         assert isinstance(env, SlateEnv)
         assert world.split.t0 == env.world.split.t0

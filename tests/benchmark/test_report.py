@@ -19,7 +19,7 @@ from usermirror_gym.benchmark.report import fidelity_panel, headline, is_best, w
 from usermirror_gym.benchmark.summary import summarise
 from usermirror_gym.benchmark.viewer import viewer_data
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.report.labels import place_labels
+from usermirror_gym.report.plots import place_labels
 
 QUALITY = {"Random": 0.15, "Pop": 0.45, "EASE": 0.75}
 OFFLINE = {name: {"ndcg@10": value / 2} for name, value in QUALITY.items()}
@@ -237,7 +237,7 @@ def test_labels_of_crowded_points_do_not_overlap() -> None:
     x = [0.50, 0.50, 0.505, 0.51, 0.51, 0.515, 0.9, 0.0]
     y = [0.50, 0.505, 0.50, 0.51, 0.50, 0.505, 0.9, 0.0]
     axes.scatter(x, y)
-    boxes = place_labels(axes, x, y, [f"Model{i}" for i in range(8)], ["k"] * 8, "k")
+    boxes = place_labels(axes, x, y, [f"Model{i}" for i in range(8)])
     for i, a in enumerate(boxes):
         for b in boxes[:i]:
             apart = a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from usermirror_gym.benchmark.replay import Row, read_log
-from usermirror_gym.benchmark.run import BenchmarkConfig, read_run
+from usermirror_gym.benchmark.replay import Row, Run
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.atomic_files import write_atomic_files
-from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.files import write_json
 from usermirror_gym.run_folder import is_occupied, locked
@@ -28,50 +26,29 @@ from usermirror_gym.types import ITEM_ID, RATING, TIMESTAMP, USER_ID
 MANIFEST = "export.json"
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished benchmark whose log can be trusted.
+def trusted_run(folder: str | Path, agents: Sequence[str] = ()) -> Run:
+    """The run in a folder, its values checked.
 
-    Attributes:
-        log: steps by agent and episode, in the order of the log.
+    Args:
+        agents: whose episodes; all by default.
+
+    Raises:
+        RunError: no finished run, or a step that cannot have happened in it; names it.
+        UnknownNameError: the run has no such agent; suggests the nearest.
     """
-
-    config: BenchmarkConfig
-    world: World
-    log: dict[str, list[list[Row]]]
-
-    @classmethod
-    def read(cls, folder: str | Path, agents: Sequence[str] = ()) -> Run:
-        """The run in a folder, its values checked.
-
-        Args:
-            agents: whose episodes; all by default.
-
-        Raises:
-            RunError: no finished run, or a step that cannot have happened in it; names it.
-            UnknownNameError: the run has no such agent; suggests the nearest.
-        """
-        folder = Path(folder)
-        config = read_run(folder)
-        log = read_log(folder, config.slate_size)
-        names = {name.casefold(): name for name in log}
-        for agent in agents:
-            if agent.casefold() not in names:
-                raise UnknownNameError("agent of this run", agent, log)
-        # The simulator is never asked; the cheapest stands in for its place.
-        world = make_world(config.dataset, data_folder=config.data_folder, simulator="uniform")
-        chosen = [names[agent.casefold()] for agent in agents] or list(log)
-        run = cls(config, world, {agent: log[agent] for agent in dict.fromkeys(chosen)})
-        for row in run.steps:
-            if mistake := _impossible(row, world.split.dataset):
-                where = f"{row['agent']}, episode {row['episode']}, step {row['step']}"
-                raise RunError(f"{folder / 'episodes.jsonl'}: {where}: {mistake}")
-        return run
-
-    @property
-    def steps(self) -> list[Row]:
-        """All of them, by agent, episode and step."""
-        return [row for episodes in self.log.values() for rows in episodes for row in rows]
+    folder = Path(folder)
+    run = Run.read(folder)
+    names = {name.casefold(): name for name in run.log}
+    for agent in agents:
+        if agent.casefold() not in names:
+            raise UnknownNameError("agent of this run", agent, run.log)
+    chosen = [names[agent.casefold()] for agent in agents] or list(run.log)
+    run = replace(run, log={agent: run.log[agent] for agent in dict.fromkeys(chosen)})
+    for row in run.steps:
+        if mistake := _impossible(row, run.world.split.dataset):
+            where = f"{row['agent']}, episode {row['episode']}, step {row['step']}"
+            raise RunError(f"{folder / 'episodes.jsonl'}: {where}: {mistake}")
+    return run
 
 
 def export_recbole(
@@ -93,10 +70,10 @@ def export_recbole(
         The content of ``export.json``: what was written.
 
     Raises:
-        RunError: see :meth:`Run.read`; nobody chose anything; or ``out`` holds something else.
+        RunError: see :func:`trusted_run`; nobody chose anything; or ``out`` holds something else.
         DataError: an id that RecBole would read as something else.
     """
-    finished, out = Run.read(run, agents), Path(out)
+    finished, out = trusted_run(run, agents), Path(out)
     if is_occupied(out) and not (out / MANIFEST).is_file():
         raise RunError(f"{out} is not empty and holds no export; name another folder")
     split = finished.world.split

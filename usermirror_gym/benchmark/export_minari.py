@@ -16,8 +16,8 @@ import gymnasium
 import numpy as np
 
 from usermirror_gym.agents.rollout import Step
-from usermirror_gym.benchmark.export import Run
-from usermirror_gym.benchmark.replay import Row, differences, play_log
+from usermirror_gym.benchmark.export import trusted_run
+from usermirror_gym.benchmark.replay import Row, Run
 from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, refuse_code
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError
 from usermirror_gym.files import replacing_folder
@@ -51,13 +51,13 @@ def export_minari(
     Raises:
         MissingDependencyError: Minari is not installed.
         ConfigError: the name of ``out`` is none.
-        RunError: ``out`` exists; see :meth:`Run.read`; or a step does not come out as logged.
+        RunError: ``out`` exists; see :func:`trusted_run`; or a step does not come out as logged.
     """
     try:
         import minari  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(str(error.name), "offline") from error
-    out, finished = _new(Path(out)), Run.read(run, agents)
+    out, finished = _new(Path(out)), trusted_run(run, agents)
     refuse_code(finished.config, Path(run), allow)
     with replacing_folder(out) as new:
         facts = _write(finished, new / "data", out.name, display or Display(quiet=True))
@@ -99,8 +99,7 @@ def _write(run: Run, data: Path, name: str, display: Display) -> dict[str, Any]:
     with display.phase("replay", len(run.steps), "steps") as progress:
         for agent, episodes in run.log.items():
             made: list[Step] = []
-            played = play_log(run.config, run.world, agent, episodes, progress, made.append)
-            if found := differences(played, episodes):
+            if found := run.differences(agent, progress, made.append):
                 raise RunError(
                     f"{found[0]}: what was seen cannot be made anew from a log that does not come "
                     "out as it was (usermirror replay shows all that differs)"

@@ -47,13 +47,12 @@ class Metric(ABC):
 
     key: ClassVar[str]
     label: ClassVar[str]
-    format: ClassVar[str]
-    direction: ClassVar[Direction]
+    format: ClassVar[str] = ".4f"
+    direction: ClassVar[Direction] = "higher"
 
-    def __init_subclass__(
-        cls, key: str = "", label: str = "", format: str = ".4f", direction: Direction = "higher"
-    ) -> None:
-        cls.key, cls.label, cls.format, cls.direction = key, label, format, direction
+    def __init_subclass__(cls, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            setattr(cls, name, value)
 
     @property
     def meaning(self) -> str:
@@ -83,15 +82,8 @@ class SessionMetric(Metric):
             it does not stand there.
     """
 
-    per: ClassVar[Literal["episode", "catalogue"]]
-    column: ClassVar[tuple[str, int] | None]
-
-    def __init_subclass__(
-        cls, per: Literal["episode", "catalogue"] = "episode",
-        column: tuple[str, int] | None = None, **shown: Any,
-    ) -> None:  # fmt: skip
-        super().__init_subclass__(**shown)
-        cls.per, cls.column = per, column
+    per: ClassVar[Literal["episode", "catalogue"]] = "episode"
+    column: ClassVar[tuple[str, int] | None] = None
 
     @abstractmethod
     def values(self, log: StepLog) -> FloatArray:

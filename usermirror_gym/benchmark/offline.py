@@ -116,10 +116,17 @@ def offline_scores(
                                                  history_size=history_size, slate_size=k), k)
          for i in range(0, len(ids), _BATCH)]
     )  # fmt: skip
-    hits = np.array([np.isin(row, relevant[u]) for u, row in zip(ids.tolist(), shown, strict=True)])
-    counts = np.array([len(relevant[u]) for u in ids.tolist()])
-    values = {key: OFFLINE_METRICS[key].values(hits, counts) for key in metrics}
+    values = list_scores(shown, [relevant[user] for user in ids.tolist()], metrics)
     return OfflineScores(agent.name, k, ids, values)
+
+
+def list_scores(
+    shown: IntArray, relevant: Sequence[IntArray], metrics: Sequence[str]
+) -> dict[str, FloatArray]:
+    """Metrics by key, ``(U,)``, of lists ``(U, k)`` and the relevant items of each user."""
+    hits = np.array([np.isin(row, items) for row, items in zip(shown, relevant, strict=True)])
+    counts = np.array([len(items) for items in relevant])
+    return {key: OFFLINE_METRICS[key].values(hits, counts) for key in metrics}
 
 
 def _relevant(split: TimeSplit) -> dict[int, IntArray]:

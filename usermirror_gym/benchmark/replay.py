@@ -60,6 +60,64 @@ class Replay:
     differences: tuple[Difference, ...]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A finished benchmark.
+
+    Attributes:
+        log: steps by agent and episode, in the order of the log.
+    """
+
+    config: BenchmarkConfig
+    world: World
+    log: dict[str, list[list[Row]]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            RunError: no finished run, or a row that cannot be read as a step.
+        """
+        config = read_run(folder)
+        log = _read_log(folder, config.slate_size)
+        # The simulator is never asked; the cheapest stands in for its place.
+        world = make_world(config.dataset, data_folder=config.data_folder, simulator="uniform")
+        return cls(config, world, log)
+
+    @property
+    def steps(self) -> list[Row]:
+        """All of them, by agent, episode and step."""
+        return [row for episodes in self.log.values() for rows in episodes for row in rows]
+
+    def differences(
+        self,
+        agent: str,
+        progress: Callable[[int], None],
+        watch: Callable[[Step], None] = lambda step: None,
+    ) -> list[Difference]:
+        """What of an agent comes out otherwise than it was logged, in the order of the log; see
+        :func:`replay`, and ``roll_out`` for ``watch``."""
+        episodes = self.log[agent]
+        logged = [row for rows in episodes for row in rows]
+        starts = [[rows[0][name] for rows in episodes] for name in ("episode", "user_id", "seed")]
+        plan = Episodes(*np.array(starts, np.int64))
+        tape = Tape(agent, episodes)
+        env = benchmark_env(self.config, replace(self.world, simulator=tape), len(episodes))
+        played = roll_out(env, tape, plan, Clock(), progress, watch)
+        if len(played) < len(logged):
+            raise RunError(
+                f"{agent}: all sessions end after {len(played)} steps, and the log has "
+                f"{len(logged)}: sessions end otherwise than they did"
+            )
+        return [
+            Difference(row["agent"], row["episode"], row["step"], name, row[name], now[name])
+            for row, now in zip(logged, played, strict=True)
+            for name in _COMPARED
+            if row[name] != now[name]
+        ]
+
+
 class Tape:
     """The lists and the answers of logged episodes, as an agent and a simulator that repeat them.
 
@@ -111,56 +169,14 @@ def replay(
             that is not allowed; or sessions end otherwise than in the log.
     """
     folder, display = Path(folder), display or Display(quiet=True)
-    config = read_run(folder)
-    refuse_code(config, folder, allow)
-    log = read_log(folder, config.slate_size)
-    # The simulator is never asked; the cheapest stands in for its place.
-    world = make_world(config.dataset, data_folder=config.data_folder, simulator="uniform")
-    found: list[Difference] = []
-    count = sum(len(rows) for episodes in log.values() for rows in episodes)
-    with display.phase("replay", count, "steps") as progress:
-        for agent, episodes in log.items():
-            found += differences(play_log(config, world, agent, episodes, progress), episodes)
-    sessions = sum(len(episodes) for episodes in log.values())
-    return Replay(len(log), sessions, count, tuple(found))
+    run = Run.read(folder)
+    refuse_code(run.config, folder, allow)
+    with display.phase("replay", len(run.steps), "steps") as progress:
+        found = [d for agent in run.log for d in run.differences(agent, progress)]
+    return Replay(len(run.log), sum(map(len, run.log.values())), len(run.steps), tuple(found))
 
 
-def play_log(
-    config: BenchmarkConfig,
-    world: World,
-    agent: str,
-    episodes: Sequence[Sequence[Row]],
-    progress: Callable[[int], None],
-    watch: Callable[[Step], None] = lambda step: None,
-) -> list[Row]:
-    """The steps as they come out now; see :func:`replay`, and ``roll_out`` for ``watch``."""
-    tape = Tape(agent, episodes)
-    first = [rows[0] for rows in episodes]
-    numbers, users, seeds = (
-        np.array([row[name] for row in first], np.int64) for name in ("episode", "user_id", "seed")
-    )
-    env = benchmark_env(config, replace(world, simulator=tape), len(episodes))
-    played = roll_out(env, tape, Episodes(numbers, users, seeds), Clock(), progress, watch)
-    if len(played) < sum(map(len, episodes)):
-        raise RunError(
-            f"{agent}: all sessions end after {len(played)} steps, and the log has "
-            f"{sum(map(len, episodes))}: sessions end otherwise than they did"
-        )
-    return played
-
-
-def differences(played: Sequence[Row], episodes: Sequence[Sequence[Row]]) -> list[Difference]:
-    """What came out otherwise than it was logged, in the order of the log."""
-    logged = [row for rows in episodes for row in rows]
-    return [
-        Difference(row["agent"], row["episode"], row["step"], name, row[name], now[name])
-        for row, now in zip(logged, played, strict=True)
-        for name in _COMPARED
-        if row[name] != now[name]
-    ]
-
-
-def read_log(folder: Path, slate_size: int) -> dict[str, list[list[Row]]]:
+def _read_log(folder: Path, slate_size: int) -> dict[str, list[list[Row]]]:
     """Steps by agent and episode, both in the order of the log.
 
     Raises:

@@ -13,7 +13,7 @@ it was: no episode is lost or played twice::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.envs.rewards import reward_weights
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
-from usermirror_gym.files import read_json, read_jsonl, to_json_types, write_json, write_jsonl
+from usermirror_gym.files import kept_json, read_json, read_jsonl, write_json, write_jsonl
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
 
@@ -150,18 +150,18 @@ def _fit(
 
 
 def _offline(agents: list[Agent], world: World, folder: Path) -> dict[str, dict[str, float]]:
-    path = folder / "offline.json"
-    if not path.exists():
+    def make() -> dict[str, dict[str, float]]:
         scores = [
             offline_scores(agent, world.split, history_size=world.history_size)
             for agent in agents
             if not isinstance(agent, OracleAgent)  # it would ask the simulator for every user
         ]
-        write_json(path, {
+        return {
             s.agent: {f"{key}@{s.k}": s.mean(key) for key in s.values} | {"users": len(s.users)}
             for s in scores
-        })  # fmt: skip
-    return read_json(path)
+        }
+
+    return dict(kept_json(folder / "offline.json", make))
 
 
 def _fidelity(
@@ -169,15 +169,15 @@ def _fidelity(
 ) -> dict[str, Any] | None:
     if not config.fidelity_scenes:
         return None
-    path = folder / "fidelity.json"
-    if not path.exists():
+
+    def make() -> dict[str, Any]:
         with display.phase("fidelity check", 2 * config.fidelity_scenes, "choices") as progress:
-            check = fidelity_check(
+            return fidelity_check(
                 world.split, world.simulator, scenes=config.fidelity_scenes,
                 slate_size=config.slate_size, seed=config.seed, progress=progress,
             )  # fmt: skip
-        write_json(path, to_json_types(check))
-    return read_json(path)
+
+    return dict(kept_json(folder / "fidelity.json", make))
 
 
 def _episodes(
@@ -193,7 +193,8 @@ def _episodes(
     total = len(agents) * config.users * config.steps
     with display.phase("episodes", total, "choices") as progress:
         # All agents meet a group of users in turn: what the engine cached of them is still there.
-        for part in _groups(plan, config.batch_size):
+        for start in range(0, len(plan), config.batch_size):
+            part = plan.part(slice(start, start + config.batch_size))
             for agent in agents:
                 _play(config, world, agent, part, folder, clock, progress)
     files = [
@@ -204,10 +205,6 @@ def _episodes(
     rows = [row for file in files for row in read_jsonl(file)]
     write_jsonl(folder / "episodes.jsonl", rows)
     return pd.DataFrame(rows)
-
-
-def _groups(plan: Episodes, size: int) -> Iterator[Episodes]:
-    return (plan.part(slice(start, start + size)) for start in range(0, len(plan), size))
 
 
 def _play(

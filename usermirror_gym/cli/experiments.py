@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from usermirror_gym.cli.options import Engine, RunFolder, show, takes, with_engine
+from usermirror_gym.cli.options import Engine, RunFolder, show, takes, trains, with_engine
 from usermirror_gym.experiments.retraining.config import RetrainConfig
 from usermirror_gym.experiments.transfer.config import TransferConfig
 
@@ -16,9 +16,7 @@ from usermirror_gym.experiments.transfer.config import TransferConfig
 )  # fmt: skip
 def transfer(config: TransferConfig, out: RunFolder = Path("runs/transfer")) -> None:
     """Judge what was learned from a simulated user by a ground truth: curves, ranking, probes."""
-    import os
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    trains()
     from usermirror_gym.experiments.transfer.report import sentences
     from usermirror_gym.experiments.transfer.run import run_transfer
     from usermirror_gym.progress import Display

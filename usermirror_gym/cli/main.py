@@ -25,13 +25,8 @@ app = typer.Typer(
     add_completion=False, rich_markup_mode=None,
 )  # fmt: skip
 app.add_typer(data_app, name="data")
-app.command()(evaluate)
-app.command()(export)
-app.command()(retrain)
-app.command()(train)
-app.command()(train_agent)
-app.command()(train_surrogate)
-app.command()(transfer)
+for command in (evaluate, export, retrain, train, train_agent, train_surrogate, transfer):
+    app.command()(command)
 
 _SHOWN = 10
 """Differences that a replay prints."""

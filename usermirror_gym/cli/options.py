@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -97,7 +98,9 @@ def _option(field: Field[Any], hint: Any, text: str, name: str | None) -> inspec
 def _parsed(value: Any, hint: Any) -> Any:
     if get_origin(hint) is dict:
         return parse_settings(value)
-    return parse_names(value) if get_origin(hint) is tuple else value
+    if get_origin(hint) is tuple:
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
 
 
 def _texts(config: type) -> dict[str, str]:
@@ -144,9 +147,9 @@ def show(*things: object) -> None:
             console.print(thing)
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """``"a, b,"`` as ``("a", "b")``."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def trains() -> None:
+    """Trainers build their tables and word their prompts in one process each; call it first."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from usermirror_gym.cli.options import (
     parse_settings,
     plain_errors,
     takes,
+    trains,
 )
 from usermirror_gym.train.agent.config import RLConfig, rl_config
 
@@ -34,11 +37,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a simulated user on real choices; on several GPUs through 'accelerate launch'."""
-    import os
-    import shlex
-
-    # Trainers build their tables and word their prompts in one process each.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    trains()
     from usermirror_gym.progress import Display
     from usermirror_gym.train.config import read_config
 
@@ -67,10 +66,7 @@ def train_surrogate(
     out: OutFolder = None,
 ) -> None:
     """Distil a simulated user into a surrogate that is fast enough to train agents in."""
-    import os
-    import shlex
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    trains()
     from usermirror_gym.progress import Display
     from usermirror_gym.train.surrogate.config import read_surrogate_config
     from usermirror_gym.train.surrogate.distil import train_surrogate as run
@@ -94,9 +90,7 @@ def train_agent(
     ] = None,
 ) -> None:
     """Train a recommender by reinforcement learning against the simulated user."""
-    import os
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    trains()
     from usermirror_gym.progress import Display
     from usermirror_gym.train.agent.run import train_agent as train
 

@@ -64,24 +64,19 @@ def calibration(
     top = probs.max(axis=1)
     top_bins = equal_count_bins(top)
     of_option = np.nonzero(shown)[0]
-
     noise = _if_calibrated(confidence, bins, seed)
-
-    def error(
-        said: FloatArray, right: FloatArray, where: IntArray, scene: IntArray, chance: float = 0.0
-    ) -> dict[str, float]:
-        return _error_interval(right - said, where, scene, bootstrap, chance)._asdict()
-
     return {
-        "ece": error(confidence, hit, bins, rows[held], noise["high"]),
+        "ece": expected_error(
+            confidence, hit, bins, bootstrap, rows[held], noise["high"]
+        )._asdict(),
         "if_calibrated": noise,
         "bins": reliability(confidence, hit, bins),
-        "options_ece": error(
-            items[shown], chosen[shown].astype(float), equal_count_bins(items[shown]),
+        "options_ece": expected_error(
+            items[shown], chosen[shown].astype(float), equal_count_bins(items[shown]), bootstrap,
             rows[held][of_option],
-        ),
+        )._asdict(),
         "outside": {
-            "ece": error(top, everything, top_bins, rows),
+            "ece": expected_error(top, everything, top_bins, bootstrap, rows)._asdict(),
             "bins": reliability(top, everything, top_bins),
         },
     }  # fmt: skip
@@ -94,30 +89,27 @@ def equal_count_bins(confidence: FloatArray, n: int = BINS) -> IntArray:
     return np.unique(bins, return_inverse=True)[1].astype(np.int64)
 
 
-def expected_error(confidence: FloatArray, hit: FloatArray, bins: IntArray) -> float:
-    """The sum in :func:`calibration`; ``hit`` is 1, 0, or a share where options tie."""
-    # n_b times the difference of two means is the difference of two sums.
-    return float(np.abs(np.bincount(bins, hit - confidence)).sum() / len(confidence))
-
-
-def _error_interval(
-    excess: FloatArray,
+def expected_error(
+    confidence: FloatArray,
+    hit: FloatArray,
     bins: IntArray,
-    scenes: IntArray,
-    bootstrap: UserBootstrap | None,
-    chance: float,
+    bootstrap: UserBootstrap | None = None,
+    scenes: IntArray | None = None,
+    chance: float = 0.0,
 ) -> Interval:
-    """The error of N forecasts with its interval, see :func:`calibration`.
+    """The sum in :func:`calibration` over N forecasts, with its interval.
 
     Args:
-        excess: ``(N,)`` hit minus confidence.
-        bins: ``(N,)``.
+        confidence, bins: ``(N,)``.
+        hit: ``(N,)`` 1, 0, or a share where options tie.
+        bootstrap: over the users of the scenes; without it there is no interval.
         scenes: ``(N,)`` the scene of each forecast.
-        bootstrap: over the users of the scenes.
         chance: errors up to this one are no evidence of any.
     """
+    # n_b times the difference of two means is the difference of two sums.
+    excess = hit - confidence
     value = float(np.abs(np.bincount(bins, excess)).sum() / len(excess))
-    if bootstrap is None or len(np.unique(bootstrap.user_ids[scenes])) < 2:
+    if bootstrap is None or scenes is None or len(np.unique(bootstrap.user_ids[scenes])) < 2:
         return Interval(value, np.nan, np.nan)
     n_scenes, n_bins = len(bootstrap.user_ids), int(bins.max()) + 1
     cells = np.bincount(scenes * n_bins + bins, excess, n_scenes * n_bins)

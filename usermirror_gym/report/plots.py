@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from usermirror_gym.report.labels import place_labels
 from usermirror_gym.report.text import Block
+from usermirror_gym.types import FloatArray
 
 # Stand-ins for CSS variables: drawn in these colours, then replaced in the SVG text.
 FG, MUTED, GRID, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -29,6 +30,10 @@ _STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
 }  # fmt: skip
 _WIDTH = 5.7
+# Directions in the order tried, and distances in points.
+_DIRECTIONS = np.array([(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)])
+_DISTANCES = np.array([7, 14, 24, 36, 50, 66])
+_POINT_RADIUS = 5.0
 
 
 @dataclass(frozen=True)
@@ -113,4 +118,56 @@ def scatter(
     axes.grid(lw=0.6)
     # The layout must be final before labels are placed.
     FigureCanvasAgg(axes.get_figure(root=True)).draw()
-    place_labels(axes, *places, names, [FG] * len(names), MUTED)
+    place_labels(axes, *places, names)
+
+
+def place_labels(
+    axes: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str]
+) -> list[FloatArray]:
+    """Write each name beside its point, at the nearest place that is still free.
+
+    A greedy search over eight directions and growing distances (Imhof's rules, in the order of
+    :data:`_DIRECTIONS`); where none is free, the place with the least overlap.  A label that had
+    to move away gets a thin line to its point.  Call it when the limits of ``axes`` are final.
+
+    Returns:
+        left, bottom, right and top of each label, in points.
+    """
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)  # an Axes that was drawn on always has one
+    points = axes.transData.transform(np.column_stack([x, y])) * 72 / figure.dpi
+    bounds = np.array(axes.get_window_extent().extents) * 72 / figure.dpi
+    taken = np.hstack([points - _POINT_RADIUS, points + _POINT_RADIUS])
+    offsets = (_DISTANCES[:, None, None] * _DIRECTIONS).reshape(-1, 2)
+    # A label stands beside its point, and is level with the middle of its own height.
+    shares = np.tile(_DIRECTIONS / [2, np.inf] - 0.5, (len(_DISTANCES), 1))
+    labels = []
+    for point, name, place in zip(points, names, zip(x, y, strict=True), strict=True):
+        size = _size(figure, name)
+        low = point + offsets + shares * size
+        boxes = np.hstack([low, low + size])
+        overlap = _overlap(boxes[:, None], taken).sum(axis=1)
+        best = int((overlap + size.prod() - _overlap(boxes, bounds)).round(6).argmin())
+        box, far = boxes[best], np.abs(offsets[best]).max() > _DISTANCES[1]
+        taken = np.vstack([taken, box])
+        labels.append(box)
+        axes.annotate(
+            name, place, (box[0] - point[0], (box[1] + box[3]) / 2 - point[1]),
+            textcoords="offset points", ha="left", va="center", color=FG, parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "lw": 0.6} if far else None,
+        )  # fmt: skip
+    return labels
+
+
+def _size(figure: Figure, name: str) -> FloatArray:
+    """Width and height of a text in points, in matplotlib's own font (wider than most)."""
+    text = figure.text(0, 0, name, parse_math=False)
+    extent = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    text.remove()
+    return np.array(extent.size) * 72 / figure.dpi
+
+
+def _overlap(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Areas that boxes ``(..., 4)`` have in common."""
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    return np.array(np.maximum(sides, 0.0).prod(axis=-1))

@@ -23,7 +23,7 @@ import numpy as np
 
 from usermirror_gym.agents import RecBoleAgent, observations_from_split
 from usermirror_gym.agents.ranking import top_k
-from usermirror_gym.benchmark.offline import OFFLINE_METRICS
+from usermirror_gym.benchmark.offline import list_scores
 from usermirror_gym.data import load_dataset, time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ from usermirror_gym.experiments.retraining.feedback import (
     taken_later,
 )
 from usermirror_gym.experiments.retraining.summary import METRICS, summarise_retraining
-from usermirror_gym.files import read_json, write_json
+from usermirror_gym.files import kept_json, read_json, write_json
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators.checkpoint import find_simulator
@@ -107,16 +107,16 @@ class _Cell:
         }  # fmt: skip
 
     def _feedback(self) -> Feedback:
-        path = self.folder / "feedback" / f"{self.model}-{self.seed}.json"
-        if not path.exists():
+        def make() -> Feedback:
             policy = make_logging_policy(
                 self.config.logging_policy, self._base(), self.timeline.split, self.seed
             )
-            write_json(path, draw_feedback(
+            return draw_feedback(
                 self.timeline, self.world, policy, amount=self.config.amount,
                 lists=self.config.lists, slate_size=self.config.slate_size, seed=self.seed,
-            ))  # fmt: skip
-        stored = read_json(path)
+            )  # fmt: skip
+
+        stored = kept_json(self.folder / "feedback" / f"{self.model}-{self.seed}.json", make)
         return {arm: {int(user): own for user, own in stored[arm].items()} for arm in ARMS}
 
     def _base(self) -> RecBoleAgent:
@@ -131,23 +131,17 @@ class _Cell:
     def _scores(
         self, arm: str, feedback: Feedback, tests: dict[int, IntArray]
     ) -> dict[str, list[float]]:
-        path = self.folder / "scores" / f"{self.model}-{self.seed}-{arm}.json"
-        if not path.exists():
+        def make() -> dict[str, Any]:
             seen = self.timeline.with_feedback(feedback[arm])
             agent = self._base() if arm == "nothing" else self._agent().fit(seen)
             users = np.array(list(tests), np.int64)
             asked = observations_from_split(seen, users, slate_size=self.config.k)
             mask = self.timeline.blocked(feedback, users.tolist())
             shown = top_k(np.where(mask, -np.inf, agent.scores(asked)), mask, self.config.k)
-            write_json(path, _metrics(shown, tests))
-        scores: dict[str, list[float]] = read_json(path)
-        return scores
+            return list_scores(shown, list(tests.values()), METRICS)
 
-
-def _metrics(shown: IntArray, tests: dict[int, IntArray]) -> dict[str, list[float]]:
-    hits = np.array([np.isin(row, test) for row, test in zip(shown, tests.values(), strict=True)])
-    counts = np.array([len(test) for test in tests.values()])
-    return {name: OFFLINE_METRICS[name].values(hits, counts).tolist() for name in METRICS}
+        path = self.folder / "scores" / f"{self.model}-{self.seed}-{arm}.json"
+        return dict(kept_json(path, make))
 
 
 def check_knowledge(simulator: str, dataset: str, t0: int) -> None:

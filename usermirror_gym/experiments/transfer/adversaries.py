@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from usermirror_gym.agents.base import Agent, Transition
+from usermirror_gym.agents.base import Agent
 from usermirror_gym.agents.observations import situation_keys
 from usermirror_gym.agents.oracle import OracleAgent
-from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
+from usermirror_gym.agents.ranking import SeenItems, observed_items
 from usermirror_gym.agents.returns import Sessions
-from usermirror_gym.agents.simple import PopAgent, RandomAgent
+from usermirror_gym.agents.simple import PopAgent, RandomAgent, SameForAll, SimpleAgent
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import AgentError, ConfigError
 from usermirror_gym.measures.bootstrap import UserBootstrap
@@ -29,13 +29,12 @@ from usermirror_gym.types import PAD, FloatArray, IntArray, Observation
 _MIX_STREAM, _ASKED_USERS, _DISTRACTORS = 7, 64, 4
 
 
-class _Adversary:
+class _Adversary(SimpleAgent):
     """Shared: a base policy behind, nothing learned online."""
 
     def __init__(self, name: str, base: Agent | None = None) -> None:
         self.base: Agent = PopAgent() if base is None else base
         self.name = name.format(base=self.base.name)
-        self._n_items: int | None = None
 
     def fit(self, data: TimeSplit) -> Self:
         """Fit the policy behind."""
@@ -44,35 +43,8 @@ class _Adversary:
 
     def fitted(self, data: TimeSplit) -> Self:
         """As :meth:`fit`, around a policy that is fitted already."""
-        self._n_items = data.dataset.n_items
-        return self
-
-    def observe(self, transition: Transition) -> None:
-        """Do nothing: it is the same from beginning to end."""
-
-    def _checked(self, k: int) -> int:
-        if self._n_items is None:
-            raise not_fitted(self.name)
-        check_k(self.name, k, self._n_items)
-        return self._n_items
-
-
-class _SameForAll(_Adversary):
-    """Shared: every user is shown the items of the largest scores that they have not had."""
-
-    _scores: FloatArray
-    _seen: SeenItems
-
-    def fitted(self, data: TimeSplit) -> Self:
-        """Also remembers what the users have had."""
         self._seen = SeenItems.of(data)
-        return super().fitted(data)
-
-    def recommend(self, observations: Observation, k: int) -> IntArray:
-        """See :class:`~usermirror_gym.agents.base.Agent`."""
-        self._checked(k)
-        seen = self._seen.mask(observations)
-        return top_k(np.broadcast_to(self._scores, seen.shape), seen, k)
+        return self
 
 
 class RepeatAgent(_Adversary):
@@ -97,10 +69,12 @@ class RepeatAgent(_Adversary):
         places = k if self.copies is None else min(self.copies, k)
         newest = _newest(observations, places)
         rest = self.base.recommend(observations, k)
-        return _filled(np.concatenate([newest, rest], axis=1), k)
+        both = np.concatenate([newest, rest], axis=1).tolist()
+        rows = [list(dict.fromkeys(item for item in row if item != PAD))[:k] for row in both]
+        return np.array(rows, np.int64)
 
 
-class MostClickedAgent(_SameForAll):
+class MostClickedAgent(SameForAll):
     """Shows everybody the same items: those that the simulator takes most of all.
 
     Every item is put to a sample of users once, in a list with items drawn at random; its score is
@@ -111,13 +85,14 @@ class MostClickedAgent(_SameForAll):
         seed: of the sample.
     """
 
+    name = "MostClicked"
+
     def __init__(self, simulator: UserSimulator, seed: int = 0) -> None:
-        super().__init__("MostClicked")
         self.simulator, self.seed = simulator, seed
 
-    def fitted(self, data: TimeSplit) -> Self:
+    def fit(self, data: TimeSplit) -> Self:
         """Ask the simulator about every item."""
-        super().fitted(data)
+        self._seen = SeenItems.of(data)
         users = data.users_with_history(1)
         if not len(users):
             raise AgentError("MostClicked asks users with a history, and nobody has one before T0")
@@ -129,16 +104,15 @@ class MostClickedAgent(_SameForAll):
         return self
 
 
-class AllBadAgent(_SameForAll):
+class AllBadAgent(PopAgent):
     """Shows what was taken least of all before T0: honest users leave."""
 
-    def __init__(self, base: Agent | None = None) -> None:
-        super().__init__("AllBad", base)
+    name = "AllBad"
 
-    def fitted(self, data: TimeSplit) -> Self:
+    def fit(self, data: TimeSplit) -> Self:
         """Count interactions before T0."""
-        super().fitted(data)
-        self._scores = -data.popularity.astype(np.float64)
+        super().fit(data)
+        self._scores = -self._scores
         return self
 
 
@@ -180,8 +154,8 @@ def adversarial_agents(
     return [
         RepeatAgent(None, base).fitted(split),
         RepeatAgent(1, base).fitted(split),
-        MostClickedAgent(simulator, seed).fitted(split),
-        AllBadAgent(base).fitted(split),
+        MostClickedAgent(simulator, seed).fit(split),
+        AllBadAgent().fit(split),
         OracleAgent(simulator, candidates=200, list_size=25).fit(split),
     ]
 
@@ -255,9 +229,3 @@ def _newest(observations: Observation, count: int) -> IntArray:
         newest = list(dict.fromkeys(items[items != PAD][::-1].tolist()))[:count]
         out[row, : len(newest)] = newest
     return out
-
-
-def _filled(candidates: IntArray, k: int) -> IntArray:
-    """The first ``k`` different items of each row."""
-    rows = [list(dict.fromkeys(i for i in row if i != PAD))[:k] for row in candidates.tolist()]
-    return np.array(rows, np.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from usermirror_gym.agents.rollout import Episodes
 from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError, UnknownNameError
 from usermirror_gym.measures.bootstrap import UserBootstrap
+from usermirror_gym.report.text import BETTER, WORSE, standing
 from usermirror_gym.types import FloatArray, IntArray
 
 TRUTH = "truth"
@@ -157,13 +159,9 @@ def analyse(
     s, t = curve.trained_on, truth
     gap = [sample.block([(s, c, 0), (t, 0, c)]) for c in range(len(curve.steps))]
     peaks = [int(np.argmax(sample.means[t][: c + 1])) for c in range(len(curve.steps))]
-    hacked = _first_that_stays(
-        [
-            _below(sample.block([(t, c, p)])) and _above(sample.block([(s, c, p)]))
-            for c, p in enumerate(peaks)
-        ]
-    )
-    parted = _first_that_stays([_above(block) for block in gap])
+    moves = [[standing(sample.block([(w, c, p)])) for w in (t, s)] for c, p in enumerate(peaks)]
+    hacked = _first_that_stays([move == [WORSE, BETTER] for move in moves])
+    parted = _first_that_stays([standing(block) == BETTER for block in gap])
     last = len(curve.steps) - 1
     return {
         "steps": curve.steps.tolist(),
@@ -219,15 +217,4 @@ class _Resampled:
 
 def _first_that_stays(holds: Sequence[bool]) -> int | None:
     """The first position that holds together with the next one."""
-    for c in range(len(holds) - 1):
-        if holds[c] and holds[c + 1]:
-            return c
-    return None
-
-
-def _above(block: Mapping[str, float | None]) -> bool:
-    return block["low"] is not None and block["low"] > 0
-
-
-def _below(block: Mapping[str, float | None]) -> bool:
-    return block["high"] is not None and block["high"] < 0
+    return next((c for c, both in enumerate(pairwise(holds)) if all(both)), None)

@@ -10,22 +10,23 @@ about people.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import brentq, minimize
-from scipy.special import expit, ndtri
+from scipy.special import expit, ndtri, softmax
 
 from usermirror_gym.configs.session import SLATE_SIZE, RunConfig
 from usermirror_gym.configs.settings import Positive
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import ConfigError, SceneError
 from usermirror_gym.files import load_arrays, save_arrays
+from usermirror_gym.measures.choice_models import with_outside
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines
 from usermirror_gym.simulators.base import ChoiceBatch
@@ -81,17 +82,18 @@ class TruthSettings(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("penalty", "temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a number above 0, got {value!r}")
-        for name in ("taste", "popularity", "satiation"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must be a number, 0 or more, got {value!r}")
-        for name in ("decay", "random_take"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)!r}")
+        for names, fits, what in (
+            (("penalty", "temperature"), lambda v: 0 < v < inf, "a number above 0"),
+            (
+                ("taste", "popularity", "satiation"),
+                lambda v: 0 <= v < inf,
+                "a number, 0 or more",
+            ),
+            (("decay", "random_take"), lambda v: 0 < v < 1, "between 0 and 1"),
+        ):
+            for name in names:
+                if not fits(value := getattr(self, name)):
+                    raise ConfigError(f"{name} must be {what}, got {value!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +146,7 @@ class LatentFactorUser:
             iterations=settings.iterations, seed=settings.seed,
         )  # fmt: skip
         free = cls(settings, users, items, bias, 0.0)
-        return cls(settings, users, items, bias, free._level())
+        return replace(free, outside=free._level())
 
     @property
     def name(self) -> str:
@@ -154,7 +156,7 @@ class LatentFactorUser:
     def digest(self) -> str:
         """SHA-256 of everything that decides a choice, but what users have had."""
         found = hashlib.sha256(repr((self.settings, self.outside)).encode())
-        for name in ("user_factors", "item_factors", "item_bias"):
+        for name in _ARRAYS:
             found.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return found.hexdigest()
 
@@ -162,9 +164,7 @@ class LatentFactorUser:
         """The same users, who remember all they had before T0, beyond what a scene shows."""
         had = np.zeros((len(self.user_factors), len(self.item_factors)), np.bool_)
         had[split.before[USER_ID].to_numpy(), split.before[ITEM_ID].to_numpy()] = True
-        return LatentFactorUser(
-            self.settings, self.user_factors, self.item_factors, self.item_bias, self.outside, had
-        )
+        return replace(self, had=had)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         """See :class:`~usermirror_gym.simulators.base.UserSimulator`.
@@ -194,11 +194,8 @@ class LatentFactorUser:
             had: ``(B, K)`` options that the user has had.
         """
         utility = self.utility(users, slates, newest)
-        utility[had | (slates == PAD)] = -np.inf
-        level = np.full((len(utility), 1), self.outside)
-        both = np.concatenate([utility, level], axis=1)
-        mass = np.exp(both - both.max(axis=1, keepdims=True))
-        probs: FloatArray = mass / mass.sum(axis=1, keepdims=True)
+        options = with_outside(utility, self.outside, ~had & (slates != PAD))
+        probs: FloatArray = softmax(options, axis=1)
         return probs
 
     def utility(self, users: IntArray, slates: IntArray, newest: IntArray) -> FloatArray:
@@ -216,9 +213,7 @@ class LatentFactorUser:
 
     def save(self, path: Path) -> Path:
         """Write everything but what users have had as ``.npz``."""
-        plain = {
-            f"settings.{f.name}": getattr(self.settings, f.name) for f in fields(TruthSettings)
-        }
+        plain = {f"settings.{name}": value for name, value in asdict(self.settings).items()}
         arrays = {name: getattr(self, name) for name in (*_ARRAYS, "outside")}
         return save_arrays(path, **arrays, **plain)
 

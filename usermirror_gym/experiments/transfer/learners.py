@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from usermirror_gym.agents import make_agent
 from usermirror_gym.agents.base import Transition
+from usermirror_gym.agents.learners.item_space import newest_items
 from usermirror_gym.agents.observations import situation_keys
 from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
 from usermirror_gym.agents.returns import SessionSettings
@@ -118,7 +119,7 @@ class LinearReinforce:
         if self._cosine is None:
             raise not_fitted(self.name)
         history = observed_items(observations)
-        newest = _newest_first(history, _NEWEST)
+        newest = newest_items(observations, _NEWEST)
         n, m = len(history), self._cosine.shape[0]
         out = np.zeros((n, len(FEATURES), m))
         out[:, 0] = self._popular
@@ -213,14 +214,6 @@ def _counted(items: IntArray, m: int) -> sp.csr_matrix:
     rows, places = np.nonzero(items != PAD)
     ones = np.ones(len(rows))
     return sp.csr_matrix((ones, (rows, items[rows, places])), shape=(len(items), m))
-
-
-def _newest_first(history: IntArray, count: int) -> IntArray:
-    """``(N, count)`` the newest items of padded histories, newest first, 0 behind them."""
-    lengths = (history != PAD).sum(axis=1)
-    place = lengths[:, None] - 1 - np.arange(count)
-    found = np.take_along_axis(history, np.maximum(place, 0), axis=1)
-    return np.where(place >= 0, found, PAD)
 
 
 CLIMBERS: dict[str, dict[str, Any]] = {

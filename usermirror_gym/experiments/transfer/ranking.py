@@ -23,6 +23,7 @@ from usermirror_gym.types import FloatArray, IntArray
 EPSILONS = (0.02, 0.1, 0.25, 0.5, 0.75)
 """Random lists mixed into the best-known of them; the first is a near-equal policy."""
 _SMALLEST = 3
+_SCORERS = ("simulator", "popularity_user", "popularity_scorer")
 
 
 def ranked_policies(
@@ -54,8 +55,8 @@ def ranked_policies(
     good = plain[models[min(1, len(models) - 1)]]
     mixed = [MixtureAgent(good, e, seed).fitted(split) for e in epsilons]
     near = MixtureAgent(plain["Pop"], 0.02, seed + 1).fitted(split)
-    bad = AllBadAgent(plain["Pop"]).fitted(split)
-    return [*plain.values(), *mixed, near, RepeatAgent(None, plain["Pop"]).fitted(split), bad]
+    repeat = RepeatAgent(None, plain["Pop"]).fitted(split)
+    return [*plain.values(), *mixed, near, repeat, AllBadAgent().fit(split)]
 
 
 def compare_rankings(
@@ -94,10 +95,9 @@ def compare_rankings(
         )
     bootstrap = UserBootstrap(users, n_resamples, seed)
     tables = {
-        "true": _table(true, names), "simulator": _table(simulated, names),
-        "popularity_user": _table(popular, names),
-        "popularity_scorer": np.column_stack([true[n].popularity for n in names]),
-    }  # fmt: skip
+        scorer: np.column_stack([world[name].returns for name in names])
+        for scorer, world in zip(("true", *_SCORERS[:2]), (true, simulated, popular), strict=True)
+    } | {_SCORERS[2]: np.column_stack([true[name].popularity for name in names])}
     decided = _decided(tables["true"], bootstrap)
     means = {k: t.mean(axis=0) for k, t in tables.items()}
     drawn = {k: bootstrap.means(t) for k, t in tables.items()}
@@ -106,7 +106,7 @@ def compare_rankings(
         "policies": _policies(tables, names, bootstrap),
     }  # fmt: skip
     taus: dict[str, FloatArray] = {}
-    for scorer in ("simulator", "popularity_user", "popularity_scorer"):
+    for scorer in _SCORERS:
         tau = kendall_tau_b(means[scorer][None], means["true"][None])[0]
         taus[scorer] = kendall_tau_b(drawn[scorer], drawn["true"])
         sign = _sign_accuracy(means[scorer][None], means["true"], decided)[0]
@@ -119,11 +119,6 @@ def compare_rankings(
     apart = taus["simulator"] - taus["popularity_user"]
     out["difference"] = bootstrap.interval(gap, apart)._asdict()
     return out
-
-
-def _table(world: Mapping[str, Sessions], names: Sequence[str]) -> FloatArray:
-    """``(E, A)`` returns."""
-    return np.column_stack([world[name].returns for name in names])
 
 
 def _decided(true: FloatArray, bootstrap: UserBootstrap) -> np.ndarray:

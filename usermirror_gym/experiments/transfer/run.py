@@ -15,7 +15,6 @@ Every file is written whole, so that a run that was killed goes on where it was:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ from usermirror_gym.experiments.transfer.simulated_log import (
     generate_log,
     save_log,
 )
-from usermirror_gym.files import load_arrays, read_json, save_arrays, to_json_types, write_json
+from usermirror_gym.files import kept_json, load_arrays, read_json, save_arrays, to_json_types
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import PopularityChooser, make_simulator
@@ -66,24 +65,19 @@ def run_transfer(
         UnknownNameError: a name that does not exist.
     """
     folder = Path(folder)
-    sessions = sessions_of(config)
+    run = _Run(config, folder, display or Display(quiet=True))
     for name in config.learners:  # a mistaken name must not leave a folder behind
-        make_learner(name, sessions)
+        make_learner(name, run.sessions)
     Reward(config.reward), session_model(config.leaving)
     with run_folder(folder, config.settings()):
-        run = _Run(config, folder, display or Display(quiet=True))
         results = to_json_types({
             "format": 1, "config": config.settings(), "about": run.about(),
-            "ranking": run.stage("ranking", run.ranking), "probe_base": run.probe_base,
-            "probes": run.stage("probes", run.probes), "curves": run.curves(),
+            "ranking": kept_json(folder / "ranking.json", run.ranking),
+            "probe_base": run.probe_base, "probes": kept_json(folder / "probes.json", run.probes),
+            "curves": run.curves(),
         })  # fmt: skip
         write_transfer_report(results, folder)
     return dict(results)
-
-
-def sessions_of(config: TransferConfig) -> SessionSettings:
-    """How sessions are played, in training and in all worlds."""
-    return SessionSettings(config.steps, config.slate_size, config.leaving, config.reward)
 
 
 class _Run:
@@ -91,7 +85,11 @@ class _Run:
 
     def __init__(self, config: TransferConfig, folder: Path, display: Display) -> None:
         self.config, self.folder, self.display = config, folder, display
-        self.sessions = sessions_of(config)
+        # How sessions are played, in training and in all worlds.
+        self.sessions = SessionSettings(
+            config.steps, config.slate_size, config.leaving, config.reward
+        )
+        self.resampling = {"n_resamples": config.n_resamples, "seed": config.seed}
 
     @cached_property
     def real(self) -> RecDataset:
@@ -186,43 +184,24 @@ class _Run:
         ranking = read_json(self.folder / "ranking.json")
         return next(row["name"] for row in ranking["policies"] if row["name"] in self.config.models)
 
-    def stage(self, name: str, make: Callable[[], Any]) -> Any:
-        """What a finished stage wrote, or what ``make`` gives."""
-        path = self.folder / f"{name}.json"
-        if not path.is_file():
-            write_json(path, to_json_types(make()))
-        return read_json(path)
-
     def ranking(self) -> dict[str, Any]:
         """Every policy in the simulator, in the truth, and with a popularity user."""
         popular = make_world(self.split, simulator=PopularityChooser(self.split))
-        worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)} | {"popular": popular}
-        found = self._played(self.policies, worlds, "ranking")
-        return compare_rankings(
-            found[SIMULATOR], found[TRUTH], found["popular"], self.plan.user_ids,
-            n_resamples=self.config.n_resamples, seed=self.config.seed,
-        )  # fmt: skip
+        found = self._played(self.policies, "ranking", popular=popular)
+        return compare_rankings(*found.values(), self.plan.user_ids, **self.resampling)
 
     def probes(self) -> list[dict[str, Any]]:
         """Adversarial agents around the best policy."""
         base = next(agent for agent in self.policies if agent.name == self.probe_base)
         user = self.worlds[SIMULATOR].simulator
         agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
-        worlds = {w: self.worlds[w] for w in (SIMULATOR, TRUTH)}
-        found = self._played(agents, worlds, "probes")
-        return adversary_rows(
-            found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids,
-            n_resamples=self.config.n_resamples, seed=self.config.seed,
-        )  # fmt: skip
+        found = self._played(agents, "probes")
+        return adversary_rows(*found.values(), base.name, self.plan.user_ids, **self.resampling)
 
     def curves(self) -> dict[str, Any]:
         """Every learner's trainings, judged and analysed."""
-        return {
-            name: analyse(
-                self._curve(name), n_resamples=self.config.n_resamples, seed=self.config.seed
-            )
-            for name in self.config.learners
-        }
+        names = self.config.learners
+        return {name: analyse(self._curve(name), **self.resampling) for name in names}
 
     def about(self) -> dict[str, Any]:
         """What was compared, for the report."""
@@ -264,9 +243,10 @@ class _Run:
         save_arrays(file, steps=steps, **{f"returns.{w}": v for w, v in returns.items()})
 
     def _played(
-        self, agents: list[Agent], worlds: Mapping[str, World], what: str
+        self, agents: list[Agent], what: str, **more: World
     ) -> dict[str, dict[str, Sessions]]:
-        """Sessions by world, then agent."""
+        """Sessions by world, then agent: in the simulator, in the truth, and in what is given."""
+        worlds = {name: self.worlds[name] for name in (SIMULATOR, TRUTH)} | more
         found: dict[str, dict[str, Sessions]] = {world: {} for world in worlds}
         total = len(agents) * len(worlds) * len(self.plan)
         with self.display.phase(what, total, "sessions") as advance:

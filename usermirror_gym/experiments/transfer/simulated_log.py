@@ -124,8 +124,13 @@ def save_log(log: RecDataset, folder: str | Path) -> Path:
     ``load_dataset`` of that path gives the same items and users, with the same ids.
     """
     folder = Path(folder)
-    tables = {"items": log.items, "users": log.users, "interactions": log.interactions}
-    raw = {name: _raw(name, table, log) for name, table in tables.items()}
+    # With the ids of the raw data instead of row numbers.
+    events, names = log.interactions, {USER_ID: log.users[TOKEN], ITEM_ID: log.items[TOKEN]}
+    raw = {
+        "items": log.items.rename(columns={TOKEN: ITEM_ID}),
+        "users": log.users.rename(columns={TOKEN: USER_ID}),
+        "interactions": events.assign(**{key: events[key].map(own) for key, own in names.items()}),
+    }
     if log.impressions is not None:
         raw["impressions"] = _shown(log)
     for table, frame in raw.items():
@@ -245,16 +250,6 @@ class _Browsing:
         np.add.at(self.counts, items, 1)
         self.newest[users, 1:] = self.newest[users, :-1]
         self.newest[users, 0] = items
-
-
-def _raw(name: str, table: pd.DataFrame, log: RecDataset) -> pd.DataFrame:
-    """With the ids of the raw data instead of row numbers."""
-    if name == "items":
-        return table.rename(columns={TOKEN: ITEM_ID}).reset_index(drop=True)
-    if name == "users":
-        return table.rename(columns={TOKEN: USER_ID}).reset_index(drop=True)
-    users, items = log.users[TOKEN], log.items[TOKEN]
-    return table.assign(**{USER_ID: table[USER_ID].map(users), ITEM_ID: table[ITEM_ID].map(items)})
 
 
 def _shown(log: RecDataset) -> pd.DataFrame:
