@@ -124,7 +124,22 @@ class VLLMEngine(LocalEngine):
         nothing.
         """
         pairs = [(q.prefix, option) for q in questions for option in q.options]
-        return answers_of(questions, self._text_answers(pairs))
+        rows = [prefix + text for prefix, text in pairs]
+        outputs = self._ask(rows, [self._texts(self._reads_tails)] * len(rows))
+        # Where so much came from the cache that scores of the text itself were not computed.
+        again = [
+            k for k, (out, (prefix, _)) in enumerate(zip(outputs, pairs, strict=True))
+            if (out.num_cached_tokens or 0) > len(prefix) - 1
+        ]  # fmt: skip
+        if again:
+            renewed = self._ask([rows[k] for k in again], [self._texts(False)] * len(again))
+            for k, out in zip(again, renewed, strict=True):
+                outputs[k] = out
+        found = [
+            Answer(np.array([_text_value(out, text)]), _computed(out))
+            for out, (_, text) in zip(outputs, pairs, strict=True)
+        ]
+        return answers_of(questions, found)
 
     def lines(self, questions: Sequence[EncodedPrompt], head: OptionHead) -> list[Answer]:
         """From vLLM's pooling model."""
@@ -183,24 +198,6 @@ class VLLMEngine(LocalEngine):
         )  # fmt: skip
         outputs = dict(zip(order, found, strict=True))
         return [outputs[i] for i in range(len(rows))]
-
-    def _text_answers(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Answer]:
-        """Log-probability of each text behind its prefix."""
-        rows = [prefix + text for prefix, text in pairs]
-        outputs = self._ask(rows, [self._texts(self._reads_tails)] * len(rows))
-        # Where so much came from the cache that scores of the text itself were not computed.
-        again = [
-            k for k, (out, (prefix, _)) in enumerate(zip(outputs, pairs, strict=True))
-            if (out.num_cached_tokens or 0) > len(prefix) - 1
-        ]  # fmt: skip
-        if again:
-            renewed = self._ask([rows[k] for k in again], [self._texts(False)] * len(again))
-            for k, out in zip(again, renewed, strict=True):
-                outputs[k] = out
-        return [
-            Answer(np.array([_text_value(out, text)]), _computed(out))
-            for out, (_, text) in zip(outputs, pairs, strict=True)
-        ]
 
     def _texts(self, cached: bool) -> Any:
         return import_vllm().SamplingParams(
