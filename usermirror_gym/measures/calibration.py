@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
 from usermirror_gym.measures.choice_scores import FLOOR, ObservedChoices, forced, likeliest
-from usermirror_gym.scenes import Scene
-from usermirror_gym.types import BoolArray, FloatArray, IntArray
+from usermirror_gym.types import FloatArray, IntArray
 
 BINS = 15
 _CALIBRATED_DRAWS = 200
@@ -143,9 +141,7 @@ def _if_calibrated(confidence: FloatArray, bins: IntArray, seed: int) -> dict[st
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95))}
 
 
-def entropy(
-    probs: FloatArray, choices: ObservedChoices, scenes: Sequence[Scene], seed: int = 0
-) -> dict[str, float | None]:
+def entropy(probs: FloatArray, choices: ObservedChoices, seed: int = 0) -> dict[str, float | None]:
     """Entropies in nats, on lists that hold the true item, *none of these* left out.
 
     Returns:
@@ -159,7 +155,7 @@ def entropy(
         return dict.fromkeys(("mean", "real", "items", "items_real"))
     shown, targets = choices.shown[held], choices.targets[held]
     items = forced(probs[held], shown)
-    slates = _padded([scene.slate for scene, keep in zip(scenes, held, strict=True) if keep], shown)
+    slates = choices.batch.slates[held]
     drawn = _draw(items, np.random.default_rng(seed))
     rows = np.arange(len(items))
     each = -(items * np.log(np.maximum(items, FLOOR))).sum(axis=1)
@@ -196,9 +192,3 @@ def _draw(items: FloatArray, rng: np.random.Generator) -> IntArray:
 def _spread(items: IntArray) -> float:
     shares = np.unique(items, return_counts=True)[1] / len(items)
     return float(-(shares * np.log(shares)).sum() + 0.0)
-
-
-def _padded(slates: Sequence[Sequence[int]], shown: BoolArray) -> IntArray:
-    padded = np.zeros(shown.shape, np.int64)
-    padded[shown] = np.concatenate([np.asarray(slate) for slate in slates])
-    return padded
