@@ -23,7 +23,6 @@ from usermirror_gym.types import FloatArray, IntArray
 EPSILONS = (0.02, 0.1, 0.25, 0.5, 0.75)
 """Random lists mixed into the best-known of them; the first is a near-equal policy."""
 _SMALLEST = 3
-_SCORERS = ("simulator", "popularity_user", "popularity_scorer")
 
 
 def ranked_policies(
@@ -94,10 +93,12 @@ def compare_rankings(
             f"{names}, {list(simulated)} and {list(popular)}"
         )
     bootstrap = UserBootstrap(users, n_resamples, seed)
+    worlds = {"true": true, "simulator": simulated, "popularity_user": popular}
     tables = {
         scorer: np.column_stack([world[name].returns for name in names])
-        for scorer, world in zip(("true", *_SCORERS[:2]), (true, simulated, popular), strict=True)
-    } | {_SCORERS[2]: np.column_stack([true[name].popularity for name in names])}
+        for scorer, world in worlds.items()
+    }
+    tables["popularity_scorer"] = np.column_stack([true[name].popularity for name in names])
     left, right = np.triu_indices(len(names), k=1)
     apart = bootstrap.intervals(tables["true"][:, left] - tables["true"][:, right])
     decided = np.array([difference.excludes_zero for difference in apart])
@@ -113,7 +114,7 @@ def compare_rankings(
         "policies": sorted(rows, key=lambda row: -row["true"]["mean"]),
     }  # fmt: skip
     taus: dict[str, FloatArray] = {}
-    for scorer in _SCORERS:
+    for scorer in ("simulator", "popularity_user", "popularity_scorer"):
         tau = kendall_tau_b(means[scorer][None], means["true"][None])[0]
         taus[scorer] = kendall_tau_b(drawn[scorer], drawn["true"])
         sign = _sign_accuracy(means[scorer][None], means["true"], decided)[0]
