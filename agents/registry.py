@@ -66,7 +66,7 @@ def make_agent(
         AgentError: a RecBole model that is known not to run; says why.
         CheckpointError: a folder that holds no agent which can be read.
     """
-    if _is_folder(spec):
+    if "/" in spec or Path(spec).is_dir():
         return _saved(Path(spec), config)
     names = {name.casefold(): name for name in available_agents()}
     name = names.get(spec.strip().casefold())
@@ -76,9 +76,14 @@ def make_agent(
         raise ConfigError("agent 'Oracle' asks the simulated user: pass simulator= to make_agent")
     if name in _OURS:
         return _made(name, pkgutil.resolve_name(f"{__package__}.{_OURS[name]}"), offered, config)
+    from usermirror_gym.agents.learners.store import kind_of
     from usermirror_gym.agents.recbole.models import unusable_reason
 
-    _refuse_untrained(spec)
+    if kind := kind_of(spec):
+        raise ConfigError(
+            f"agent {kind} has to be trained in the environment first: usermirror train-agent "
+            f"--algo {kind.lower()}; then name the folder of that run"
+        )
     if name is None and unusable_reason(spec) is None:
         make = resolve("agent", spec, dict.fromkeys(names.values()), GROUP)
         return _made(spec, make, offered, config)
@@ -96,20 +101,6 @@ def _made(name: str, make: Any, offered: dict[str, Any], config: dict[str, Any])
             "usermirror_gym.agents.Agent"
         )
     return agent
-
-
-def _refuse_untrained(name: str) -> None:
-    from usermirror_gym.agents.learners.store import kind_of
-
-    if kind := kind_of(name):
-        raise ConfigError(
-            f"agent {kind} has to be trained in the environment first: usermirror train-agent "
-            f"--algo {kind.lower()}; then name the folder of that run"
-        )
-
-
-def _is_folder(spec: str) -> bool:
-    return "/" in spec or Path(spec).is_dir()
 
 
 def _saved(folder: Path, config: dict[str, Any]) -> Agent:

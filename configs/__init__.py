@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.errors import UnknownNameError
 
 
 def preset_names(kind: str) -> list[str]:
@@ -22,15 +22,8 @@ def read_preset(kind: str, name: str) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: no such preset; suggests the nearest.
-        ConfigError: the file is not a YAML mapping.
     """
     if name not in preset_names(kind):
         raise UnknownNameError(f"{kind.rstrip('s')} preset", name, preset_names(kind))
     text = (resources.files("usermirror_gym.configs") / kind / f"{name}.yaml").read_text("utf-8")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configs/{kind}/{name}.yaml is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"configs/{kind}/{name}.yaml must be a mapping, got {type(content)}")
-    return content
+    return dict(yaml.safe_load(text))

@@ -86,9 +86,9 @@ def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            raise UnknownNameError(
-                f"setting of {where}", place, _names_beside(model, first["loc"])
-            ) from error
+            beside = first["loc"][:-1]
+            known = [".".join(map(str, (*beside, name))) for name in names_at(model, beside)]
+            raise UnknownNameError(f"setting of {where}", place, known) from error
         at = f"{where}, {place}" if place else where
         ours = first.get("ctx", {}).get("error")
         if isinstance(ours, UnknownNameError):
@@ -151,11 +151,6 @@ def _place(values: list[Any], key: str, dotted: str) -> int:
             f"{dotted}: {key!r} must be a number from 0 to {len(values) - 1}, the place in a list"
         )
     return int(key)
-
-
-def _names_beside(model: type[Any], place: tuple[int | str, ...]) -> list[str]:
-    """Dotted names of the settings that the unknown one could have meant."""
-    return [".".join(map(str, (*place[:-1], name))) for name in names_at(model, place[:-1])]
 
 
 def names_at(model: type[Any], place: Iterable[int | str]) -> list[str]:

@@ -98,19 +98,15 @@ class SlateQAgent(TorchAgent):
 
     @torch.no_grad()
     def _scores(self, observations: Observation, k: int) -> Float32Array:
-        newest, situation = self._inputs(observations)
+        newest = torch.from_numpy(newest_items(observations, self.settings.history))
         utility = self._net.utility.all_scores(newest)
         if self.explore and self.settings.temperature:
             words = hashed_words(observations, self.seed, self.iteration)
             gumbel = hashed_gumbel(words, self.space.n_items)
             utility = utility + self.settings.temperature * torch.from_numpy(gumbel).float()
         hidden = torch.from_numpy(self.space.mask(observations))
-        values = self._net.values(newest, situation)
+        values = self._net.values(newest, torch.from_numpy(_situation(observations)))
         return best_slate_scores(utility, self._net.outside, values, hidden, k).numpy()
-
-    def _inputs(self, observations: Observation) -> tuple[Tensor, Tensor]:
-        newest = newest_items(observations, self.settings.history)
-        return torch.from_numpy(newest), torch.from_numpy(_situation(observations))
 
     def _record(self, transition: Transition) -> Arrays:
         before, after = transition.observations, transition.next_observations

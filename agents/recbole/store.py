@@ -109,8 +109,6 @@ def _unflatten(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         if "data" in part:
             shape = tuple(part["shape"].tolist())
             solved[name] = sp.csr_matrix((part["data"], part["indices"], part["indptr"]), shape)
-        elif "tensor" in part:
-            solved[name] = torch.from_numpy(part["tensor"])
         else:
-            solved[name] = part["dense"]
+            solved[name] = torch.from_numpy(part["tensor"]) if "tensor" in part else part["dense"]
     return solved

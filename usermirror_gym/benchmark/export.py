@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from usermirror_gym.benchmark.replay import Row, Run
-from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.data import RecDataset
 from usermirror_gym.data.atomic_files import write_atomic_files
 from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.files import write_json
@@ -77,9 +77,17 @@ def export_recbole(
     if is_occupied(out) and not (out / MANIFEST).is_file():
         raise RunError(f"{out} is not empty and holds no export; name another folder")
     split = finished.world.split
-    feedback = simulated_interactions(finished.steps, split)
-    if feedback.empty:
+    chosen = [row for row in finished.steps if row["item"]]
+    if not chosen:
         raise RunError(f"{run}: no simulated user chose anything: there is nothing to export")
+    feedback = pd.DataFrame(
+        {
+            USER_ID: np.array([row["user_id"] for row in chosen], np.int64),
+            ITEM_ID: np.array([row["item"] for row in chosen], np.int64),
+            TIMESTAMP: split.t0 + 1 + np.arange(len(chosen), dtype=np.int64),
+            RATING: np.array([row["rating"] for row in chosen], np.float64),
+        }
+    )
     before = split.before[list(feedback.columns)] if real else feedback.iloc[:0]
     pairs = feedback[[USER_ID, ITEM_ID]]
     facts = {
@@ -92,19 +100,6 @@ def export_recbole(
         write_atomic_files(out, split.dataset, pd.concat([before, feedback], ignore_index=True))
         write_json(out / MANIFEST, facts)
     return facts
-
-
-def simulated_interactions(steps: Sequence[Row], split: TimeSplit) -> pd.DataFrame:
-    """The choices as a log: ``user_id, item_id, timestamp, rating``, one second apart behind T0."""
-    chosen = [row for row in steps if row["item"]]
-    return pd.DataFrame(
-        {
-            USER_ID: np.array([row["user_id"] for row in chosen], np.int64),
-            ITEM_ID: np.array([row["item"] for row in chosen], np.int64),
-            TIMESTAMP: split.t0 + 1 + np.arange(len(chosen), dtype=np.int64),
-            RATING: np.array([row["rating"] for row in chosen], np.float64),
-        }
-    )
 
 
 def _impossible(row: Row, dataset: RecDataset) -> str | None:

@@ -77,13 +77,9 @@ def _user(user: int, split: TimeSplit) -> dict[str, Any]:
     if history is not None:
         pairs = zip(history.items[-HISTORY_SHOWN:], history.ratings[-HISTORY_SHOWN:], strict=True)
         recent = [(int(item), float(rating)) for item, rating in pairs]
-    known = {
-        str(k).replace("_", " "): shorten(str(v), TEXT_LIMIT)
-        for k, v in profile.items()
-        if _known(v)
-    }
+    known = [(str(k), str(v)) for k, v in profile.items() if _known(v)]
     return {
-        "profile": [[key, value] for key, value in known.items()],
+        "profile": [[key.replace("_", " "), shorten(value, TEXT_LIMIT)] for key, value in known],
         "history": recent,
         "seen": 0 if history is None else len(history),
     }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
 from usermirror_gym.measures.choice_scores import FLOOR, ObservedChoices, forced, likeliest
-from usermirror_gym.scenes.scene import Scene, padded
 from usermirror_gym.types import FloatArray, IntArray
 
 BINS = 15
@@ -143,9 +141,7 @@ def _if_calibrated(confidence: FloatArray, bins: IntArray, seed: int) -> dict[st
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95))}
 
 
-def entropy(
-    probs: FloatArray, choices: ObservedChoices, scenes: Sequence[Scene], seed: int = 0
-) -> dict[str, float | None]:
+def entropy(probs: FloatArray, choices: ObservedChoices, seed: int = 0) -> dict[str, float | None]:
     """Entropies in nats, on lists that hold the true item, *none of these* left out.
 
     Returns:
@@ -159,8 +155,7 @@ def entropy(
         return dict.fromkeys(("mean", "real", "items", "items_real"))
     shown, targets = choices.shown[held], choices.targets[held]
     items = forced(probs[held], shown)
-    own = [scene.slate for scene, keep in zip(scenes, held, strict=True) if keep]
-    slates = padded(own, np.int64, width=shown.shape[1])
+    slates = choices.batch.slates[held]
     drawn = _draw(items, np.random.default_rng(seed))
     rows = np.arange(len(items))
     each = -(items * np.log(np.maximum(items, FLOOR))).sum(axis=1)

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_expit, logsumexp, softmax
+from scipy.special import log_expit, log_softmax, logsumexp, softmax
 
 from usermirror_gym.errors import DataError, SceneError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
@@ -93,11 +93,13 @@ def fit_weights(
         utilities = np.where(mask, x @ weights[:n_features], -np.inf)
         if outside is not None:
             utilities = with_outside(utilities, weights[-1] if outside else -np.inf, mask)
-        logs = log_softmax(utilities)
+        logs: FloatArray = log_softmax(utilities, axis=1)
         if whether:
             chances = np.column_stack([np.logaddexp.reduce(logs[:, :-1], axis=1), logs[:, -1]])
             missed = np.exp(logs[:, -1]) - none
-            share = np.exp(log_softmax(utilities[:, :-1]))  # of each item in the inclusive value
+            share = np.exp(
+                log_softmax(utilities[:, :-1], axis=1)
+            )  # of each item in the inclusive value
             slope = np.append(-np.einsum("s,sk,skf->f", missed, share, x), missed.sum())
             return posterior(chances[rows, none.astype(int)], slope, weights, ridge, scale)
         excess = softmax(utilities, axis=1) if sums == "ratio" else np.exp(logs)
@@ -131,7 +133,9 @@ def linear_logprobs(
     """
     # One product and sum after another, so that a row does not depend on the batch it is in.
     utilities = (features * slopes).sum(axis=-1)
-    return log_softmax(with_outside(utilities, -np.inf if outside is None else outside, mask))
+    options = with_outside(utilities, -np.inf if outside is None else outside, mask)
+    logs: FloatArray = log_softmax(options, axis=1)
+    return logs
 
 
 def fit_linear(
@@ -176,13 +180,6 @@ def with_outside(utilities: FloatArray, outside: float, mask: BoolArray) -> Floa
     """``(S, K + 1)``: minus infinity where there is no item, *none of these* last."""
     items = np.where(mask, utilities, -np.inf)
     return np.concatenate([items, np.full((len(items), 1), outside)], axis=1)
-
-
-def log_softmax(utilities: FloatArray) -> FloatArray:
-    """Each row less the logarithm of the sum of its exponentials."""
-    shifted = utilities - utilities.max(axis=1, keepdims=True)
-    logs: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logs
 
 
 def posterior(
@@ -357,7 +354,8 @@ def fit_nested_logit(
 def forced_log_probs(utilities: FloatArray, mask: BoolArray) -> FloatArray:
     """``(S, K)`` logarithms of the shares of the items, given that one is taken."""
     with np.errstate(invalid="ignore"):  # lists without items: the caller knows them
-        return log_softmax(np.where(mask, utilities, -np.inf))
+        logs: FloatArray = log_softmax(np.where(mask, utilities, -np.inf), axis=1)
+    return logs
 
 
 def forced_log_loss(utilities: FloatArray, mask: BoolArray, targets: IntArray) -> float:

@@ -65,14 +65,10 @@ class Timeline:
         known = set(split.users_with_history(min_history).tolist())
         real: Items = {}
         later: Items = {}
-        events = split.after[[USER_ID, ITEM_ID, TIMESTAMP]].itertuples(index=False, name=None)
-        for user, item, moment in events:
+        events = split.after[[USER_ID, ITEM_ID, TIMESTAMP]].drop_duplicates([USER_ID, ITEM_ID])
+        for user, item, moment in events.itertuples(index=False, name=None):
             if user in known and item not in split.histories[user].items:
-                had = real.get(user, [])
-                if moment < t1 and item not in had:
-                    real.setdefault(user, []).append(item)
-                elif moment >= t1 and item not in had and item not in later.get(user, []):
-                    later.setdefault(user, []).append(item)
+                (real if moment < t1 else later).setdefault(user, []).append(item)
         if not set(real) & set(later):
             raise DataError(
                 f"nobody in {split.dataset.name!r} has {min_history} interactions before T0, and "

@@ -264,7 +264,17 @@ class Practice:
             UnknownNameError: no such agent.
             ConfigError: it does not learn from sessions.
         """
-        agent = _named(self.name, seed) if self.make is None else self.make(seed)
+        from usermirror_gym.agents.learners.store import agent_class, kind_of
+
+        agent: Any
+        if self.make is not None:
+            agent = self.make(seed)
+        elif self.name in CLIMBERS:
+            agent = LinearReinforce(self.name, seed=seed, **CLIMBERS[self.name])
+        elif kind_of(self.name):  # without a policy of its own yet
+            agent = agent_class(self.name)(seed=seed)
+        else:
+            agent = make_agent(self.name, seed=seed, progress=False)
         if not hasattr(agent, "practise"):
             raise ConfigError(
                 f"agent {self.name!r} does not learn from sessions: name one that does, or one of "
@@ -306,14 +316,3 @@ def make_learner(
     practice = Practice(name, settings, users, updates, min(evaluations, updates))
     practice.new(0)
     return practice
-
-
-def _named(name: str, seed: int) -> Any:
-    """A learning agent that has no policy of its own yet, or any other agent."""
-    from usermirror_gym.agents.learners.store import agent_class, kind_of
-
-    if name in CLIMBERS:
-        return LinearReinforce(name, seed=seed, **CLIMBERS[name])
-    if kind_of(name):
-        return agent_class(name)(seed=seed)
-    return make_agent(name, seed=seed, progress=False)

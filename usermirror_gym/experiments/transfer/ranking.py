@@ -17,13 +17,12 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.adversaries import AllBadAgent, MixtureAgent, RepeatAgent
 from usermirror_gym.experiments.transfer.config import GOOD
-from usermirror_gym.measures.bootstrap import Interval, UserBootstrap, kendall_tau_b
+from usermirror_gym.measures.bootstrap import UserBootstrap, kendall_tau_b
 from usermirror_gym.types import FloatArray, IntArray
 
 EPSILONS = (0.02, 0.1, 0.25, 0.5, 0.75)
 """Random lists mixed into the best-known of them; the first is a near-equal policy."""
 _SMALLEST = 3
-_SCORERS = ("simulator", "popularity_user", "popularity_scorer")
 
 
 def ranked_policies(
@@ -94,19 +93,28 @@ def compare_rankings(
             f"{names}, {list(simulated)} and {list(popular)}"
         )
     bootstrap = UserBootstrap(users, n_resamples, seed)
+    worlds = {"true": true, "simulator": simulated, "popularity_user": popular}
     tables = {
         scorer: np.column_stack([world[name].returns for name in names])
-        for scorer, world in zip(("true", *_SCORERS[:2]), (true, simulated, popular), strict=True)
-    } | {_SCORERS[2]: np.column_stack([true[name].popularity for name in names])}
-    decided = _decided(tables["true"], bootstrap)
+        for scorer, world in worlds.items()
+    }
+    tables["popularity_scorer"] = np.column_stack([true[name].popularity for name in names])
+    left, right = np.triu_indices(len(names), k=1)
+    apart = bootstrap.intervals(tables["true"][:, left] - tables["true"][:, right])
+    decided = np.array([difference.excludes_zero for difference in apart])
+    blocks = {world: bootstrap.intervals(table) for world, table in tables.items()}
+    rows = [
+        {"name": name} | {world: found[i]._asdict() for world, found in blocks.items()}
+        for i, name in enumerate(names)
+    ]
     means = {k: t.mean(axis=0) for k, t in tables.items()}
     drawn = {k: bootstrap.means(t) for k, t in tables.items()}
     out: dict[str, Any] = {
         "pairs": len(decided), "decided": int(decided.sum()),
-        "policies": _policies(tables, names, bootstrap),
+        "policies": sorted(rows, key=lambda row: -row["true"]["mean"]),
     }  # fmt: skip
     taus: dict[str, FloatArray] = {}
-    for scorer in _SCORERS:
+    for scorer in ("simulator", "popularity_user", "popularity_scorer"):
         tau = kendall_tau_b(means[scorer][None], means["true"][None])[0]
         taus[scorer] = kendall_tau_b(drawn[scorer], drawn["true"])
         sign = _sign_accuracy(means[scorer][None], means["true"], decided)[0]
@@ -116,16 +124,9 @@ def compare_rankings(
             "sign_accuracy": bootstrap.interval(float(sign), signs)._asdict(),
         }
     gap = out["simulator"]["tau_b"]["mean"] - out["popularity_user"]["tau_b"]["mean"]
-    apart = taus["simulator"] - taus["popularity_user"]
-    out["difference"] = bootstrap.interval(gap, apart)._asdict()
+    drawn_gap = taus["simulator"] - taus["popularity_user"]
+    out["difference"] = bootstrap.interval(gap, drawn_gap)._asdict()
     return out
-
-
-def _decided(true: FloatArray, bootstrap: UserBootstrap) -> np.ndarray:
-    """Which pairs of policies the truth tells apart."""
-    left, right = np.triu_indices(true.shape[1], k=1)
-    differences: list[Interval] = bootstrap.intervals(true[:, left] - true[:, right])
-    return np.array([d.excludes_zero for d in differences])
 
 
 def _sign_accuracy(scores: FloatArray, true: FloatArray, decided: np.ndarray) -> FloatArray:
@@ -137,14 +138,3 @@ def _sign_accuracy(scores: FloatArray, true: FloatArray, decided: np.ndarray) ->
     agree = np.sign(scores[:, left] - scores[:, right]) * np.sign(true[left] - true[right])
     share: FloatArray = ((agree + 1) / 2).mean(axis=1)
     return share
-
-
-def _policies(
-    tables: Mapping[str, FloatArray], names: Sequence[str], bootstrap: UserBootstrap
-) -> list[dict[str, Any]]:
-    blocks = {world: bootstrap.intervals(table) for world, table in tables.items()}
-    rows = [
-        {"name": name} | {world: found[i]._asdict() for world, found in blocks.items()}
-        for i, name in enumerate(names)
-    ]
-    return sorted(rows, key=lambda row: -row["true"]["mean"])

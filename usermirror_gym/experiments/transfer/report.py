@@ -9,14 +9,16 @@ from typing import Any
 from usermirror_gym.experiments.transfer.plots import curve_plot, parting_sentence, ranking_plot
 from usermirror_gym.files import write_json, write_text
 from usermirror_gym.report.page import render
-from usermirror_gym.report.plots import Plot
 from usermirror_gym.report.tables import MET, MISSED, Cell, View
 from usermirror_gym.report.text import cell, interval, standing
 
 
 def write_transfer_report(results: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the page, the text with its plots beside it, and, last, every number."""
-    plots = transfer_plots(results)
+    plots = {
+        f"curve-{name}": curve_plot(name, curve, number)
+        for number, (name, curve) in enumerate(results["curves"].items())
+    } | {"ranking": ranking_plot(results["ranking"])}
     for name, plot in plots.items():
         write_text(folder / f"{name}.svg", plot.standalone)
     tables = (curve_table, ranking_table, score_table, probe_table)
@@ -32,15 +34,6 @@ def write_transfer_report(results: Mapping[str, Any], folder: Path) -> list[Path
           for kind in ("html", "md")),
         write_json(folder / "results.json", results),
     ]  # fmt: skip
-
-
-def transfer_plots(results: Mapping[str, Any]) -> dict[str, Plot]:
-    """By file name: the curves of every learner, then the ranking."""
-    found = {
-        f"curve-{name}": curve_plot(name, curve, number)
-        for number, (name, curve) in enumerate(results["curves"].items())
-    }
-    return found | {"ranking": ranking_plot(results["ranking"])}
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:

@@ -89,7 +89,7 @@ class _Run:
         self.sessions = SessionSettings(
             config.steps, config.slate_size, config.leaving, config.reward
         )
-        self.resampling = {"n_resamples": config.n_resamples, "seed": config.seed}
+        self.resampling: dict[str, Any] = {"n_resamples": config.n_resamples, "seed": config.seed}
 
     @cached_property
     def real(self) -> RecDataset:
@@ -188,7 +188,9 @@ class _Run:
         """Every policy in the simulator, in the truth, and with a popularity user."""
         popular = make_world(self.split, simulator=PopularityChooser(self.split))
         found = self._played(self.policies, "ranking", popular=popular)
-        return compare_rankings(*found.values(), self.plan.user_ids, **self.resampling)
+        return compare_rankings(
+            found[SIMULATOR], found[TRUTH], found["popular"], self.plan.user_ids, **self.resampling
+        )
 
     def probes(self) -> list[dict[str, Any]]:
         """Adversarial agents around the best policy."""
@@ -196,7 +198,9 @@ class _Run:
         user = self.worlds[SIMULATOR].simulator
         agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
         found = self._played(agents, "probes")
-        return adversary_rows(*found.values(), base.name, self.plan.user_ids, **self.resampling)
+        return adversary_rows(
+            found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids, **self.resampling
+        )
 
     def curves(self) -> dict[str, Any]:
         """Every learner's trainings, judged and analysed."""

@@ -217,7 +217,9 @@ class _Browsing:
         weights = np.zeros((len(users), len(self.counts)))
         weights[policy == 0] = np.log1p(self.counts)
         near = policy == 1
-        weights[near] = self._near(users[near])
+        # Over the root of the counts, as a cosine: else all neighbours were the popular.
+        together = self.together[self.newest[users[near], 0]]
+        weights[near] = np.log1p(4.0 * together / np.sqrt(1.0 + self.counts))
         # The largest of logarithm + Gumbel noise are a draw without replacement.
         scores = weights - np.log(self.rng.exponential(size=weights.shape))
         scores[~allowed] = -np.inf
@@ -226,11 +228,6 @@ class _Browsing:
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
         picked: IntArray = np.take_along_axis(best, order, axis=1)
         return picked
-
-    def _near(self, users: IntArray) -> FloatArray:
-        last = self.newest[users, 0]
-        # Over the root of the counts, as a cosine: else all neighbours were the popular.
-        return np.log1p(4.0 * self.together[last] / np.sqrt(1.0 + self.counts))
 
     def _opens(self) -> FloatArray:
         """When each item is published; padding never."""

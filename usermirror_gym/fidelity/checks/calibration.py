@@ -25,7 +25,7 @@ class Calibration(Check):
             "choosers": [
                 {
                     "calibration": calibration(row.probs, choices, bootstrap, seed),
-                    "entropy": entropy(row.probs, choices, choices.scenes, seed),
+                    "entropy": entropy(row.probs, choices, seed),
                 }
                 for row in context.answered
             ]

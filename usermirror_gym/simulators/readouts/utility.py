@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax
 
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.measures.choice_models import (
@@ -25,7 +26,6 @@ from usermirror_gym.measures.choice_models import (
     fit_linear,
     inclusive_value,
     linear_logprobs,
-    log_softmax,
     minimum,
     posterior,
 )
@@ -189,7 +189,9 @@ def affinity_logprobs(
 
 def choice_logprobs(weights: ChoiceWeights, logprobs: FloatArray) -> FloatArray:
     """``(S, K + 1)`` corrected log-probabilities; options of probability 0 stay at 0."""
-    return log_softmax(logprobs / weights.temperature + weights.bias(logprobs.shape[1] - 1))
+    biased = logprobs / weights.temperature + weights.bias(logprobs.shape[1] - 1)
+    logs: FloatArray = log_softmax(biased, axis=1)
+    return logs
 
 
 def fit_likelihood(
@@ -294,7 +296,7 @@ def fit_choice(
         utilities = parameters[0] * held
         if position_bias:
             utilities = utilities + parameters[1:]
-        logs = log_softmax(np.where(options, utilities, -np.inf))
+        logs = log_softmax(np.where(options, utilities, -np.inf), axis=1)
         residual = np.exp(logs)
         residual[rows, places] -= 1.0
         gradient = np.array([(residual * held).sum()])
