@@ -43,7 +43,6 @@ class Sessions:
     """E episodes of one policy, in the order of the plan; ``(E,)`` each.
 
     Attributes:
-        user_ids: whose.
         returns: sum of rewards.
         left: 1.0 where the user left before the horizon.
         lists: how many lists were shown.
@@ -51,7 +50,6 @@ class Sessions:
         popularity: mean number of interactions before T0 of the items shown.
     """
 
-    user_ids: IntArray
     returns: FloatArray
     left: FloatArray
     lists: IntArray
@@ -97,4 +95,4 @@ def evaluate(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Sessions:
         clicks[live] += step.info["choice"][live] < env.slate_size
     if explored is not None:
         agent.explore = explored  # type: ignore[attr-defined]
-    return Sessions(episodes.user_ids, returns, left, lists, clicks, shown / lists)
+    return Sessions(returns, left, lists, clicks, shown / lists)

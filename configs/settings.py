@@ -133,19 +133,17 @@ def _override(content: dict[str, Any], dotted: str, value: Any) -> None:
     group: Any = content
     *keys, last = dotted.split(".")
     for key in keys:
-        group = group[_place(group, key, dotted)] if isinstance(group, list) else _group(group, key)
+        if isinstance(group, dict) and group.get(key) is None:
+            group[key] = {}
+        group = group[_place(group, key, dotted)]
         if not isinstance(group, dict | list):
             raise ConfigError(f"{dotted}: {key!r} is not a group of settings")
-    group[_place(group, last, dotted) if isinstance(group, list) else last] = value
+    group[_place(group, last, dotted)] = value
 
 
-def _group(content: dict[str, Any], key: str) -> Any:
-    if content.get(key) is None:
-        content[key] = {}
-    return content[key]
-
-
-def _place(values: list[Any], key: str, dotted: str) -> int:
+def _place(values: dict[str, Any] | list[Any], key: str, dotted: str) -> int | str:
+    if isinstance(values, dict):
+        return key
     if not key.isdecimal() or int(key) >= len(values):
         raise ConfigError(
             f"{dotted}: {key!r} must be a number from 0 to {len(values) - 1}, the place in a list"

@@ -18,7 +18,7 @@ from usermirror_gym.agents.simple import PopAgent
 from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs.shortlist import Shortlist
-from usermirror_gym.errors import ConfigError, MissingDependencyError
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import FloatArray, IntArray, Observation
 
 if TYPE_CHECKING:
@@ -222,16 +222,11 @@ class PPOAgent(LearningAgent):
         else:
             self._source = PopAgent()
         if (folder / _POLICY).is_file():
-            self._model = _load_model(folder / _POLICY)
+            import_module("usermirror_gym.envs.sb3")  # explains what is missing
+            from stable_baselines3 import PPO
+
+            self._model = PPO.load(folder / _POLICY, device="cpu")
         self._restored = True
-
-
-def _load_model(path: Path) -> PPO:
-    try:
-        from stable_baselines3 import PPO
-    except ImportError as error:
-        raise MissingDependencyError("stable_baselines3", "rl") from error
-    return PPO.load(path, device="cpu")
 
 
 def _named_source(name: str, seed: int) -> Agent:

@@ -22,7 +22,6 @@ def world(levels, *, noise: float = 0.3, popularity=None, seed: int = 0) -> dict
     zeros = np.zeros(len(USERS))
     return {
         f"p{i}": Sessions(
-            USERS,
             level + noise * rng.normal(size=len(USERS)),
             zeros,
             zeros.astype(int),

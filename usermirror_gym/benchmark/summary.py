@@ -83,10 +83,18 @@ def summarise(
     table = agent_metrics(steps, split)
     catalogue = {str(name): dict(row) for name, row in table.iterrows()}
     names = list(catalogue)
-    baseline = _baseline(names, baseline)
+    if baseline is None:
+        baseline = "Pop" if "Pop" in names else names[0]
+    if baseline not in names:
+        raise UnknownNameError("baseline agent", baseline, names)
     owner = episodes.drop_duplicates("episode").set_index("episode")["user_id"].sort_index()
     bootstrap = UserBootstrap(owner.to_numpy(), n_resamples, seed)
-    values = _values_by_agent(episodes, owner.index)
+    # (E, M) of each agent, rows in the order of the owners; NaN where an episode is absent.
+    columns = list(EPISODE_METRICS)
+    values = {
+        str(name): rows.set_index("episode")[columns].reindex(owner.index).to_numpy(np.float64)
+        for name, rows in episodes.groupby("agent", sort=False)
+    }
     offline = offline or {}
 
     def versus(name: str) -> dict[str, dict[str, float]] | None:
@@ -162,23 +170,6 @@ def offline_value(metrics: Mapping[str, Any], name: str) -> float | None:
     """A finite offline metric by name, whatever its capitals; ``None`` if absent."""
     found = {str(k).lower(): v for k, v in metrics.items()}.get(name.lower())
     return None if found is None or not math.isfinite(found) else float(found)
-
-
-def _baseline(names: list[str], wanted: str | None) -> str:
-    if wanted is None:
-        return "Pop" if "Pop" in names else names[0]
-    if wanted not in names:
-        raise UnknownNameError("baseline agent", wanted, names)
-    return wanted
-
-
-def _values_by_agent(episodes: pd.DataFrame, order: pd.Index) -> dict[str, FloatArray]:
-    """``(E, M)`` values of each agent, rows in the given order; NaN where an episode is absent."""
-    columns = list(EPISODE_METRICS)
-    return {
-        str(name): rows.set_index("episode")[columns].reindex(order).to_numpy(np.float64)
-        for name, rows in episodes.groupby("agent", sort=False)
-    }
 
 
 def _mean_block(

@@ -15,6 +15,7 @@ from usermirror_gym.types import ITEM_ID, PAD, TITLE, TOKEN
 HISTORY_SHOWN = 10
 RATIONALE_LIMIT = 4000
 TEXT_LIMIT = 160
+_DETAILS = ("year", "genres")
 
 
 def viewer_data(steps: pd.DataFrame, split: TimeSplit, max_episodes: int = 20) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _items(ids: Iterable[int], split: TimeSplit) -> dict[int, list[str]]:
     return {
         int(row[ITEM_ID]): [
             shorten(str(row[TITLE]), TEXT_LIMIT),
-            shorten(_joined([row.get("year"), row.get("genres")]), TEXT_LIMIT),
+            shorten(" · ".join(str(v) for v in map(row.get, _DETAILS) if _known(v)), TEXT_LIMIT),
         ]
         for row in table.reset_index().to_dict("records")
     }
@@ -83,10 +84,6 @@ def _user(user: int, split: TimeSplit) -> dict[str, Any]:
         "history": recent,
         "seen": 0 if history is None else len(history),
     }
-
-
-def _joined(parts: Iterable[Any]) -> str:
-    return " · ".join(str(p) for p in parts if _known(p))
 
 
 def _known(value: Any) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from usermirror_gym.cli.options import Engine, show, takes, with_engine
+from usermirror_gym.cli.options import show, takes
 from usermirror_gym.fidelity.config import EvaluateConfig
 
 
-@takes(EvaluateConfig, options="--set")
+@takes(EvaluateConfig, llm="options", options="--set")
 def evaluate(
     config: EvaluateConfig,
     names: Annotated[
@@ -22,7 +21,6 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="One table of several: --compare A B C.")
     ] = False,
-    engine: Engine = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,7 +36,6 @@ def evaluate(
         raise ConfigError(
             f"{' '.join(names)}: one simulator is named with --simulator, several with --compare"
         )
-    config = replace(config, options=with_engine(config.options, engine))
     if compare:
         _compare(config, names or [], out or Path("runs/evaluate/compare"))
     else:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from usermirror_gym.cli.options import Engine, RunFolder, show, takes, trains, with_engine
+from usermirror_gym.cli.options import RunFolder, show, takes, trains
 from usermirror_gym.experiments.retraining.config import RetrainConfig
 from usermirror_gym.experiments.transfer.config import TransferConfig
 
@@ -26,16 +25,15 @@ def transfer(config: TransferConfig, out: RunFolder = Path("runs/transfer")) -> 
     show(*(out / name for name in ("report.html", "report.md", "results.json")))
 
 
-@takes(RetrainConfig, simulator_options="--set", model_options="--model-set")
-def retrain(
-    config: RetrainConfig, engine: Engine = "auto", out: RunFolder = Path("runs/retrain")
-) -> None:
+@takes(
+    RetrainConfig, llm="simulator_options", simulator_options="--set", model_options="--model-set"
+)
+def retrain(config: RetrainConfig, out: RunFolder = Path("runs/retrain")) -> None:
     """Train recommenders again with simulated, random, popular and real feedback, and compare."""
     from usermirror_gym.experiments.retraining.run import retrain as run
     from usermirror_gym.experiments.retraining.summary import retraining_table
     from usermirror_gym.progress import Display
 
-    options = with_engine(config.simulator_options, engine)
-    results = run(replace(config, simulator_options=options), out, display=Display())
+    results = run(config, out, display=Display())
     show(retraining_table(results), *(f"- {sentence}" for sentence in results["verdict"]))
     show(out / "retraining.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.experiments import retrain, transfer
 from usermirror_gym.cli.export import export
-from usermirror_gym.cli.options import Allow, Engine, plain_errors, show, takes, with_engine
+from usermirror_gym.cli.options import Allow, plain_errors, show, takes
 from usermirror_gym.cli.train import train, train_agent, train_surrogate
 from usermirror_gym.configs.session import SessionConfig, WorldConfig
 from usermirror_gym.configs.settings import Positive
@@ -33,10 +33,9 @@ _SHOWN = 10
 
 
 @app.command()
-@takes(BenchmarkConfig, simulator_options="--set")
+@takes(BenchmarkConfig, llm="simulator_options", simulator_options="--set")
 def benchmark(
     config: BenchmarkConfig,
-    engine: Engine = "auto",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -50,7 +49,6 @@ def benchmark(
     from usermirror_gym.benchmark.run import default_folder, run_benchmark
     from usermirror_gym.progress import Display
 
-    config = replace(config, simulator_options=with_engine(config.simulator_options, engine))
     out = out or default_folder(config)
     show(results_table(run_benchmark(config, out, display=Display())))
     show(*(out / name for name in ("report.html", "results.json", "episodes.jsonl")))
@@ -69,11 +67,10 @@ class EpisodeConfig(SessionConfig, WorldConfig):
 
 
 @app.command()
-@takes(EpisodeConfig, simulator_options="--set")
+@takes(EpisodeConfig, llm="simulator_options", simulator_options="--set")
 def episode(
     config: EpisodeConfig,
     user: Annotated[int | None, typer.Option(help="User id; drawn by the seed if absent.")] = None,
-    engine: Engine = "auto",
 ) -> None:
     """Play one episode and print it readably, step by step."""
     from usermirror_gym.agents import make_agent
@@ -81,7 +78,7 @@ def episode(
 
     world = make_world(
         config.dataset, data_folder=config.data_folder, simulator=config.simulator,
-        simulator_options=with_engine(config.simulator_options, engine),
+        simulator_options=config.simulator_options,
     )  # fmt: skip
     player = make_agent(config.agent, seed=config.seed, simulator=world.simulator).fit(world.split)
     env = SlateEnv(

@@ -46,13 +46,14 @@ Allow = Annotated[
 
 
 def takes(
-    config: type[RunConfig], make: Callable[..., Any] | None = None, **names: str
+    config: type[RunConfig], make: Callable[..., Any] | None = None, *, llm: str = "", **names: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every field of a class of settings: its default, and its
     docstring as help.  The command gets the settings as its first argument.
 
     Args:
         make: makes the settings of their values; by default the class.
+        llm: the field with the settings of an LLM; the command gets the option ``--engine``.
         names: of options that are not called as their field: ``simulator_options="--set"``.
     """
     hints, texts, fields = get_type_hints(config), _texts(config), own_first(config)
@@ -64,10 +65,13 @@ def takes(
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {f.name: _parsed(given.pop(f.name), hints[f.name]) for f in fields}
+            if llm:
+                values[llm] = with_engine(values[llm], given.pop("engine"))
             command((make or config)(**values), **given)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [*options, *(p.replace(kind=keyword) for p in own)]
+        engine = inspect.Parameter("engine", keyword, default="auto", annotation=Engine)
+        parameters = [*options, *([engine] if llm else []), *(p.replace(kind=keyword) for p in own)]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return plain_errors(run)
 

@@ -17,12 +17,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from usermirror_gym.agents import make_agent
-from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import newest_items
 from usermirror_gym.agents.observations import situation_keys
-from usermirror_gym.agents.ranking import SeenItems, check_k, not_fitted, observed_items, top_k
+from usermirror_gym.agents.ranking import SeenItems, observed_items, top_k
 from usermirror_gym.agents.returns import SessionSettings
 from usermirror_gym.agents.rollout import Episodes, play_steps
+from usermirror_gym.agents.simple import SimpleAgent
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import SlateVectorEnv, World
 from usermirror_gym.errors import ConfigError
@@ -34,7 +34,7 @@ FEATURES = ("popular", "like the history", "like the newest", "had before", "the
 _NEWEST, _LIST_STREAM = 5, 8
 
 
-class LinearReinforce:
+class LinearReinforce(SimpleAgent):
     """Draws lists by ``weights . features (+ own score of the item)``, and learns the scores.
 
     In training every list is drawn anew, and after a round of sessions the scores take a step of
@@ -59,6 +59,8 @@ class LinearReinforce:
         rng: what a training draws from: its lists, and users and seeds of its sessions.
     """
 
+    _seen: SeenItems
+
     def __init__(
         self, name: str, weights: FloatArray | None = None, *, items: bool = False,
         repeats: bool = True, seed: int = 0,
@@ -68,7 +70,6 @@ class LinearReinforce:
         self.own: FloatArray | None = None
         self.explore = False
         self.rng = np.random.default_rng([seed, 5])
-        self._cosine: FloatArray | None = None
         self._adam = _Adam(), _Adam()
 
     def fit(self, data: TimeSplit) -> Self:
@@ -85,15 +86,12 @@ class LinearReinforce:
         self._popular = _standard(np.log1p(data.popularity.astype(np.float64)))
         return self
 
-    def observe(self, transition: Transition) -> None:
-        """Do nothing: it learns from whole sessions, or not at all."""
-
     def recommend(self, observations: Observation, k: int) -> IntArray:
         """See :class:`~usermirror_gym.agents.base.Agent`; in training also keeps the gradient."""
+        self._checked(k)
         if self.explore:
             return self._draw(observations, k)
         scores = self.scores(self.features(observations))
-        check_k(self.name, k, scores.shape[1] - 1)
         luck = uniforms(situation_keys(self.seed, observations), _LIST_STREAM, scores.shape[1])
         # The largest of score + Gumbel noise are a draw without replacement.
         noisy = scores - np.log(-np.log1p(-luck))
@@ -116,8 +114,6 @@ class LinearReinforce:
 
     def features(self, observations: Observation) -> FloatArray:
         """``(N, 5, n_items + 1)``."""
-        if self._cosine is None:
-            raise not_fitted(self.name)
         history = observed_items(observations)
         newest = newest_items(observations, _NEWEST)
         n, m = len(history), self._cosine.shape[0]

@@ -29,7 +29,6 @@ def ranked_policies(
     split: TimeSplit,
     *,
     models: Sequence[str] = GOOD,
-    epsilons: Sequence[float] = EPSILONS,
     fit: Callable[[str], Agent] | None = None,
     seed: int = 0,
 ) -> list[Agent]:
@@ -40,7 +39,6 @@ def ranked_policies(
     Args:
         split: what they learn from.
         models: names for ``make_agent``.
-        epsilons: shares of random lists.
         fit: makes and fits an agent by name, to keep them in a folder for example.
         seed: of whatever draws.
 
@@ -52,7 +50,7 @@ def ranked_policies(
     make = fit or (lambda name: make_agent(name, seed=seed, progress=False).fit(split))
     plain = {name: make(name) for name in ("Random", "Pop", *models)}
     good = plain[models[min(1, len(models) - 1)]]
-    mixed = [MixtureAgent(good, e, seed).fitted(split) for e in epsilons]
+    mixed = [MixtureAgent(good, e, seed).fitted(split) for e in EPSILONS]
     near = MixtureAgent(plain["Pop"], 0.02, seed + 1).fitted(split)
     repeat = RepeatAgent(None, plain["Pop"]).fitted(split)
     return [*plain.values(), *mixed, near, repeat, AllBadAgent().fit(split)]

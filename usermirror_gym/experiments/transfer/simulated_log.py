@@ -83,7 +83,6 @@ def generate_log(
     ratings: LatentFactorRatings,
     settings: LogSettings | None = None,
     *,
-    name: str = "truth-log",
     progress: Callable[[int], None] = lambda ticks: None,
 ) -> RecDataset:
     """Let every user of a data set browse in the ground truth.
@@ -94,7 +93,6 @@ def generate_log(
         user: the truth, fitted on it.
         ratings: how chosen items are rated.
         settings: of the browsing; the same settings give the same log.
-        name: of the log.
         progress: told how many ticks passed since the last call.
 
     Returns:
@@ -115,7 +113,7 @@ def generate_log(
     for tick in range(settings.ticks):
         browsing.step(tick)
         progress(1)
-    return browsing.dataset(name, ratings)
+    return browsing.dataset(ratings)
 
 
 def save_log(log: RecDataset, folder: str | Path) -> Path:
@@ -179,7 +177,7 @@ class _Browsing:
         took = choices < slates.shape[1]
         self._remember(users[took], slates[took, choices[took]])
 
-    def dataset(self, name: str, ratings: LatentFactorRatings) -> RecDataset:
+    def dataset(self, ratings: LatentFactorRatings) -> RecDataset:
         """All that happened, as a data set."""
         users, times, slates, choices = self._all()
         took = np.flatnonzero(choices < slates.shape[1])
@@ -200,7 +198,7 @@ class _Browsing:
             "clicked": list(choices[:, None] == np.arange(slates.shape[1])),
         })  # fmt: skip
         return RecDataset.from_tables(
-            name, self.data.domain, users=self.data.users.rename(columns={TOKEN: USER_ID}),
+            "truth-log", self.data.domain, users=self.data.users.rename(columns={TOKEN: USER_ID}),
             items=self.data.items.rename(columns={TOKEN: ITEM_ID}), interactions=events,
             impressions=shown, template=self.data.template,
         )  # fmt: skip
