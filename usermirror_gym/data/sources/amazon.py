@@ -105,7 +105,6 @@ class Amazon(Source):
         return cls(PRESETS[name], name)
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         path, meta_path = (find_file(folder, name) for name in self.files)
         known = _product_lines(meta_path, log)
         numbers = Numbers(path, log)

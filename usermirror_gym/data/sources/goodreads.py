@@ -83,7 +83,6 @@ class Goodreads(Source):
         )
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         path, books_path, reviews_path, authors_path, genres_path = (
             find_file(folder, name) for name in self.files
         )

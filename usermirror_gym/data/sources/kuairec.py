@@ -93,7 +93,6 @@ class KuaiRec(Source):
         )
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         users = read_users(find_file(folder, "user_features.csv"), log)
         videos = read_videos(folder, log)
         views = _views(find_file(folder, self.files[0]), log, self.min_watch_ratio)

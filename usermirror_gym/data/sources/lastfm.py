@@ -55,7 +55,6 @@ class LastFM(Source):
     limits = Limits()
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         artists = _names(find_file(folder, "artists.dat"), log, ("id", "name"))
         tags = _names(find_file(folder, "tags.dat"), log, ("tagID", "tagValue"), "latin-1")
         plays = _plays(find_file(folder, "user_artists.dat"), log)

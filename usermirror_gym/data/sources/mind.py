@@ -69,7 +69,6 @@ class MIND(Source):
         return [] if here and _parts(folder) else here
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         parts = _parts(folder) or [folder]
         news = _news(parts, log)
         lists = _Lists()

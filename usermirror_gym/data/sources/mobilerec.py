@@ -57,7 +57,6 @@ class MobileRec(Source):
     limits = Limits(min_user=5, max_user=20, min_item=0)
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         path, apps_path = (find_file(folder, name) for name in self.files)
         apps = _read_apps(apps_path, log)
         rows = partial(read_csv_rows, columns=_REVIEW_COLUMNS)

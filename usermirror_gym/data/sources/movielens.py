@@ -137,7 +137,6 @@ class ML1M(_MovieLens):
     limits = Limits()
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         read = partial(read_delimited, folder, log=log, sep="::")
         ratings = read("ratings.dat", names=[USER_ID, "item_id", "rating", "timestamp"])
         users = read("users.dat", names=[USER_ID, "gender", "age", "occupation", "zip_code"])

@@ -64,7 +64,6 @@ class Steam(Source):
     limits = Limits(min_user=5, max_user=20, min_item=0)
 
     def read(self, folder: Path, log: ReadLog, limits: Limits) -> Tables:
-        """See :meth:`Source.read`."""
         games = self.read_games(find_file(folder, self.files[0]), log)
         path = find_file(folder, self.files[1])
         numbers = Numbers(path, log)
