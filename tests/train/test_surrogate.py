@@ -109,7 +109,7 @@ def test_a_kill_while_learning_asks_nothing_again(split, whole, tmp_path, monkey
     from usermirror_gym.train.surrogate import fit as surrogate_fit
 
     epochs = []
-    run = surrogate_fit._epoch
+    run = surrogate_fit._set_rate
 
     def killed(*args):
         epochs.append(1)
@@ -117,7 +117,7 @@ def test_a_kill_while_learning_asks_nothing_again(split, whole, tmp_path, monkey
             raise KeyboardInterrupt
         run(*args)
 
-    monkeypatch.setattr(surrogate_fit, "_epoch", killed)
+    monkeypatch.setattr(surrogate_fit, "_set_rate", killed)
     with pytest.raises(KeyboardInterrupt):
         distill(Teacher(), split, config(), tmp_path / "run", display=QUIET)
     teacher = Teacher(killed_after=10_000)
