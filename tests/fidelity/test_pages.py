@@ -170,7 +170,7 @@ def test_a_card_without_any_interval_claims_nothing(card: Card) -> None:
     claimed = " ".join(sentences(bare))
     for claim in ("beats", "loses", "raises", "falls", "reads the history ("):
         assert claim not in claimed
-    assert "is not told apart from" in claimed
+    assert "does not differ beyond chance from" in claimed
     bare["verdict"] = sentences(bare)
     assert "▲" not in render_markdown(bare).replace("▲ the simulator", "")
 

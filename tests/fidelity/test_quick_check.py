@@ -11,7 +11,7 @@ import pytest
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.fidelity.answers import answer
 from usermirror_gym.fidelity.quick_check import fidelity_check
-from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, scores_given_click
 from usermirror_gym.scenes import Scene, SceneBatch, ScenePlan, build_scenes
 from usermirror_gym.simulators import ChoiceBatch, PopularityChooser, UniformChooser
 from usermirror_gym.testing.data import tiny_split
@@ -81,7 +81,7 @@ def test_scores_by_hand() -> None:
     memory = {"user_id": 1, "history": (), "ratings": (), "ages": (), "slate": (1, 2)}
     scenes = [Scene(**memory, target=0), Scene(**memory, target=1)]
     expected = [[1.0, -np.log(0.8)], [0.5, -np.log(0.5)]]  # a tie counts as half
-    scores = forced_scores(answer(Fixed(), scenes).probs, ObservedChoices.of(scenes))
+    scores = scores_given_click(answer(Fixed(), scenes).probs, ObservedChoices.of(scenes))
     shown = [METRICS.index(name) for name in ("accuracy", "log_loss")]
     np.testing.assert_allclose(scores[:, shown], expected)
 

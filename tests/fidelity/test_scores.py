@@ -19,8 +19,8 @@ from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.measures.choice_scores import (
     METRICS,
     ObservedChoices,
-    forced_scores,
     outside_scores,
+    scores_given_click,
 )
 from usermirror_gym.scenes import Scene
 from usermirror_gym.simulators import UniformChooser
@@ -73,7 +73,7 @@ def blocks(rows: list[Answered], groups: dict | None = None) -> list:
 def test_scores_are_those_of_the_lists_with_their_intervals(rows, bootstrap) -> None:
     for row, block in zip(rows, blocks(rows), strict=True):
         assert (block["name"], block["kind"], block["seconds"]) == (row.name, row.kind, row.seconds)
-        expected = bootstrap.intervals(forced_scores(row.probs, CHOICES))
+        expected = bootstrap.intervals(scores_given_click(row.probs, CHOICES))
         for name, interval in zip(METRICS, expected, strict=True):
             assert block["overall"]["forced"][name] == pytest.approx(interval._asdict())
     outside = blocks(rows)[0]["overall"]["outside"]
@@ -99,7 +99,7 @@ def test_slices_hold_their_lists_alone(rows) -> None:
     rest = block["slices"]["half"][1]
     member = groups["half"]["rest"]
     assert rest["n"] == member.sum()
-    scores = forced_scores(rows[0].probs, CHOICES)[member]
+    scores = scores_given_click(rows[0].probs, CHOICES)[member]
     assert rest["accuracy"]["mean"] == pytest.approx(scores[:, METRICS.index("accuracy")].mean())
     assert rest["log_loss"]["mean"] == pytest.approx(scores[:, METRICS.index("log_loss")].mean())
     assert not rest["few"]
@@ -107,7 +107,7 @@ def test_slices_hold_their_lists_alone(rows) -> None:
 
 
 def test_differences_are_paired_list_by_list(rows, bootstrap) -> None:
-    scores = {row.name: forced_scores(row.probs, CHOICES) for row in rows}
+    scores = {row.name: scores_given_click(row.probs, CHOICES) for row in rows}
     paired = context(rows).paired
     assert [(p["chooser"], p["against"]) for p in paired] == [
         ("good", "swapped history"), ("good", "forced"),

@@ -13,9 +13,9 @@ from usermirror_gym.measures.choice_scores import (
     METRICS,
     ObservedChoices,
     forced,
-    forced_scores,
     likeliest,
     outside_scores,
+    scores_given_click,
 )
 from usermirror_gym.scenes import Scene, Turn
 
@@ -42,7 +42,7 @@ def test_by_hand() -> None:
     probs = np.array([[0.4, 0.1, 0.5], [0.25, 0.25, 0.5], [0.3, 0.3, 0.4]])
     # accuracy, expected accuracy, log-loss, Brier; a tie counts as half
     expected = [[1, 0.8, -np.log(0.8), 0.04 + 0.04], [0.5, 0.5, np.log(2), 0.25 + 0.25]]
-    found = forced_scores(probs, choices)
+    found = scores_given_click(probs, choices)
     np.testing.assert_allclose(found[:2], expected)
     assert np.isnan(found[2]).all()  # the true item was removed: there is no right answer here
     with_outside = [
@@ -80,7 +80,7 @@ def test_lists_of_different_lengths_share_a_last_column() -> None:
 def test_no_probability_is_not_an_infinite_loss() -> None:
     choices = ObservedChoices.of([scene((1, 2), 0), scene((1, 2), 2)])
     never = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    assert forced_scores(never, choices)[0, 2] == pytest.approx(-np.log(1e-12))
+    assert scores_given_click(never, choices)[0, 2] == pytest.approx(-np.log(1e-12))
     assert outside_scores(never, choices)[1].tolist() == pytest.approx([0, 0, -np.log(1e-12), 2])
 
 
@@ -109,7 +109,7 @@ def test_the_order_of_scenes_and_options_does_not_matter(seed: int) -> None:
     columns = rng.permutation(choices.shown.shape[1])  # the same relabelling of every list
     places = np.append(np.argsort(columns), choices.shown.shape[1])
     relabelled = ObservedChoices(choices.users, choices.shown[:, columns], places[choices.targets])
-    for score in (forced_scores, outside_scores):
+    for score in (scores_given_click, outside_scores):
         expected = score(probs, choices)
         np.testing.assert_array_equal(score(probs[rows], shuffled), expected[rows])
         moved = np.column_stack([probs[:, columns], probs[:, -1]])

@@ -12,7 +12,7 @@ from usermirror_gym.data import TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.fidelity.answers import answer
 from usermirror_gym.files import read_json
-from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, scores_given_click
 from usermirror_gym.scenes import Scene, ScenePlan, build_scenes, swap_histories
 from usermirror_gym.simulators import DEFAULT_SIMULATOR, AffinitySimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import read_head
@@ -61,7 +61,7 @@ def ml100k() -> TimeSplit:
 
 def score(simulator: AffinitySimulator, scenes: list[Scene]) -> np.ndarray:
     """``(B, 2)`` accuracy and log-loss."""
-    scores = forced_scores(answer(simulator, scenes).probs, ObservedChoices.of(scenes))
+    scores = scores_given_click(answer(simulator, scenes).probs, ObservedChoices.of(scenes))
     return scores[:, [METRICS.index(name) for name in ("accuracy", "log_loss")]]
 
 

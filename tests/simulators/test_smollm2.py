@@ -12,7 +12,7 @@ from usermirror_gym.engines import DEFAULT_CHECKPOINT
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.engines.local.transformers_engine import TransformersEngine
 from usermirror_gym.fidelity.answers import answer
-from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, scores_given_click
 from usermirror_gym.scenes import (
     PromptBuilder,
     Scene,
@@ -47,7 +47,7 @@ def simulator(ml100k: TimeSplit) -> LikelihoodSimulator:
 
 def score(simulator: LikelihoodSimulator, scenes: list[Scene]) -> np.ndarray:
     """``(B, 2)`` accuracy and log-loss."""
-    scores = forced_scores(answer(simulator, scenes).probs, ObservedChoices.of(scenes))
+    scores = scores_given_click(answer(simulator, scenes).probs, ObservedChoices.of(scenes))
     return scores[:, [METRICS.index(name) for name in ("accuracy", "log_loss")]]
 
 

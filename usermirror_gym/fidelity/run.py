@@ -34,7 +34,7 @@ from usermirror_gym.fidelity.pages import read_card, write_card
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
 from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
 from usermirror_gym.files import to_json_types
-from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
+from usermirror_gym.measures.choice_scores import ObservedChoices, scores_given_click
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
 from usermirror_gym.scenes.table import scenes_of
@@ -264,7 +264,7 @@ def _card(
     choices = ObservedChoices.of(scenes)
     write_scores(
         folder / SCORES, [scene_digest(scene) for scene in scenes], choices.users.tolist(),
-        forced_scores(probs, choices)[:, SHOWN_COLUMNS],
+        scores_given_click(probs, choices)[:, SHOWN_COLUMNS],
     )  # fmt: skip
     return card
 

@@ -25,7 +25,7 @@ from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 Loss = Callable[[FloatArray], tuple[float, FloatArray]]
 """Weights -> what is to be small, and its gradient."""
-Chooser = Callable[[FloatArray, BoolArray], FloatArray]
+OptionScorer = Callable[[FloatArray, BoolArray], FloatArray]
 """Features ``(S, K, F)`` and mask ``(S, K)`` -> scores ``(S, K)``; the highest is chosen."""
 
 PRIOR = 3.0
@@ -244,7 +244,7 @@ def check_finite(name: str, values: FloatArray, mask: BoolArray) -> None:
 
 def fit_logit(
     features: FloatArray, mask: BoolArray, targets: IntArray, ridge: float = 1.0
-) -> Chooser:
+) -> OptionScorer:
     """A chooser by the conditional logit; *none of these*, if offered, is one of the options.
 
     Args:
@@ -390,7 +390,7 @@ def _leaving_features(utilities: FloatArray, mask: BoolArray) -> FloatArray:
 
 def fit_trees(
     features: FloatArray, mask: BoolArray, targets: IntArray, seed: int, **settings: Any
-) -> Chooser:
+) -> OptionScorer:
     """Gradient-boosted trees on one row per option: was it the choice?
 
     Args:

@@ -102,7 +102,7 @@ def forced(probs: FloatArray, shown: BoolArray) -> FloatArray:
     return items / items.sum(axis=1, keepdims=True)
 
 
-def forced_scores(probs: FloatArray, choices: ObservedChoices) -> FloatArray:
+def scores_given_click(probs: FloatArray, choices: ObservedChoices) -> FloatArray:
     """``(S, 4)`` :data:`METRICS` among the items; NaN where the true item is not in the list."""
     scores = np.full((len(choices), len(METRICS)), np.nan)
     rows = choices.contains_choice

@@ -1,4 +1,4 @@
-"""Simulators by name: classic choosers, presets of ``configs/simulators``, checkpoints."""
+"""Simulators by name: classic baselines, presets of ``configs/simulators``, checkpoints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CLASSIC = ("popularity", "uniform")
 
 
 def available_simulators() -> list[str]:
-    """Names that :func:`make_simulator` knows: classic choosers, presets, and the trained ones that
+    """Names that :func:`make_simulator` knows: classic baselines, presets, and trained ones that
     ship with the package.  Any checkpoint's name or folder works too."""
     shipped = shipped_checkpoints()
     short = (alias for alias, name in ALIASES.items() if name in shipped)
@@ -59,7 +59,7 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
             otherwise.
         split: the data whose items and users are talked about.
         options: override what preset or folder say (:class:`LLMSettings`), or are the arguments of
-            a classic chooser.
+            a classic baseline.
 
     Raises:
         UnknownNameError: no such simulator or option; suggests the nearest.

@@ -1,7 +1,7 @@
-"""How far a chooser gets that never looks at the user: position, popularity, the list alone.
+"""How far a baseline gets that never looks at the user: position, popularity, the list alone.
 
 What is learned is learned on train scenes; "other users" adds the evaluation lists of the other
-users (five folds), and so also finds what only evaluation lists betray.  Choosers that do read
+users (five folds), and so also finds what only evaluation lists betray.  Baselines that do read
 the history stand beside them, to show what there is to know.  Popularity of train choices counts
 the choice itself, as every part of a build that is fitted before T0 does.
 
@@ -53,10 +53,10 @@ _STRONGEST = "list, trees, other users"
 
 @dataclass(frozen=True)
 class ShortcutRow:
-    """Accuracy of one chooser on one kind of lists.
+    """Accuracy of one baseline on one kind of lists.
 
     Attributes:
-        name: of the chooser.
+        name: of the baseline.
         lists: :data:`SAMPLED`, :data:`MIXED` (several samplers), :data:`REAL`, or the names of
             the samplers that the company came from.
         n: number of lists.
@@ -136,9 +136,9 @@ def shortcut_audit(
 
 
 def shortcut_table(report: ShortcutReport) -> Table:
-    """Choosers as rows, kinds of lists as columns; percent, with intervals.
+    """Baselines as rows, kinds of lists as columns; percent, with intervals.
 
-    Below, the strongest list-only chooser on each mix of samplers.
+    Below, the strongest list-only baseline on each mix of samplers.
     """
     kinds = list(dict.fromkeys(row.lists for row in report.rows))
     wide = [kind for kind in kinds if kind in (SAMPLED, MIXED, REAL)]
@@ -149,7 +149,7 @@ def shortcut_table(report: ShortcutReport) -> Table:
         f"section: '{_STRONGEST}' by the samplers of the company.",
         caption_justify="left", box=box.SIMPLE_HEAD, title_style="bold",
     )  # fmt: skip
-    table.add_column("Chooser")
+    table.add_column("Baseline")
     for kind in wide:
         table.add_column(kind, justify="right", no_wrap=True)
     cells = {(row.name, row.lists): row for row in report.rows}
@@ -179,7 +179,7 @@ def _scores(
     embedding: np.ndarray | None,
     seed: int,
 ) -> dict[str, FloatArray]:
-    """``(N, W)`` scores of each chooser for train and evaluation lists."""
+    """``(N, W)`` scores of each baseline for train and evaluation lists."""
     position = position_features(lists, lists.slates.shape[1])
     before = int(lists.times[test].min())
     vectors = {"audience": _audience(TimeSplit(dataset, before))}
@@ -222,8 +222,8 @@ def _fitted(
     lists: Lists, fitting: BoolArray, columns: Columns, fit: Callable[..., Callable]
 ) -> FloatArray:
     features = np.stack(list(columns.values()), axis=2)
-    chooser = fit(features[fitting], lists.mask[fitting], lists.targets[fitting])
-    return chooser(features, lists.mask)
+    baseline = fit(features[fitting], lists.mask[fitting], lists.targets[fitting])
+    return baseline(features, lists.mask)
 
 
 def _cross_fitted(

@@ -20,10 +20,10 @@ from usermirror_gym.fidelity.baselines.base import (
 )
 from usermirror_gym.fidelity.baselines.item_item import EASE, ItemKNN
 from usermirror_gym.fidelity.baselines.recommenders import HISTORY, NEIGHBOURS, Recommender
-from usermirror_gym.measures.choice_models import Chooser, fit_logit, fit_trees
+from usermirror_gym.measures.choice_models import OptionScorer, fit_logit, fit_trees
 from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
 
-Learn = Callable[[Past, Settings], Chooser]
+Learn = Callable[[Past, Settings], OptionScorer]
 """Learns from the scenes of a past whose list contains the choice."""
 
 
@@ -39,12 +39,12 @@ class Pop(Baseline):
         return lambda batch: weights[batch.slates][:, :, None]
 
 
-def learn_logit(past: Past, settings: Settings) -> Chooser:
+def learn_logit(past: Past, settings: Settings) -> OptionScorer:
     """Settings: ``ridge``, see :func:`~usermirror_gym.measures.choice_models.fit_logit`."""
     return fit_logit(*_known(past), **settings)
 
 
-def learn_trees(past: Past, settings: Settings) -> Chooser:
+def learn_trees(past: Past, settings: Settings) -> OptionScorer:
     """Settings: those of scikit-learn's HistGradientBoostingClassifier."""
     return fit_trees(*_known(past), past.seed, **settings)
 
@@ -82,7 +82,7 @@ def _known(past: Past) -> tuple[FloatArray, BoolArray, IntArray]:
     return past.printed_values[kept], past.choices.shown[kept], past.choices.targets[kept]
 
 
-def _feature(values: FloatArray, mask: BoolArray, score: Chooser) -> FloatArray:
+def _feature(values: FloatArray, mask: BoolArray, score: OptionScorer) -> FloatArray:
     """``(S, K, 1)`` scores of features ``(S, K, F)``; 0 where there is no option."""
     return np.where(mask, score(values, mask), 0.0)[:, :, None]
 

@@ -15,7 +15,7 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.fidelity.answers import CHUNK, Answer, answer
 from usermirror_gym.measures.bootstrap import Interval, UserBootstrap
-from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, forced_scores
+from usermirror_gym.measures.choice_scores import METRICS, ObservedChoices, scores_given_click
 from usermirror_gym.progress import Display
 from usermirror_gym.report.plots import Plot
 from usermirror_gym.report.tables import View
@@ -135,7 +135,7 @@ class Context:
     @cached_property
     def scores(self) -> list[FloatArray]:
         """Of each chooser ``(S, 4)``: :data:`METRICS` among the items."""
-        return [forced_scores(row.probs, self.choices) for row in self.answered]
+        return [scores_given_click(row.probs, self.choices) for row in self.answered]
 
     @cached_property
     def paired(self) -> list[dict[str, Any]]:

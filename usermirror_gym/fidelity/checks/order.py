@@ -27,7 +27,7 @@ from usermirror_gym.fidelity.checks.parts import (
     share,
 )
 from usermirror_gym.measures.calibration import positions
-from usermirror_gym.measures.choice_scores import ObservedChoices, forced_scores
+from usermirror_gym.measures.choice_scores import ObservedChoices, scores_given_click
 from usermirror_gym.report.plots import ACCENT, FG, MUTED, Plot, draw_svg, interval_line
 from usermirror_gym.report.tables import View
 from usermirror_gym.report.text import Block, interval, points
@@ -236,7 +236,7 @@ def averaged(answers: FloatArray, choices: ObservedChoices) -> list[dict[str, An
         groups = answers[: len(answers) // r * r].reshape(-1, r, *answers.shape[1:]).mean(axis=1)
         row: dict[str, Any] = {"r": r, "accuracy": None, "log_loss": None, "mean_change": None}
         if choices.contains_choice.any():
-            means = [np.nanmean(forced_scores(group, choices), axis=0) for group in groups]
+            means = [np.nanmean(scores_given_click(group, choices), axis=0) for group in groups]
             scores = np.mean(means, axis=0)[SHOWN_COLUMNS]
             row |= dict(zip(SHOWN, scores.tolist(), strict=True))
         if len(groups) > 1:
