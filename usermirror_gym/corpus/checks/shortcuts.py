@@ -359,15 +359,15 @@ def co_occurrence(lists: Lists, dataset: RecDataset, before: int, batch: int = 2
     Counts interactions before the moment ``before``; the list's own user is left out, whose later
     choices would tell the answer.
     """
-    from sklearn.preprocessing import normalize
-
     events = dataset.interactions[dataset.interactions[TIMESTAMP] < before]
     shape = (dataset.n_items + 1, dataset.n_users + 1)
     matrix = sparse.csr_matrix(
         (np.ones(len(events)), (events[ITEM_ID].to_numpy(), events[USER_ID].to_numpy())), shape
     )
     matrix.data[:] = 1.0
-    items = normalize(matrix)
+    norms = np.sqrt(np.asarray(matrix.sum(axis=1)).ravel())
+    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    items = (sparse.diags(scale) @ matrix).tocsr()
     scores = np.zeros(lists.slates.shape)
     for start in range(0, len(lists.users), batch):
         rows = slice(start, start + batch)
