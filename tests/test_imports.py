@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,8 @@ def imported(file: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: imports are absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and re.match(r"usermirror_gym\.\w", str(node.value)):
+            names = [str(node.value).replace(":", ".")]  # for import_module, or an entry point
         else:
             continue
         for name in names:
@@ -76,6 +80,17 @@ def test_no_room_uses_the_private_names_of_another() -> None:
             if target in LEVEL and target != room and hidden:
                 private.append(f"{file.relative_to(ROOT)}:{line}: {name}")
     assert private == []
+
+
+def test_no_folder_is_wide() -> None:
+    """At most 16 files in a folder, and in a room 12 % of the lines of the library."""
+    files = [file for _, file in source_files()]
+    crowded = {str(f): n for f, n in Counter(file.parent for file in files).items() if n > 16}
+    assert crowded == {}
+    lines: Counter[str] = Counter()
+    for room, file in source_files():
+        lines[room] += len(file.read_text(encoding="utf-8").splitlines())
+    assert {room: n for room, n in lines.items() if n > 0.12 * lines.total()} == {}
 
 
 @pytest.mark.parametrize("room", ["", ".agents", ".cli", ".data", ".envs"])
