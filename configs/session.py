@@ -11,6 +11,8 @@ from usermirror_gym.files import to_json_types
 
 SLATE_SIZE = 5
 """K, the items of a list, wherever nothing else is said."""
+PATIENCE = 3
+"""Lists in a row without a choice after which a user leaves, likewise."""
 DEFAULT_SIMULATOR = "smollm2-ml100k"
 
 
@@ -64,7 +66,7 @@ class SessionConfig(RunConfig):
 
     slate_size: Positive = SLATE_SIZE
     """Items per list."""
-    patience: Positive = 3
+    patience: Positive = PATIENCE
     """The user leaves after so many lists without a choice."""
     session: str | None = None
     """When the user leaves, if not by patience: stay (never), a number of lists, or a model of your

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from usermirror_gym.configs.plugins import made, resolve
+from usermirror_gym.configs.session import PATIENCE
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
@@ -22,7 +23,7 @@ class Progress(NamedTuple):
     outside_probs: FloatArray
     """Probability of *none of these* for the present list."""
     uniforms: FloatArray
-    """Luck in [0, 1), one number per row, for models that leave at random."""
+    """In [0, 1), one number per row, for models that leave at random."""
 
 
 class SessionModel(Protocol):
@@ -44,7 +45,7 @@ class Stay:
 class Patience:
     """The user leaves after ``limit`` lists in a row without a choice."""
 
-    limit: int = 3
+    limit: int = PATIENCE
 
     def __post_init__(self) -> None:
         if self.limit < 1:

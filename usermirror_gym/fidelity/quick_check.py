@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.fidelity.answers import Progress, answer
 from usermirror_gym.fidelity.checks import run_checks
@@ -33,7 +34,7 @@ def fidelity_check(
     simulator: UserSimulator,
     *,
     scenes: int = 300,
-    slate_size: int = 5,
+    slate_size: int = SLATE_SIZE,
     seed: int = 0,
     progress: Progress = lambda done: None,
 ) -> dict[str, Any]:
