@@ -36,7 +36,7 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Any], group: str) -> Any
         return builtin[name]
     paths = {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=group)}
     if name not in paths and not is_path(name):
-        known = [*builtin, *paths]
+        known = {**builtin, **paths}
         raise UnknownNameError(kind, name, known, "Or module:name, for something of your own.")
     path = paths.get(name, name)
     what = f"{kind} {name!r}" + (f" ({path})" if path != name else "")

@@ -53,7 +53,7 @@ class WorldConfig(RunConfig):
     simulator: str = DEFAULT_SIMULATOR
     """Preset, checkpoint folder, hub name, or 'popularity' / 'uniform'."""
     simulator_options: dict[str, Any] = field(default_factory=dict)
-    """Override a setting: --set outside=-1.5 (repeatable)."""
+    """Override a setting: --set outside_utility=-1.5 (repeatable)."""
     dataset: str = "ml-100k"
     """Data set: ml-100k (included), another name, or a YAML file."""
     data_folder: str | None = None

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.files import is_folder_name
 
 Model = TypeVar("Model")
 AtLeast0 = Annotated[int, Field(ge=0)]
@@ -27,7 +28,7 @@ class Settings(BaseModel):
 
 
 def _folder_name(name: str) -> str:
-    if not name or Path(name).name != name:
+    if not is_folder_name(name):
         raise ValueError(f"must be usable as a folder, got {name!r}")
     return name
 

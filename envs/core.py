@@ -10,7 +10,7 @@ import numpy as np
 from usermirror_gym.envs.rewards import Outcome, Reward, RewardSpec
 from usermirror_gym.envs.session import Progress, SessionModel, session_model
 from usermirror_gym.envs.world import World
-from usermirror_gym.errors import UserMirrorError
+from usermirror_gym.errors import ConfigError, UserMirrorError
 from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
@@ -121,9 +121,15 @@ class SessionCore:
         )  # fmt: skip
         rewards, components = self.reward(outcome)
         self._remember(outcome, items, clicked, live)
-        leaves = self.session.leaves(
-            Progress(self.turns, self.misses, probs[:, -1], uniforms[:, _LEAVE])
-        )
+        if not np.isfinite(rewards[live]).all():
+            raise ConfigError(f"the reward ({', '.join(components)}) is not a finite number")
+        progress = Progress(self.turns, self.misses, probs[:, -1], uniforms[:, _LEAVE])
+        leaves = np.asarray(self.session.leaves(progress))
+        if leaves.shape != live.shape or leaves.dtype != np.bool_:
+            raise ConfigError(
+                f"session {self.session!r} answered with {leaves.dtype} of shape {leaves.shape}, "
+                f"expected bool of shape {live.shape}: who leaves, one per row"
+            )
         self._cursor += live
         self._refill()
         if len(rows) < self.num_envs:

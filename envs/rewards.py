@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -134,10 +135,12 @@ def reward_weights(spec: str | Mapping[str, float]) -> dict[str, float]:
             raise ConfigError(f"reward {spec!r} names {name!r} twice; add the weights up")
         try:
             weights[name] = float(weight)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError):
+            weights[name] = math.nan
+        if not math.isfinite(weights[name]):
             raise ConfigError(
                 f"reward {spec!r}: the weight of {name!r} must be a number, got {weight!r}"
-            ) from error
+            )
     if not weights:
         raise ConfigError(f"a reward needs at least one component of {sorted(REWARDS)}")
     return weights

@@ -71,7 +71,7 @@ def session_model(spec: SessionModel | str | int) -> SessionModel:
         ConfigError: it is none.
     """
     if isinstance(spec, str):
-        if spec.isdecimal():
+        if spec.removeprefix("-").isdecimal():
             return Patience(int(spec))
         found = resolve("session model", spec, _MODELS, "usermirror_gym.sessions")
     elif isinstance(spec, int) and not isinstance(spec, bool):

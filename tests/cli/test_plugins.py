@@ -53,6 +53,19 @@ class MyAgent:
 class Impostor(MyAgent):
     name = "Pop"
 
+class Shouting(MyAgent):
+    name = "POP"
+
+class Escaping(MyAgent):
+    name = "../elsewhere"
+
+def never(outcome):
+    return np.full(len(outcome.slates), np.nan)
+
+class Numbers:
+    def leaves(self, progress):
+        return progress.turns
+
 class NoAgent:
     pass
 
@@ -213,7 +226,11 @@ def test_entry_points_are_names_and_ours_come_first(installed: Path, tmp_path: P
         (("--agents", "mypkg.parts:NoAgent"), "is NoAgent without name, fit, recommend, observe"),
         (("--agents", "mypkg.parts:NeedsMore"), "it may ask for seed, progress, simulator"),
         (("--agents", "Pop,mypkg.parts:Impostor"), "two agents have the same name"),
+        (("--agents", "Pop,mypkg.parts:Shouting"), "two agents have the same name"),
+        (("--agents", "mypkg.parts:Escaping"), "none for a file, of ['../elsewhere']"),
         (("--reward", "click=1,click=2"), "names 'click' twice"),
+        (("--reward", "click=nan"), "the weight of 'click' must be a number, got 'nan'"),
+        (("--session", "-1"), "patience must be at least 1, got -1"),
         (("--reward", "click=much"), "the weight of 'click' must be a number, got 'much'"),
         (("--session", "0"), "patience must be at least 1, got 0"),
     ],
@@ -226,6 +243,32 @@ def test_mistakes_are_named_with_the_cure_and_leave_no_folder(
     assert result.exit_code == 1
     assert message in said(result)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_with_a_mistaken_session_leaves_no_folder(mypkg: Path, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "run"))
+    result = call("train-agent", "--algo", "linucb", "--simulator", "popularity", "--session",
+                  "sty", *out)  # fmt: skip
+    assert result.exit_code == 1
+    assert "Did you mean 'stay'?" in said(result)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward": "mypkg.parts:never"}, "mypkg.parts:never.* is not a finite number"),
+        ({"session": "mypkg.parts:Numbers"}, "answered with int64 of shape .*expected bool"),
+    ],
+)
+def test_answers_of_others_that_cannot_be_used_are_errors(
+    mypkg: Path, options: dict[str, str], message: str
+) -> None:
+    world = make_world(tiny_split(), simulator="popularity", min_history=1)
+    env = SlateVectorEnv(4, world, **options)
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match=message):
+        env.step(np.tile(np.arange(1, 6), (4, 1)))
 
 
 def test_names_in_python(mypkg: Path) -> None:

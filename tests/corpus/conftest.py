@@ -45,7 +45,7 @@ def tiny_tables(tmp_path: Path) -> Path:
 
 def load(path: Path) -> ModuleType:
     """A Python file as a module (test folders are no packages)."""
-    spec = importlib.util.spec_from_file_location(f"tests_distill_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"tests_corpus_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

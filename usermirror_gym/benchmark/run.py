@@ -32,7 +32,14 @@ from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.envs.rewards import reward_weights
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
-from usermirror_gym.files import kept_json, read_json, read_jsonl, write_json, write_jsonl
+from usermirror_gym.files import (
+    is_folder_name,
+    kept_json,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
 
@@ -56,8 +63,10 @@ def run_benchmark(
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
     names = [agent.name for agent in agents]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"two agents have the same name, of {names}; rename one: files go by it")
+    if len({name.casefold() for name in names}) < len(names) or not all(map(is_folder_name, names)):
+        raise ConfigError(
+            f"two agents have the same name, or one that is none for a file, of {names}; rename it"
+        )
     benchmark_env(config, world, 1)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     with run_folder(folder, _settings(config)):

@@ -20,7 +20,7 @@ class EvaluateConfig(RunConfig):
     simulator: str = DEFAULT_SIMULATOR
     """Preset, checkpoint folder, hub name, or a classic baseline."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Override a setting: --set outside=-1.5 (repeatable)."""
+    """Override a setting: --set outside_utility=-1.5 (repeatable)."""
     scenes: str = "ml-100k"
     """A data set (its scenes are built once and kept), the folder of a finished 'usermirror data
     build', or Joinn/UserMirrorer-eval or a copy of it."""

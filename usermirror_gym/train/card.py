@@ -36,7 +36,7 @@ def write_card(
     Args:
         folder: of the checkpoint.
         stages: what each stage did, see :class:`~usermirror_gym.train.loop.trainers.StageResult`.
-        scores: from :func:`usermirror_gym.train.calibrate.calibrate`.
+        scores: from :func:`usermirror_gym.train.calibrate.scores_of`.
         manifest: of the build that was trained on.
     """
     sources = manifest["sources"]

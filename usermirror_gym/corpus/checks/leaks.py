@@ -259,9 +259,6 @@ def _choices(scenes: pd.DataFrame) -> tuple[IntArray, IntArray]:
     return lists["target"].to_numpy(np.int64), lists["slate"].map(len).to_numpy(np.int64)
 
 
-# --- Helpers ----------------------------------------------------------------------------------
-
-
 def is_sampled(scenes: pd.DataFrame) -> BoolArray:
     """Which scenes show a list that was sampled around a logged choice."""
     return scenes["kind"].isin(["choice", "removed"]).to_numpy()

@@ -76,6 +76,7 @@ def rl_config(**values: Any) -> RLConfig:
         ConfigError: a value that cannot be used; names the setting.
     """
     from usermirror_gym.envs.rewards import Reward
+    from usermirror_gym.envs.session import session_model
     from usermirror_gym.simulators import available_simulators
 
     if not values.get("simulator"):
@@ -86,4 +87,5 @@ def rl_config(**values: Any) -> RLConfig:
     config: RLConfig = validated(RLConfig, values, "an agent's training")
     if config.reward is not None:
         Reward(config.reward)
+    session_model(config.leaving)
     return config
