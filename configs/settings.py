@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.files import is_folder_name
+from usermirror_gym.files import safe_name
 
 Model = TypeVar("Model")
 AtLeast0 = Annotated[int, Field(ge=0)]
@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
 
 def _folder_name(name: str) -> str:
-    if not is_folder_name(name):
+    if not safe_name(name):
         raise ValueError(f"must be usable as a folder, got {name!r}")
     return name
 

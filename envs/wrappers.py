@@ -48,7 +48,6 @@ class ShortlistWrapper(gymnasium.Wrapper, RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """As the environment's."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._augment(observation, info)
 
@@ -97,7 +96,6 @@ class VectorShortlistWrapper(VectorWrapper):
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """As the environment's."""
         return self._augment(*self.env.reset(seed=seed, options=options))
 
     def step(self, actions: IntArray) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:

@@ -74,7 +74,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def is_folder_name(name: str) -> bool:
+def safe_name(name: str) -> bool:
     """Whether a folder beside others can be called so: it is no path, and can be printed."""
     return Path(name).name == name != ".." and bool(name) and name.isprintable()
 

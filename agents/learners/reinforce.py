@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from usermirror_gym.agents.base import Transition
 from usermirror_gym.agents.learners.item_space import newest_items
-from usermirror_gym.agents.learners.torch_agent import Experience, TorchAgent, TorchSettings
-from usermirror_gym.agents.learners.two_tower import TwoTower
+from usermirror_gym.agents.learners.torch_agent import (
+    Experience,
+    TorchAgent,
+    TorchSettings,
+    TwoTower,
+)
 from usermirror_gym.agents.ranking import hashed_gumbel, hashed_words
 from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.configs.settings import Positive

@@ -33,10 +33,10 @@ from usermirror_gym.envs.rewards import reward_weights
 from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
 from usermirror_gym.files import (
-    is_folder_name,
     kept_json,
     read_json,
     read_jsonl,
+    safe_name,
     write_json,
     write_jsonl,
 )
@@ -63,7 +63,7 @@ def run_benchmark(
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
     names = [agent.name for agent in agents]
-    if len({name.casefold() for name in names}) < len(names) or not all(map(is_folder_name, names)):
+    if len({name.casefold() for name in names}) < len(names) or not all(map(safe_name, names)):
         raise ConfigError(
             f"two agents have the same name, or one that is none for a file, of {names}; rename it"
         )

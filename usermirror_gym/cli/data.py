@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from usermirror_gym.cli.options import RecipeSetting, parse_settings, plain_errors
+from usermirror_gym.cli.options import OutFolder, RecipeSetting, parse_settings, plain_errors
+from usermirror_gym.cli.options import show as printed
 
 app = typer.Typer(
     help="Fetch raw data sets and build training data from them.", no_args_is_help=True,
@@ -52,13 +53,11 @@ def sources() -> None:
         way = f"usermirror data fetch {name}" if source.downloads else source.how_to_get
         way = source.how_to_get if source.included else way
         table.add_row(name, source.domain, here, way, source.terms)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    console.print(
+    printed(table)
+    print(
         f"Here: in {default_folder('NAME')} (set USERMIRROR_DATA for another place). Also "
-        "amazon:<Category>, and your own tables: see docs/custom-data.md.",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        "amazon:<Category>, and your own tables: see docs/custom-data.md."
+    )
 
 
 @app.command()
@@ -67,10 +66,7 @@ def build(
     config: Annotated[
         str, typer.Option(help="A YAML file, or a preset: ml-100k, ml-1m, lastfm, usermirrorer.")
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The build's folder; an unfinished build in it goes on. runs/<name>."),
-    ] = None,
+    out: OutFolder = None,
     setting: RecipeSetting = None,
     dry_run: Annotated[
         bool,

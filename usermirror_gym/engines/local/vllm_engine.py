@@ -46,8 +46,7 @@ class VLLMEngine(LocalEngine):
         path_or_name: a folder, or a name for
             :func:`~usermirror_gym.engines.checkpoints.resolve_checkpoint`, but no GGUF file;
             quantised checkpoints that vLLM reads are welcome.
-        adapter: folder of a LoRA adapter (PEFT).
-        head: folder with an option head, for :meth:`line_scores`.
+        adapter, head: folders of a LoRA adapter (PEFT) and of an option head.
         dtype: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on a CPU, else bfloat16.
         tensor_parallel: GPUs over which each layer is split.  For more copies of the model start
             ``vllm serve --data-parallel-size N`` and ask it through the server engine.
