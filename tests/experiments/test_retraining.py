@@ -291,7 +291,7 @@ class TestVerdict:
     def test_where_nothing_is_shown_nothing_is_claimed(self, timeline: Timeline) -> None:
         said = self.said(timeline, {})
         assert "is not shown to change NDCG@5" in said
-        assert "not told apart from" in said
+        assert "not beyond chance different from" in said
         assert "is not shown to be worth more than other items of the same lists" in said
 
     def test_harm_is_called_harm(self, timeline: Timeline) -> None:

@@ -84,7 +84,7 @@ def headline(results: Mapping[str, Any]) -> str:
     if not others:
         return f"Only {baseline} was run; there is nothing to compare it with."
 
-    words = {BETTER: "above it ", WORSE: "below it ", OPEN: "not told apart by these users: "}
+    words = {BETTER: "above it ", WORSE: "below it ", OPEN: "no difference beyond chance: "}
     named = {
         verdict: [a["name"] for a in others if verdict_vs_baseline(a, metric) == verdict]
         for verdict in words

@@ -143,7 +143,7 @@ def _verdict(results: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{arm} {_signed(gains[arm])}" for arm in _CONTROLS)
         + ".",
     ]
-    words = {BETTER: "better than", WORSE: "worse than", OPEN: "not told apart from"}
+    words = {BETTER: "better than", WORSE: "worse than", OPEN: "not beyond chance different from"}
     kinds = {words[kind]: [arm for arm in _CONTROLS if against[arm] == kind] for kind in words}
     said = [f"{kind} {', '.join(arms)}" for kind, arms in kinds.items() if arms]
     sentences.append(f"Simulated feedback is {'; '.join(said)}.")

@@ -40,7 +40,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     """What came out, claiming no more than the intervals show."""
     ranking = results["ranking"]
     apart = {"better": "more alike than", "worse": "less alike than"}.get(
-        standing(ranking["difference"]), "not told apart from"
+        standing(ranking["difference"]), "not beyond chance different from"
     )
     found = [
         f"{len(ranking['policies'])} policies: Kendall tau-b of simulator and truth "
