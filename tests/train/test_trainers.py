@@ -462,7 +462,8 @@ def test_stages_follow_each_other_on_one_model(train, tiny_model, few, tmp_path)
 def test_a_result_counts_what_was_seen(train, tiny_model, few, builder, tokenizer):
     result = train(tiny_model(), "letters", data=few, epochs=1.5, batch_size=2, accumulation=1)
     wording = Wording(tokenizer, 500)
-    letters = Letters(few.scenes_train, builder, wording, Stage(objective="letters"), seed=3)
+    (source,) = few.sources
+    letters = Letters(source.scenes_train, builder, wording, Stage(objective="letters"), seed=3)
     lengths = {len(letters.row(0, i)["input_ids"]) for i in range(4)}
     assert (result.steps, result.samples) == (3, 6)
     assert 6 * min(lengths) <= result.tokens <= 6 * max(lengths)
