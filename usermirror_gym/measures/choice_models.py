@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_expit, log_softmax, logsumexp, softmax
+from scipy.special import log_expit, logsumexp, softmax
 
 from usermirror_gym.errors import DataError, SceneError
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
@@ -68,6 +68,12 @@ own.  A mean over scenes, to a tight tolerance; or sums, with shares that are ra
 instead of exponentials of logarithms, or with a gradient that is a product of matrices."""
 
 
+def log_softmax(utilities: FloatArray) -> FloatArray:
+    """Along each row; what scipy's gives, and quicker where rows are few, as in every step."""
+    shifted = utilities - utilities.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
 def fit_weights(
     x: FloatArray, mask: BoolArray, places: IntArray, sums: Sums, *, ridge: float,
     outside: bool | None = None, whether: bool = False,
@@ -93,13 +99,11 @@ def fit_weights(
         utilities = np.where(mask, x @ weights[:n_features], -np.inf)
         if outside is not None:
             utilities = with_outside(utilities, weights[-1] if outside else -np.inf, mask)
-        logs: FloatArray = log_softmax(utilities, axis=1)
+        logs: FloatArray = log_softmax(utilities)
         if whether:
             chances = np.column_stack([np.logaddexp.reduce(logs[:, :-1], axis=1), logs[:, -1]])
             missed = np.exp(logs[:, -1]) - none
-            share = np.exp(
-                log_softmax(utilities[:, :-1], axis=1)
-            )  # of each item in the inclusive value
+            share = np.exp(log_softmax(utilities[:, :-1]))  # of each item in the inclusive value
             slope = np.append(-np.einsum("s,sk,skf->f", missed, share, x), missed.sum())
             return posterior(chances[rows, none.astype(int)], slope, weights, ridge, scale)
         excess = softmax(utilities, axis=1) if sums == "ratio" else np.exp(logs)
@@ -134,7 +138,7 @@ def linear_logprobs(
     # One product and sum after another, so that a row does not depend on the batch it is in.
     utilities = (features * slopes).sum(axis=-1)
     options = with_outside(utilities, -np.inf if outside is None else outside, mask)
-    logs: FloatArray = log_softmax(options, axis=1)
+    logs: FloatArray = log_softmax(options)
     return logs
 
 
@@ -354,7 +358,7 @@ def fit_nested_logit(
 def forced_log_probs(utilities: FloatArray, mask: BoolArray) -> FloatArray:
     """``(S, K)`` logarithms of the shares of the items, given that one is taken."""
     with np.errstate(invalid="ignore"):  # lists without items: the caller knows them
-        logs: FloatArray = log_softmax(np.where(mask, utilities, -np.inf), axis=1)
+        logs: FloatArray = log_softmax(np.where(mask, utilities, -np.inf))
     return logs
 
 

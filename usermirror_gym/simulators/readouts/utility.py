@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
 
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.measures.choice_models import (
@@ -26,6 +25,7 @@ from usermirror_gym.measures.choice_models import (
     fit_linear,
     inclusive_value,
     linear_logprobs,
+    log_softmax,
     minimum,
     posterior,
 )
@@ -190,7 +190,7 @@ def affinity_logprobs(
 def choice_logprobs(weights: ChoiceWeights, logprobs: FloatArray) -> FloatArray:
     """``(S, K + 1)`` corrected log-probabilities; options of probability 0 stay at 0."""
     biased = logprobs / weights.temperature + weights.bias(logprobs.shape[1] - 1)
-    logs: FloatArray = log_softmax(biased, axis=1)
+    logs: FloatArray = log_softmax(biased)
     return logs
 
 
@@ -296,7 +296,7 @@ def fit_choice(
         utilities = parameters[0] * held
         if position_bias:
             utilities = utilities + parameters[1:]
-        logs = log_softmax(np.where(options, utilities, -np.inf), axis=1)
+        logs = log_softmax(np.where(options, utilities, -np.inf))
         residual = np.exp(logs)
         residual[rows, places] -= 1.0
         gradient = np.array([(residual * held).sum()])
