@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from usermirror_gym.errors import RunError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-import numpy as np
 
 
 def temporary(path: Path) -> Path:
