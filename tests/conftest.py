@@ -1,4 +1,4 @@
-"""What holds for every test: thread limits, fixed global seeds, reproducible hypothesis runs."""
+"""For every test: thread limits, fixed seeds, reproducible hypothesis runs, eight films."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,9 +21,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["USERMIRROR_DATA"] = os.path.join(os.devnull, "nothing")
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
 
+from usermirror_gym.data import RecDataset, TimeSplit, time_cut
 from usermirror_gym.errors import RunError
 
 settings.register_profile("usermirror", deadline=None, derandomize=True, print_blob=True)
@@ -37,6 +39,36 @@ def _global_seeds() -> None:
     np.random.seed(0)  # noqa: NPY002
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+GENRES = ("Drama", "Comedy", "Action, Drama", "Comedy, Romance", "Action", "", "Drama", "Sci-Fi")
+
+
+def build_split(titles: Sequence[str] | None = None, n_users: int = 6) -> TimeSplit:
+    """Eight films; user u saw films 1..u before the cut (film 1 is the most popular)."""
+    titles = titles or [f"Film {i}" for i in range(1, 9)]
+    items = pd.DataFrame(
+        {"item_id": range(1, 9), "title": titles, "year": [1990 + i for i in range(8)],
+         "genres": GENRES}
+    )  # fmt: skip
+    users = pd.DataFrame(
+        {"user_id": range(1, n_users + 1), "age": 30, "gender": "F", "occupation": "writer"}
+    )
+    events = [(u, i, 10 * i + u, 4.0) for u in range(1, n_users + 1) for i in range(1, u + 1)]
+    events += [(u, 8, 1000 + u, 5.0) for u in range(1, n_users + 1)]
+    log = pd.DataFrame(events, columns=["user_id", "item_id", "timestamp", "rating"])
+    dataset = RecDataset.from_tables("tiny", "movie", users=users, items=items, interactions=log)
+    return time_cut(dataset, (len(events) - n_users) / len(events))
+
+
+@pytest.fixture
+def make_split() -> Callable[..., TimeSplit]:
+    return build_split
+
+
+@pytest.fixture
+def split() -> TimeSplit:
+    return build_split()
 
 
 HOLDER = """

@@ -1,17 +1,16 @@
-"""A tiny data set and synthetic step logs for the tests of the evaluate room."""
+"""Hostile titles and synthetic step logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from usermirror_gym.data import RecDataset, TimeSplit, time_cut
+from usermirror_gym.data import TimeSplit
 
-GENRES = ("Drama", "Comedy", "Action, Drama", "Comedy, Romance", "Action", "", "Drama", "Sci-Fi")
 HOSTILE = (
     "</script><script>document.title='pwned'</script>",
     '<img src=x onerror="document.title=1">',
@@ -22,23 +21,6 @@ HOSTILE = (
     "日本語のタイトル" + "長" * 400,
     "plain title",
 )
-
-
-def build_split(titles: Sequence[str] | None = None, n_users: int = 6) -> TimeSplit:
-    """Eight films; user u saw films 1..u before the cut (film 1 is the most popular)."""
-    titles = titles or [f"Film {i}" for i in range(1, 9)]
-    items = pd.DataFrame(
-        {"item_id": range(1, 9), "title": titles, "year": [1990 + i for i in range(8)],
-         "genres": GENRES}
-    )  # fmt: skip
-    users = pd.DataFrame(
-        {"user_id": range(1, n_users + 1), "age": 30, "gender": "F", "occupation": "writer"}
-    )
-    events = [(u, i, 10 * i + u, 4.0) for u in range(1, n_users + 1) for i in range(1, u + 1)]
-    events += [(u, 8, 1000 + u, 5.0) for u in range(1, n_users + 1)]
-    log = pd.DataFrame(events, columns=["user_id", "item_id", "timestamp", "rating"])
-    dataset = RecDataset.from_tables("tiny", "movie", users=users, items=items, interactions=log)
-    return time_cut(dataset, (len(events) - n_users) / len(events))
 
 
 def step_row(
@@ -98,14 +80,9 @@ def synthetic_log(
 
 
 @pytest.fixture
-def split() -> TimeSplit:
-    return build_split()
-
-
-@pytest.fixture
-def hostile_split() -> TimeSplit:
+def hostile_split(make_split: Callable[..., TimeSplit]) -> TimeSplit:
     """The tiny data set with titles that attack the report."""
-    return build_split(HOSTILE)
+    return make_split(HOSTILE)
 
 
 @pytest.fixture
