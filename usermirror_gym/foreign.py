@@ -1,0 +1,155 @@
+"""What comes from somebody else, made harmless before it is used.
+
+People pass checkpoints, agents, run folders and data around.  Whoever reads JSON, YAML or a name
+that may be foreign, or shows a foreign text, goes through these functions; SECURITY.md says what
+they promise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import markupsafe
+import yaml
+
+MAX_DEPTH = 64
+"""Levels of lists and mappings within one another."""
+MAX_YAML_VALUES = 1_000_000
+"""Values of a YAML file, those that stand for others (``*name``) counted where they stand."""
+MASK = "***"
+"""What stands in place of a secret."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than :data:`MAX_DEPTH`.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(_too_deep()) from None
+    _check_depth(content)
+    return content
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text: plain values only, no objects of Python.
+
+    Raises:
+        ValueError: it is no YAML, nested deeper than :data:`MAX_DEPTH`, a value is part of itself,
+            or values that stand for others make more than :data:`MAX_YAML_VALUES` of them.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        _count(node, 0, {}, set())
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError(_too_deep()) from None
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _too_deep() -> str:
+    return f"lists and mappings are nested deeper than {MAX_DEPTH} levels"
+
+
+def _check_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(_too_deep())
+
+
+def _count(node: yaml.Node | None, depth: int, known: dict[int, int], above: set[int]) -> int:
+    """Values of a tree in which nodes may stand at several places."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) in above:
+        raise ValueError(f"a value is part of itself (line {node.start_mark.line + 1})")
+    if depth > MAX_DEPTH:
+        raise ValueError(_too_deep())
+    if id(node) not in known:
+        inner = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
+        total = 1 + sum(_count(one, depth + 1, known, above | {id(node)}) for one in inner)
+        if total > MAX_YAML_VALUES:
+            raise ValueError(f"it has more than {MAX_YAML_VALUES:,} values")
+        known[id(node)] = total
+    return known[id(node)]
+
+
+def file_name(name: str) -> bool:
+    """Whether a file or folder beside others can be called so: it is no path, can be printed, and
+    is short enough for every file system."""
+    printable = bool(name) and name.isprintable() and len(name.encode()) <= 200
+    return printable and Path(name).name == name and name[0] not in ".~" and "\\" not in name
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Codes that terminals obey, and those that turn the direction of writing; not tab and newline."""
+
+
+def for_terminal(text: object) -> str:
+    """A text whose control characters are spelled out (``\\x1b``) and no terminal obeys."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def for_html(text: object) -> str:
+    """A text whose markup is shown and no browser obeys; what is known to be HTML stays."""
+    return str(markupsafe.escape(for_terminal(text)))
+
+
+_SECRET_NAME = re.compile(
+    r"(^|[_\W])(api[_-]?key|key|token|secret|password|passwd|pwd|auth|authorization|bearer|"
+    r"credentials?|cookie|session[_-]?id)s?$",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"\b(?:Bearer|Basic)\s+\S+|\b(?:sk|pk|hf|ghp|xox[a-z])[-_][\w-]{8,}")
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s,'\"<>]+", re.IGNORECASE)
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """Settings as they may be written down: without passwords in addresses, keys and tokens.
+
+    A secret is what is called one (``api_key``, ``token``, ``Authorization`` ...), what looks like
+    one (``Bearer ...``, ``sk-...``), and the user, password and query of an address.  Secrets
+    become ``***``; all else stays.
+
+    Args:
+        value: plain types.
+        name: what the value is called.
+    """
+    if isinstance(value, Mapping):
+        return {key: masked(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(masked(inner, name) for inner in value)
+    if not isinstance(value, str) or not value:
+        return value
+    if _SECRET_NAME.search(name):
+        return MASK
+    return _ADDRESS.sub(lambda found: _bare(found[0]), _SECRET_VALUE.sub(MASK, value))
+
+
+def _bare(address: str) -> str:
+    """An address without user, password and query."""
+    try:
+        parts = urlsplit(address)
+        host = parts.netloc.rpartition("@")
+        netloc = f"{MASK}@{host[2]}" if host[1] else parts.netloc
+        return urlunsplit((parts.scheme, netloc, parts.path, parts.query and MASK, ""))
+    except ValueError:
+        return MASK
