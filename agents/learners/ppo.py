@@ -12,13 +12,14 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from usermirror_gym.agents.base import Agent, Transition
 from usermirror_gym.agents.learners.learning import LearningAgent
 from usermirror_gym.agents.learners.store import is_learning_agent, load_agent
+from usermirror_gym.agents.learners.torch_agent import moments_of, set_moments
 from usermirror_gym.agents.recbole.agent import RecBoleAgent
 from usermirror_gym.agents.saved import Arrays
 from usermirror_gym.agents.simple import PopAgent
 from usermirror_gym.configs.settings import Positive, Settings
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs.shortlist import Shortlist
-from usermirror_gym.errors import ConfigError
+from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.types import FloatArray, IntArray, Observation
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from usermirror_gym.envs import SlateVectorEnv
 
-_POLICY, _SOURCE = "policy.zip", "source"
+_POLICY, _OLD_POLICY, _SOURCE = "policy.", "policy.zip", "source"
 
 
 class PPOSettings(Settings):
@@ -58,9 +59,10 @@ class PPOAgent(LearningAgent):
     ``explore`` every slot takes its most probable position that is not yet taken; while it trains,
     the environment shows an item that was picked twice once.
 
-    One iteration is one rollout of whole sessions from new seeds and its PPO epochs, so that
-    Stable-Baselines3's own file (weights and optimizer) is all that going on needs.  Before the
-    first iteration, and beyond K items, the source's order stands.
+    One iteration is one rollout of whole sessions from new seeds and its PPO epochs, so that the
+    weights and the moments of the optimizer are all that going on needs; Stable-Baselines3's own
+    file, which holds pickles, is neither written nor read.  Before the first iteration, and beyond
+    K items, the source's order stands.
 
     Args:
         source: whose shortlist is re-ranked; by default the agent that the setting ``source``
@@ -81,6 +83,8 @@ class PPOAgent(LearningAgent):
         super().__init__(seed=seed, **options)
         self._source = source if not isinstance(source, str) else None
         self._model: PPO | None = None
+        self._policy: Any = None  # the model's, or one that was read; it gives the lists
+        self._moments: Arrays | None = None
         self._restored = False
 
     @property
@@ -110,7 +114,8 @@ class PPOAgent(LearningAgent):
             raise ConfigError("PPO plays whole sessions: give the environment max_episode_steps")
         venv = self._venv(env)
         if self._model is None:
-            self._model = self._new_model(venv, env.max_episode_steps)
+            self._model = self._resumed(self._new_model(venv, env.max_episode_steps))
+            self._policy = self._model.policy
         model = self._model
         model.set_env(venv, force_reset=True)
         steps = env.num_envs * env.max_episode_steps
@@ -148,14 +153,22 @@ class PPOAgent(LearningAgent):
             head.bias.view(k, size).diagonal().add_(own.trust)
         return model
 
+    def _resumed(self, model: PPO) -> PPO:
+        """With the weights and moments that were read, if any were."""
+        if self._policy is not None:
+            model.policy.load_state_dict(self._policy.state_dict())
+        if self._moments is not None:
+            set_moments(model.policy.optimizer, self._moments)
+        return model
+
     def _begin(self) -> None:
         if not self._restored:
-            self._model = None
+            self._model = self._policy = self._moments = None
 
     def _recommend(self, observations: Observation, k: int) -> IntArray:
         size = self.settings.shortlist
         candidates = np.asarray(self.source.recommend(observations, max(k, size)))
-        if self._model is None:
+        if self._policy is None:
             return candidates[:, :k]
         order = self._slots(observations, candidates[:, :size])
         rest = np.broadcast_to(np.arange(candidates.shape[1]), candidates.shape)
@@ -180,16 +193,12 @@ class PPOAgent(LearningAgent):
         """``(N, K, size)`` log-probabilities of the positions, for every slot."""
         import torch
 
-        assert self._model is not None
-        slots = len(self._model.action_space.nvec)  # type: ignore[attr-defined]
-        shortlist = Shortlist(
-            self.source, self.settings.shortlist, slots, popularity=self.space.counts,
-            history_size=observations["history_items"].shape[1], features_only=True,
-        )  # fmt: skip
+        slots = len(self._policy.action_space.nvec)
+        shortlist = self._shortlist(slots, observations["history_items"].shape[1])
         features = shortlist.augment(_with_slots(observations, slots), candidates)
-        tensors, _ = self._model.policy.obs_to_tensor(features)
+        tensors, _ = self._policy.obs_to_tensor(features)
         with torch.no_grad():
-            found: Any = self._model.policy.get_distribution(tensors).distribution
+            found: Any = self._policy.get_distribution(tensors).distribution
         return torch.stack([slot.logits for slot in found], dim=1).double().numpy()
 
     def _scores(self, observations: Observation, k: int) -> FloatArray:
@@ -198,22 +207,65 @@ class PPOAgent(LearningAgent):
     def _observe(self, transition: Transition) -> None:
         """Does nothing: Stable-Baselines3 collects for itself."""
 
+    def _shortlist(self, slots: int, history_size: int) -> Shortlist:
+        return Shortlist(
+            self.source, self.settings.shortlist, slots, popularity=self.space.counts,
+            history_size=history_size, features_only=True,
+        )  # fmt: skip
+
     def _policy_arrays(self) -> Arrays:
-        return {}
+        state = {} if self._policy is None else self._policy.state_dict()
+        return {_POLICY + name: value.numpy().copy() for name, value in state.items()}
 
     def _take_policy(self, arrays: Arrays) -> None:
         if isinstance(self._source, PopAgent):
             self._source = PopAgent.of(self.space.counts, self.space.seen)
+        own = {name.removeprefix(_POLICY): value for name, value in arrays.items()}
+        if own:
+            self._policy = self._read_policy(own)
+
+    def _read_policy(self, arrays: Arrays) -> Any:
+        """A policy of these weights; its spaces follow from the settings and their shapes."""
+        import_module("usermirror_gym.envs.sb3")  # explains what is missing
+        import torch
+        from gymnasium import spaces
+        from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+
+        own = self.settings
+        shortlist = self._shortlist(len(arrays["action_net.bias"]) // own.shortlist, 1)
+        policy = MultiInputActorCriticPolicy(
+            shortlist.observation_space(spaces.Dict()), shortlist.action_space(),
+            lambda _: own.learning_rate, net_arch=[own.hidden, own.hidden],
+        )  # fmt: skip
+        policy.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in arrays.items()})
+        return policy.train(False)
+
+    def training_arrays(self) -> Arrays:
+        """Moments of the optimizer."""
+        if self._model is not None:
+            return moments_of(self._model.policy.optimizer)
+        return self._moments or {}
+
+    def take_training(self, arrays: Arrays) -> None:
+        """What :meth:`training_arrays` gave."""
+        self._moments = arrays
 
     def write_files(self, folder: Path) -> None:
-        """Stable-Baselines3's zip, and the source."""
-        if self._model is not None:
-            self._model.save(folder / _POLICY, exclude=["ep_info_buffer", "ep_success_buffer"])
+        """The source."""
         if isinstance(self.source, RecBoleAgent | LearningAgent):
             self.source.save(folder / _SOURCE)
 
     def read_files(self, folder: Path) -> None:
-        """What :meth:`write_files` wrote."""
+        """What :meth:`write_files` wrote.
+
+        Raises:
+            CheckpointError: an earlier version wrote the folder.
+        """
+        if (folder / _OLD_POLICY).exists():
+            raise CheckpointError(
+                f"{folder} holds {_OLD_POLICY}: pickles, which earlier versions wrote and which "
+                "are no longer read; train the agent again"
+            )
         place = folder / _SOURCE
         if is_learning_agent(place):
             self._source = load_agent(place)
@@ -221,11 +273,6 @@ class PPOAgent(LearningAgent):
             self._source = RecBoleAgent.load(place, progress=False)
         else:
             self._source = PopAgent()
-        if (folder / _POLICY).is_file():
-            import_module("usermirror_gym.envs.sb3")  # explains what is missing
-            from stable_baselines3 import PPO
-
-            self._model = PPO.load(folder / _POLICY, device="cpu")
         self._restored = True
 
 

@@ -1,8 +1,8 @@
-"""Trained agents on disk: safetensors for numbers, JSON for the rest; PPO's zip is SB3's own.
+"""Trained agents on disk: safetensors for numbers, JSON for the rest, no pickle.
 
 agent.json            kind, settings, seed, label, iteration
 agent.safetensors     everything that serving needs, the data before T0 included
-policy.zip, source/   PPO only: what Stable-Baselines3 writes, and whose shortlist it re-ranks
+source/               PPO only: whose shortlist it re-ranks
 """
 
 from __future__ import annotations

@@ -115,23 +115,13 @@ class TorchAgent(LearningAgent):
     def training_arrays(self) -> Arrays:
         """Moments of the optimizer, and experience."""
         found = {_EXPERIENCE + k: v for k, v in self._experience.arrays().items()}
-        for number, moments in self._optimizer.state_dict()["state"].items():
-            for name, value in moments.items():
-                found[f"{_MOMENTS}{number}.{name}"] = torch.as_tensor(value).numpy().copy()
-        return found
+        return found | moments_of(self._optimizer)
 
     def take_training(self, arrays: Arrays) -> None:
         """What :meth:`training_arrays` gave."""
-        rows: Arrays = {}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in arrays.items():
-            if key.startswith(_EXPERIENCE):
-                rows[key.removeprefix(_EXPERIENCE)] = value
-            else:
-                number, name = key.removeprefix(_MOMENTS).split(".")
-                state.setdefault(int(number), {})[name] = torch.from_numpy(np.array(value))
-        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": state})
-        self._experience = Experience(rows)
+        rows = {k: v for k, v in arrays.items() if k.startswith(_EXPERIENCE)}
+        set_moments(self._optimizer, {k: v for k, v in arrays.items() if k not in rows})
+        self._experience = Experience({k.removeprefix(_EXPERIENCE): v for k, v in rows.items()})
 
     @abstractmethod
     def _modules(self) -> dict[str, nn.Module]:
@@ -154,6 +144,24 @@ class TorchAgent(LearningAgent):
 
     def _after_step(self) -> None:
         """After each gradient step."""
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> Arrays:
+    """What an optimizer has noted of its parameters, by their numbers."""
+    found = {}
+    for number, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            found[f"{_MOMENTS}{number}.{name}"] = torch.as_tensor(value).numpy().copy()
+    return found
+
+
+def set_moments(optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
+    """What :func:`moments_of` gave, into an optimizer of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in arrays.items():
+        number, name = key.removeprefix(_MOMENTS).split(".")
+        state.setdefault(int(number), {})[name] = torch.from_numpy(np.array(value))
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
 @dataclass

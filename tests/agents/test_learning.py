@@ -145,8 +145,7 @@ def test_what_is_saved_comes_back(kind, practised, split, everybody, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_ours_is_no_pickle(kind, practised, split, tmp_path):
     folder = practised(kind, split).save(tmp_path / "agent")
-    expected = {"agent.json", "agent.safetensors"} | ({"policy.zip"} if kind == "PPO" else set())
-    assert {p.name for p in folder.iterdir()} == expected
+    assert {p.name for p in folder.iterdir()} == {"agent.json", "agent.safetensors"}
 
 
 def test_ppo_brings_its_recommender_along(learner, split, everybody, tmp_path):
