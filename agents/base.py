@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.foreign import file_name
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
 
@@ -65,3 +68,24 @@ class Agent(Protocol):
     def observe(self, transition: Transition) -> None:
         """Learn online from one step, or do nothing."""
         ...
+
+
+def check_names(agents: Iterable[Agent]) -> list[str]:
+    """The names of agents that are compared: rows of tables, and folders.
+
+    Raises:
+        ConfigError: two have one name, upper and lower case aside, or one is no name for a file.
+    """
+    names = [agent.name for agent in agents]
+    folded = [str(name).casefold() for name in names]
+    for name in names:
+        if not isinstance(name, str) or not file_name(name):
+            raise ConfigError(
+                f"an agent is called {name!r}, which is no name for a file; rename it"
+            )
+        if folded.count(name.casefold()) > 1:
+            raise ConfigError(
+                f"two agents are called {name!r}, of {names}: their results would become one row. "
+                "Rename one; the name of a trained agent is 'label' in its agent.json"
+            )
+    return names

@@ -12,6 +12,7 @@ import numpy as np
 
 from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
 from usermirror_gym.files import replacing_folder
+from usermirror_gym.foreign import parse_json
 
 FORMAT = 1
 HEADER, TENSORS = "agent.json", "agent.safetensors"
@@ -55,11 +56,15 @@ def save_files(
 def loading(folder: Path) -> Iterator[dict[str, Any]]:
     """The header of a saved agent; in the block its arrays are read and the agent is made.
 
+    An agent may be anybody's: nothing in it is run, evaluated or followed as a path.
+
     Raises:
         CheckpointError: a file is missing, damaged, or of another format; or the block fails.
     """
     try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+        header = parse_json((folder / HEADER).read_text(encoding="utf-8"))
+        if not isinstance(header, dict):
+            raise ValueError(f"{HEADER} is no mapping")
         if header["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} has format {header['format']}, this version reads {FORMAT}; train and "

@@ -75,9 +75,15 @@ class ItemSpace:
 
         Raises:
             KeyError: one is missing.
+            ValueError: they do not fit together.
         """
-        seen = SeenItems(arrays["seen_indptr"], arrays["seen_items"], len(arrays["counts"]) - 1)
-        return cls(arrays["factors"], arrays["counts"], seen)
+        factors, counts = arrays["factors"], arrays["counts"]
+        ends, items = arrays["seen_indptr"], arrays["seen_items"]
+        inside = not len(items) or (items.min() >= 0 and items.max() < len(counts))
+        fit = factors.ndim == 2 and len(factors) == len(counts) and ends[0] == 0
+        if not (fit and inside and (np.diff(ends) >= 0).all() and ends[-1] == len(items)):
+            raise ValueError("its arrays of items and of what users had do not fit together")
+        return cls(factors, counts, SeenItems(ends, items, len(counts) - 1))
 
 
 def newest_items(observations: Observation, count: int) -> IntArray:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from usermirror_gym.agents.saved import HEADER, TENSORS, loading, read_arrays, save_files
 from usermirror_gym.errors import CheckpointError, UnknownNameError
 from usermirror_gym.files import write_json
+from usermirror_gym.foreign import file_name, parse_json
 
 if TYPE_CHECKING:
     from usermirror_gym.agents.learners.learning import LearningAgent
@@ -101,7 +102,7 @@ def load_agent(
         agent = found(seed=header["seed"], **header["settings"])
         agent.read_files(folder)
         agent.take_arrays(read_arrays(folder / TENSORS))
-        agent.label, agent.iteration = header["label"], header["iteration"]
+        agent.label, agent.iteration = header["label"], int(header["iteration"])
         if training:
             agent.take_training(read_arrays(folder / _TRAINING))
     agent.explore = training
@@ -112,8 +113,8 @@ def load_agent(
 def is_learning_agent(folder: Path) -> bool:
     """Whether :func:`save_agent` wrote the folder."""
     try:
-        return "kind" in json.loads((folder / HEADER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "kind" in parse_json((folder / HEADER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
         return False
 
 
@@ -123,4 +124,10 @@ def _check_header(folder: Path, header: dict[str, Any], kind: type[LearningAgent
     if kind is not None and getattr(kind, "kind", header["kind"]) != header["kind"]:
         raise CheckpointError(
             f"{folder} holds {header['kind']}, not {kind.kind}: use make_agent({str(folder)!r})"
+        )
+    label = header["label"]
+    if not isinstance(label, str) or not file_name(label):
+        raise CheckpointError(
+            f"the agent saved in {folder} is called {label!r}, which is no name for a file: change "
+            f"'label' in its {HEADER}"
         )

@@ -19,7 +19,7 @@ from usermirror_gym.agents.recbole.models import canonical_model
 from usermirror_gym.agents.recbole.serving import Asked, Scorer, scorer_for
 from usermirror_gym.agents.recbole.shim import contained
 from usermirror_gym.data import TimeSplit
-from usermirror_gym.errors import AgentError, UserMirrorError
+from usermirror_gym.errors import AgentError, CheckpointError, UserMirrorError
 from usermirror_gym.types import PAD, BoolArray, IntArray, Observation
 
 _BATCH = 512
@@ -143,9 +143,25 @@ class RecBoleAgent:
         return save(self, self._fitted(), self._tables, Path(folder))
 
     def fit_once(self, split: TimeSplit, folder: Path) -> Self:
-        """As it was fitted and saved in a folder; if there is none, it is fitted and saved now."""
+        """As it was fitted and saved in a folder; if there is none, it is fitted and saved now.
+
+        Raises:
+            CheckpointError: the folder holds another agent.
+            AgentError: it has settings that cannot be saved; said before it is trained.
+        """
+        from usermirror_gym.agents.recbole.store import check_can_be_saved
+
         if folder.exists():
-            return self.load(folder, progress=self.progress)
+            agent = self.load(folder, progress=self.progress)
+            there, here = ([a.model, a.config, a.seed] for a in (agent, self))
+            if there != here:
+                raise CheckpointError(
+                    f"{folder} holds {there[0]} with the settings {there[1]} and the seed "
+                    f"{there[2]}, not {here[0]} with {here[1]} and {here[2]}: delete it to train "
+                    "the agent again"
+                )
+            return agent
+        check_can_be_saved(self)
         self.fit(split).save(folder)
         return self
 

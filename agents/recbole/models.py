@@ -7,11 +7,15 @@ starting points, not tuned baselines.
 from __future__ import annotations
 
 import importlib.util
+import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from usermirror_gym.errors import AgentError, MissingDependencyError, UnknownNameError
+import yaml
+
+from usermirror_gym.errors import AgentError, MissingDependencyError, UnknownNameError, nearest
 
 COMMON: Final[dict[str, Any]] = {
     "epochs": 10,
@@ -46,6 +50,58 @@ DEFAULTS: Final[dict[str, dict[str, Any]]] = {
         "attn_dropout_prob": 0.2,
     },
 }
+
+
+_NEVER_FOREIGN: Final = (
+    "additional_feat_suffix", "checkpoint_dir", "data_path", "dataloaders_save_path",
+    "dataset_save_path", "device", "gpu_id", "load_col", "log_wandb", "mf_pretrain_path",
+    "mlp_pretrain_path", "pre_model_path", "preload_weight", "pretrain_path", "save_dataloaders",
+    "save_dataset", "teacher", "transform", "unload_col", "use_gpu", "wandb_project", "warm_up",
+)  # fmt: skip
+"""Settings that name files, devices, servers, or classes that RecBole looks up by evaluating."""
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+
+
+def check_saved(model: str, settings: Any) -> dict[str, Any]:
+    """Settings of a model that stand in a file, which may be anybody's.
+
+    Raises:
+        ValueError: one that this model does not have, that could reach beyond the model, or whose
+            value is more than numbers and words, or lists of them.
+    """
+    if not isinstance(settings, dict):
+        raise ValueError(f"its settings are {type(settings).__name__}, and must be a mapping")
+    known = {*COMMON, *DEFAULTS.get(model, {}), *_own_settings(model)} - {*_NEVER_FOREIGN}
+    for name, value in settings.items():
+        if name not in known:
+            near = nearest(str(name), sorted(known))
+            raise ValueError(
+                f"its setting {name!r} is none that a saved {model} may have"
+                + (f"; did you mean {near!r}?" if near else "")
+            )
+        if not _is_plain(value):
+            raise ValueError(
+                f"its setting {name} = {value!r} is more than numbers and words, or lists of them"
+            )
+    return settings
+
+
+def _own_settings(model: str) -> set[str]:
+    """What RecBole's own files set for a model."""
+    folder = model_files()[model].parent
+    kinds = sorted((folder.parent / "quick_start_config").glob("*.yaml"))
+    files = [model_files()[model], folder.parent / "overall.yaml", *kinds]
+    return {name for file in files for name in yaml.safe_load(file.read_text("utf-8")) or {}}
+
+
+def _is_plain(value: Any, levels: int = 2) -> bool:
+    if isinstance(value, dict):
+        return all(_WORD.fullmatch(str(name)) for name in value) and _is_plain([*value.values()])
+    if isinstance(value, list):
+        return levels > 0 and len(value) <= 100 and all(_is_plain(v, levels - 1) for v in value)
+    if isinstance(value, str):
+        return _WORD.fullmatch(value) is not None
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 _NEEDS_TREE = "it is a wrapper around a tree-boosting package with a training loop of its own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import logging
@@ -79,6 +80,8 @@ def contained(seed: int) -> Iterator[str]:
             patch.object(trainer, "get_tensorboard", lambda logger: _NoWriter()),
             # Otherwise any --name=value of the running program becomes a setting of the model.
             patch.object(Config, "_load_cmd_line", lambda self: {}),
+            # It would evaluate every text among the settings as an expression of Python.
+            patch.object(Config, "_convert_config_dict", lambda self, given: _read_texts(given)),
             tempfile.TemporaryDirectory(prefix="usermirror-") as folder,
         ):
             warnings.simplefilter("ignore")
@@ -95,6 +98,20 @@ def contained(seed: int) -> Iterator[str]:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         else:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+def _read_texts(settings: dict[str, Any]) -> dict[str, Any]:
+    """Texts that spell a value ("[64, 32]", "1e-3", "true") as the value, as RecBole has them."""
+    return {name: _value(v) if isinstance(v, str) else v for name, v in settings.items()}
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text) if len(text) < 1_000 else text
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
 
 
 def _absent(name: str) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
+from usermirror_gym.agents.base import check_names
 from usermirror_gym.agents.returns import SessionSettings
 from usermirror_gym.agents.rollout import Clock, Episodes, plan_episodes, roll_out
 from usermirror_gym.benchmark.config import BenchmarkConfig
@@ -30,13 +31,12 @@ from usermirror_gym.benchmark.report import summarise, write_report
 from usermirror_gym.configs.plugins import is_path
 from usermirror_gym.envs import SlateVectorEnv, World, make_world
 from usermirror_gym.envs.rewards import reward_weights
-from usermirror_gym.errors import ConfigError, RunError
+from usermirror_gym.errors import RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
 from usermirror_gym.files import (
     kept_json,
     read_json,
     read_jsonl,
-    safe_name,
     write_json,
     write_jsonl,
 )
@@ -62,15 +62,12 @@ def run_benchmark(
     )  # fmt: skip
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
-    names = [agent.name for agent in agents]
-    if len({name.casefold() for name in names}) < len(names) or not all(map(safe_name, names)):
-        raise ConfigError(
-            f"two agents have the same name, or one that is none for a file, of {names}; rename it"
-        )
+    check_names(agents)
     benchmark_env(config, world, 1)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     with run_folder(folder, _settings(config)):
         fitted, fit_seconds = _fit(agents, world, folder, display)
+        check_names(fitted)  # fitting may rename them
         offline = _offline(fitted, world, folder)
         fidelity = _fidelity(config, world, folder, display)
         clock = Clock()

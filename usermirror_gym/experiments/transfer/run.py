@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from usermirror_gym.agents import Agent, RecBoleAgent, make_agent
+from usermirror_gym.agents.base import check_names
 from usermirror_gym.agents.returns import Sessions, SessionSettings, play
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
@@ -250,6 +251,7 @@ class _Run:
         self, agents: list[Agent], what: str, **more: World
     ) -> dict[str, dict[str, Sessions]]:
         """Sessions by world, then agent: in the simulator, in the truth, and in what is given."""
+        check_names(agents)
         worlds = {name: self.worlds[name] for name in (SIMULATOR, TRUTH)} | more
         found: dict[str, dict[str, Sessions]] = {world: {} for world in worlds}
         total = len(agents) * len(worlds) * len(self.plan)
@@ -263,7 +265,7 @@ class _Run:
     def _fitted(self, name: str) -> Agent:
         agent = make_agent(name, seed=self.config.seed, progress=not self.display.quiet)
         if isinstance(agent, RecBoleAgent):
-            return agent.fit_once(self.split, self.folder / "agents" / name)
+            return agent.fit_once(self.split, self.folder / "agents" / agent.name)
         return agent.fit(self.split)
 
 
