@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.agents.base import Agent
+from usermirror_gym.agents.saved import HEADER, folder_digest
 from usermirror_gym.configs.plugins import made, resolve
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.simulators.base import UserSimulator
@@ -66,7 +68,7 @@ def make_agent(
         AgentError: a RecBole model that is known not to run; says why.
         CheckpointError: a folder that holds no agent which can be read.
     """
-    if "/" in spec or Path(spec).is_dir():
+    if _is_folder(spec):
         return _saved(Path(spec), config)
     names = {name.casefold(): name for name in available_agents()}
     name = names.get(spec.strip().casefold())
@@ -92,6 +94,22 @@ def make_agent(
     return RecBoleAgent(name or spec, config=config, seed=seed, progress=progress)
 
 
+def saved_inputs(specs: Iterable[str]) -> dict[str, str]:
+    """What tells the trained agents among these names from others; see ``run_folder``."""
+    folders = {spec: _agent_folder(Path(spec)) for spec in specs if _is_folder(spec)}
+    return {f"agent {spec}": folder_digest(folder) for spec, folder in folders.items()}
+
+
+def _is_folder(spec: str) -> bool:
+    return "/" in spec or Path(spec).is_dir()
+
+
+def _agent_folder(folder: Path) -> Path:
+    """The agent's; the folder of a training means the agent in it."""
+    inner = folder / "agent"
+    return inner if not (folder / HEADER).is_file() and (inner / HEADER).is_file() else folder
+
+
 def _made(name: str, make: Any, offered: dict[str, Any], config: dict[str, Any]) -> Agent:
     agent = made(f"agent {name!r}", make, offered, **config) if callable(make) else make
     if not isinstance(agent, Agent):
@@ -106,12 +124,10 @@ def _made(name: str, make: Any, offered: dict[str, Any], config: dict[str, Any])
 def _saved(folder: Path, config: dict[str, Any]) -> Agent:
     from usermirror_gym.agents.learners.store import is_learning_agent, load_agent
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
-    from usermirror_gym.agents.saved import HEADER
 
     if config:
         raise ConfigError(f"{folder} is trained and takes no options, got {sorted(config)}")
-    if not (folder / HEADER).is_file() and (folder / "agent" / HEADER).is_file():
-        folder = folder / "agent"  # the run's folder means the agent in it
+    folder = _agent_folder(folder)
     if (folder / HEADER).is_file() and not is_learning_agent(folder):
         return RecBoleAgent.load(folder)
     return load_agent(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
-from usermirror_gym.files import replacing_folder
+from usermirror_gym.files import replacing_folder, sha256
 from usermirror_gym.foreign import parse_json
 
 FORMAT = 1
@@ -92,3 +93,10 @@ def read_arrays(path: Path) -> Arrays:
         raise FileNotFoundError(2, "no such file", str(path))
     arrays: Arrays = load_file(path)
     return arrays
+
+
+def folder_digest(folder: Path) -> str:
+    """Sixteen hexadecimal digits of a saved agent, its source included."""
+    files = [folder / HEADER, *folder.rglob("*.safetensors"), *folder.glob("*/*.json")]
+    found = [f"{f.relative_to(folder)} {sha256(f)}" for f in sorted(files) if f.is_file()]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from usermirror_gym.configs.session import DEFAULT_SIMULATOR
 from usermirror_gym.data import Memory, RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.words.template import DomainText, domain_text
-from usermirror_gym.simulators.base import UserSimulator
+from usermirror_gym.simulators.base import UserSimulator, fingerprint
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
 from usermirror_gym.simulators.registry import make_simulator
 from usermirror_gym.types import IntArray
@@ -45,6 +45,15 @@ class World:
     def known_ratings(self) -> np.ndarray:
         """``memory.ratings`` with 0 where the log has none: what agents observe."""
         return np.nan_to_num(self.memory.ratings)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What tells the data and the simulator from others: see ``run_folder.run_folder``."""
+        data = self.split.dataset
+        return {
+            "data": f"{data.name} {data.digest} cut at {self.split.t0}",
+            "simulator": fingerprint(self.simulator),
+        }
 
     @cached_property
     def text(self) -> DomainText:

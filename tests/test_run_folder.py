@@ -103,3 +103,26 @@ def test_numbered_folders(tmp_path: Path) -> None:
         assert folder.name == name
         with run_folder(folder, {"users": users}):
             pass
+
+
+@pytest.mark.parametrize("settings", [{"users": 6}, Settings()])
+def test_a_run_does_not_go_on_with_other_inputs(tmp_path: Path, settings: object) -> None:
+    def begin(**inputs: str) -> None:
+        with run_folder(tmp_path, settings, inputs=inputs):
+            pass
+
+    begin(data="ml 1", simulator="user 1")
+    begin(data="ml 1", simulator="user 1")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.json")}
+    with pytest.raises(RunError, match=r"not what this run began with: data was 'ml 1' and is"):
+        begin(data="ml 2", simulator="user 1")
+    with pytest.raises(RunError, match="agent x was None and is 'a'"):
+        begin(data="ml 1", simulator="user 1", **{"agent x": "a"})
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+
+
+def test_a_default_folder_is_that_of_the_settings_whatever_they_are_made_of(tmp_path: Path) -> None:
+    with run_folder(tmp_path / "run", {"users": 6}, inputs={"data": "ml 1"}):
+        pass
+    assert numbered_folder(tmp_path / "run", {"users": 6}) == tmp_path / "run"
+    assert numbered_folder(tmp_path / "run", {"users": 7}) == tmp_path / "run-2"

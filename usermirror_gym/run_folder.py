@@ -4,6 +4,7 @@ Every command that can go on where it was works inside :func:`run_folder`.  Besi
 files the folder has::
 
     run.json or config.json    the settings; a folder with other settings is refused
+    inputs.json                beside config.json: what the run was made of (in run.json: a key)
     .lock                      locked by the process at work; however that ends, the system unlocks
     .holder.json               which process that is, for the message that another one gets
 """
@@ -29,6 +30,9 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.files import read_json, remove_unfinished, write_json
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.json"
+INPUTS = "inputs"
+"""The key in a run's settings under which it keeps what it was made of."""
+_INPUTS_FILE = "inputs.json"
 _LOCK, _HOLDER = ".lock", ".holder.json"
 
 
@@ -38,6 +42,7 @@ def run_folder(
     settings: Mapping[str, Any] | object,
     what: str = "run",
     *,
+    inputs: Mapping[str, str] | None = None,
     doing: str = "is at work",
     may_change: Callable[[str], bool] = lambda name: False,
 ) -> Iterator[None]:
@@ -47,22 +52,27 @@ def run_folder(
         settings: of the run, in plain types, as JSON gives them back; those of a model are kept
             in ``config.json``, others in ``run.json``.
         what: how messages call what the folder holds.
+        inputs: what the run is made of besides its settings, by name: fingerprints of data,
+            simulator and agents, kept beside the settings.  A run does not go on with others.
         doing: what a process in the folder does, for the message to the second one.
         may_change: whether a setting, by its dotted name, may be another one when a run goes on.
 
     Raises:
-        RunError: the folder holds a run with other settings (names them), or something else, or
-            another process is at work in it (names it); nothing is changed then.
+        RunError: the folder holds a run with other settings or inputs (names them), or something
+            else, or another process is at work in it (names it); nothing is changed then.
     """
     if isinstance(settings, Mapping):
         path, plain = folder / RUN_FILE, settings
+        noted = path
     else:
-        path = folder / CONFIG_FILE
+        path, noted = folder / CONFIG_FILE, folder / _INPUTS_FILE
         plain = TypeAdapter(type(settings)).dump_python(settings, mode="json")
     if not path.is_file() and is_occupied(folder):
         raise RunError(f"{folder} is not empty and holds no {what}; use another folder")
     with locked(folder, doing):
         keep_same(path, plain, f"{folder} holds a {what} with other settings", may_change)
+        if inputs is not None:
+            _keep_inputs(noted, inputs)
         yield
 
 
@@ -152,7 +162,37 @@ def keep_same(
 
 def _changed(path: Path, content: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted name, value there and value here of what a JSON file says otherwise."""
-    return differences(read_json(path) if path.is_file() else {}, dict(content))
+    there = _read_settings(path) if path.is_file() else {}
+    if INPUTS not in content:
+        there.pop(INPUTS, None)
+    return differences(there, dict(content))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise RunError(
+            f"{path} holds no settings but {type(content).__name__}: use another folder, or delete "
+            "this one"
+        )
+    return content
+
+
+def _keep_inputs(path: Path, inputs: Mapping[str, str]) -> None:
+    """Note what a run is made of, or compare with what was noted when it began.
+
+    Raises:
+        RunError: something is not what the run began with.
+    """
+    content = _read_settings(path) if path.is_file() else {}
+    if changed := differences(content.get(INPUTS, dict(inputs)), dict(inputs)):
+        what = "; ".join(f"{name} was {then!r} and is {now!r}" for name, then, now in changed)
+        raise RunError(
+            f"{path.parent}: not what this run began with: {what}. Its results would be a mixture "
+            "of both: bring back what it began with, use another folder, or delete this one"
+        )
+    if INPUTS not in content:
+        write_json(path, {**content, INPUTS: dict(inputs)})
 
 
 _PACKAGES = {

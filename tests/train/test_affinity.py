@@ -228,7 +228,7 @@ class TestRuns:
 
     def test_nothing_is_left_but_what_is_documented(self, finished: Path) -> None:
         visible = {path.name for path in finished.iterdir() if path.name[0] != "."}
-        assert visible == {"config.json", "data.json", "states", "checkpoint"}
+        assert visible == {"config.json", "inputs.json", "data.json", "states", "checkpoint"}
         files = {path.name for path in (finished / "checkpoint").iterdir()}
         assert files == {"README.md", "affinity.safetensors", "simulator.yaml", "training.json"}
 

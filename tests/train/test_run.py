@@ -133,7 +133,14 @@ def test_settings_of_the_simulator_are_fitted(finished: Path) -> None:
 
 def test_nothing_is_left_but_what_is_documented(finished: Path) -> None:
     visible = {path.name for path in finished.iterdir() if path.name[0] != "."}
-    assert visible == {"config.json", "data.json", "stages", "tensorboard", "checkpoint"}
+    assert visible == {
+        "config.json",
+        "inputs.json",
+        "data.json",
+        "stages",
+        "tensorboard",
+        "checkpoint",
+    }
     for stage in (finished / "stages").iterdir():
         assert {p.name for p in stage.iterdir()} == {"trained.safetensors", "done.json"}
 
@@ -373,7 +380,12 @@ def test_the_dry_run_counts_what_the_run_then_does(
 ) -> None:
     estimates = estimate_training(recipe(), tmp_path, display=QUIET)
     assert [e.objective for e in estimates] == ["next_item", "letters"]
-    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "data.json", ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "config.json",
+        "inputs.json",
+        "data.json",
+        ".lock",
+    }
     for estimate, stage in zip(estimates, ("0-next_item", "1-letters"), strict=True):
         done = read_json(finished / "stages" / stage / "done.json")
         assert (estimate.steps, estimate.examples) == (done["steps"], done["samples"])

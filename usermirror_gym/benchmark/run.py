@@ -3,7 +3,8 @@
 A run folder holds everything; each piece is written whole, so a run that was killed goes on where
 it was: no episode is lost or played twice::
 
-    run.json                     settings; a folder with other settings is refused
+    run.json                     settings, and fingerprints of data, simulator and trained agents;
+                                 a folder with others is refused
     agents/<name>/               trained recommenders
     offline.json  fidelity.json  finished phases
     episodes/<name>/<n>.jsonl    finished episodes
@@ -23,6 +24,7 @@ import pandas as pd
 
 from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
 from usermirror_gym.agents.base import check_names
+from usermirror_gym.agents.registry import saved_inputs
 from usermirror_gym.agents.returns import SessionSettings
 from usermirror_gym.agents.rollout import Clock, Episodes, plan_episodes, roll_out
 from usermirror_gym.benchmark.config import BenchmarkConfig
@@ -41,7 +43,7 @@ from usermirror_gym.files import (
     write_jsonl,
 )
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import numbered_folder, run_folder
+from usermirror_gym.run_folder import INPUTS, numbered_folder, run_folder
 
 
 def run_benchmark(
@@ -65,7 +67,8 @@ def run_benchmark(
     check_names(agents)
     benchmark_env(config, world, 1)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
-    with run_folder(folder, _settings(config)):
+    inputs = world.inputs | saved_inputs(config.agents)
+    with run_folder(folder, _settings(config), inputs=inputs):
         fitted, fit_seconds = _fit(agents, world, folder, display)
         check_names(fitted)  # fitting may rename them
         offline = _offline(fitted, world, folder)
@@ -106,8 +109,9 @@ def read_run(folder: Path) -> BenchmarkConfig:
         raise RunError(f"{folder} has no run.json: name the folder of a benchmark")
     settings = read_json(path)
     try:
+        settings.pop(INPUTS, None)
         return BenchmarkConfig(**settings | {"agents": tuple(settings["agents"])})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise RunError(
             f"{path} does not hold the settings of a benchmark ({error}): name the folder of one"
         ) from error

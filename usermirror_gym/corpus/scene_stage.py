@@ -20,6 +20,7 @@ from usermirror_gym.data.raw.reading import ReadLog, find_file
 from usermirror_gym.data.sources import Source, find_folder, get_source
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import (
+    kept_json,
     read_json,
     read_parquet,
     save_arrays,
@@ -89,13 +90,11 @@ class SceneStage:
 
     def _read_raw(self, folder: Path) -> None:
         raw = get_source(self.source.name)
+        place = find_folder(raw, self.source.folder)
         self.display.say(f"{self.source.name}: reading the raw files")
         log = ReadLog(display=self.display)
-        dataset = raw.load(
-            find_folder(raw, self.source.folder),
-            limits=self.source.limits.over(raw.limits),
-            log=log,
-        )
+        write_json(self._sums_path, _checksums(raw, place))  # of what is read, not of what is later
+        dataset = raw.load(place, limits=self.source.limits.over(raw.limits), log=log)
         save_dataset(dataset, folder)
 
     def _build(self) -> dict[str, Any]:
@@ -121,7 +120,8 @@ class SceneStage:
             self.display.say(f"{self.source.name}: {len(table):,} {name} scenes{fewer}")
         self._save_rankers(rankers)
         data, raw = split.dataset, get_source(self.source.name)
-        files = _checksums(raw, find_folder(raw, self.source.folder))
+        place = find_folder(raw, self.source.folder)
+        files = kept_json(self._sums_path, lambda: _checksums(raw, place))
         about = {name: getattr(raw, name) for name in ("title", "homepage", "terms", "citation")}
         return {
             "t0": split.t0,
@@ -181,6 +181,10 @@ class SceneStage:
     def rankers_path(self) -> Path:
         """Of the finished rankers; see :func:`~usermirror_gym.corpus.built.read_rankers`."""
         return self.folder / "rankers" / f"{self.source.slug}.npz"
+
+    @property
+    def _sums_path(self) -> Path:
+        return self.folder / "cache" / f"{self.source.slug}.files.json"
 
     def _scenes_path(self, split_name: str) -> Path:
         return self.folder / "scenes" / split_name / f"{self.source.slug}.parquet"

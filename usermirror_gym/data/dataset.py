@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -106,6 +107,20 @@ class RecDataset:
     def titles(self) -> list[str]:
         """Title by item id; position 0 (padding) is empty."""
         return ["", *self.items[TITLE].tolist()]
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of all that the data say: another log has others."""
+        shown = self.impressions
+        content = hashlib.sha256(
+            repr((self.domain, self.template)).encode("utf-8", "surrogatepass")
+        )
+        for table in (self.users, self.items, self.interactions, self.friends):
+            content.update(b"-" if table is None else _table_digest(table))
+        if shown is not None:
+            for column in ("user_ids", "timestamps", "offsets", "items", "clicked"):
+                content.update(np.ascontiguousarray(getattr(shown, column)).tobytes())
+        return content.hexdigest()[:16]
 
     @classmethod
     def from_tables(
@@ -334,3 +349,15 @@ def _describe(events: pd.DataFrame) -> pd.Series:
     head = events.head(3)
     text = [f"user {u} item {i} at {t}" for u, i, t, _ in head.itertuples(index=False)]
     return pd.Series(text + [""] * (len(events) - len(head)), dtype=object)
+
+
+def _table_digest(table: pd.DataFrame) -> bytes:
+    content = hashlib.sha256(repr([*table.columns]).encode("utf-8", "surrogatepass"))
+    for name in table:
+        column = table[name]
+        plain = column.dtype.kind in "iufb" if isinstance(column.dtype, np.dtype) else False
+        if plain:
+            content.update(column.to_numpy().tobytes())
+        else:  # lone surrogates among them
+            content.update("\0".join(map(str, column)).encode("utf-8", "surrogatepass"))
+    return content.digest()

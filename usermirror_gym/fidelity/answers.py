@@ -21,7 +21,7 @@ from usermirror_gym.errors import DataError, RunError
 from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.scenes import Scene
 from usermirror_gym.scenes.randomness import KeyArray, keys
-from usermirror_gym.simulators.base import UserSimulator
+from usermirror_gym.simulators.base import UserSimulator, fingerprint
 from usermirror_gym.types import FloatArray
 
 Progress = Callable[[int], None]
@@ -118,7 +118,8 @@ def _plain(values: Sequence[float]) -> list[float]:
 
 
 def _folder_name(simulator: UserSimulator, settings: Mapping[str, Any] | None) -> str:
-    whole = json.dumps([simulator.name, dict(settings or {})], sort_keys=True, default=str)
+    told = [simulator.name, fingerprint(simulator), dict(settings or {})]
+    whole = json.dumps(told, sort_keys=True, default=str)
     short = re.sub(r"[^A-Za-z0-9]+", "-", simulator.name).strip("-")[:40]
     return f"{short}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 

@@ -33,13 +33,14 @@ from usermirror_gym.fidelity.config import EvaluateConfig
 from usermirror_gym.fidelity.pages import read_card, write_card
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
 from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
-from usermirror_gym.files import to_json_types
+from usermirror_gym.files import read_json, to_json_types, write_json
 from usermirror_gym.measures.choice_scores import ObservedChoices, scores_given_click
 from usermirror_gym.progress import Display
-from usermirror_gym.run_folder import numbered_folder, run_folder
+from usermirror_gym.run_folder import INPUTS, RUN_FILE, numbered_folder, run_folder
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators import UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS, read_head
+from usermirror_gym.simulators.base import fingerprint
 from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.registry import CLASSIC, available_simulators
 
@@ -68,9 +69,15 @@ def evaluate(
     question = _question(config, display)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     with run_folder(folder, _settings(config), "card"):
-        card = _finished(folder, question) or _card(config, question, folder, display)
+        path = folder / RUN_FILE
+        settings = read_json(path)
+        known = settings.get(INPUTS) == question.inputs
+        card = _finished(folder, question) if known else None
+        card = card or _card(config, question, folder, display)
         card |= {"bars": criteria(card), "verdict": sentences(card)}
         write_card(card, folder)
+        if not known:  # only behind the card that was made of them
+            write_json(path, settings | {INPUTS: question.inputs})
     return card
 
 
@@ -128,6 +135,12 @@ class _Question:
     """Of the simulator, those that its preset or folder says included."""
     base: UserSimulator | None
     base_name: str | None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What tells the simulators from others of the same names."""
+        asked = {"simulator": self.simulator, "base": self.base}
+        return {name: fingerprint(own) for name, own in asked.items() if own is not None}
 
 
 def _question(config: EvaluateConfig, display: Display) -> _Question:

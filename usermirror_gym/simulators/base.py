@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -48,3 +50,15 @@ class UserSimulator(Protocol):
             SceneError: a scene cannot be put to this simulator; names the scene.
         """
         ...
+
+
+def fingerprint(simulator: UserSimulator) -> str:
+    """The name of a simulator and sixteen hexadecimal digits of its weights and settings.
+
+    What is behind a server, or in an object of somebody else's, is known by its name alone.
+    """
+    engine = getattr(simulator, "engine", None)
+    told = [simulator.name]
+    if engine is not None:
+        told.append(getattr(engine, "identity", None) or getattr(engine, "fingerprint", ""))
+    return f"{simulator.name} {hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from usermirror_gym.corpus.build import build_data
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS
+from usermirror_gym.engines.checkpoints import files_hash, resolve_checkpoint
 from usermirror_gym.errors import MissingDependencyError
 from usermirror_gym.files import read_json, sha256, write_json
 from usermirror_gym.progress import Display
@@ -50,9 +51,14 @@ def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
     folder = Path(folder)
     state = _processes()
     display = display if state.is_main_process else Display(quiet=True)
-    with run_folder(folder, config, "training run") if state.is_main_process else nullcontext():
+    done = folder / "checkpoint" / "training.json"
+    inputs = None
+    if state.is_main_process and not done.is_file():
+        inputs = {"weights": files_hash(resolve_checkpoint(config.checkpoint))[:16]}
+    own = run_folder(folder, config, "training run", inputs=inputs)
+    with own if state.is_main_process else nullcontext():
         state.wait_for_everyone()
-        finished = (folder / "checkpoint" / "training.json").is_file()
+        finished = done.is_file()
         state.wait_for_everyone()  # all have looked before anybody writes
         if not finished:
             from usermirror_gym.train.finish import write_checkpoint

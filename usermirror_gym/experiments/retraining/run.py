@@ -63,7 +63,7 @@ def retrain(
         split, simulator=config.simulator, simulator_options=config.simulator_options,
         min_history=config.min_history,
     )  # fmt: skip
-    with run_folder(folder, config.settings()):
+    with run_folder(folder, config.settings(), inputs=world.inputs):
         cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
         with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
             runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]

@@ -23,6 +23,7 @@ import numpy as np
 
 from usermirror_gym.agents import Agent, RecBoleAgent, make_agent
 from usermirror_gym.agents.base import check_names
+from usermirror_gym.agents.registry import saved_inputs
 from usermirror_gym.agents.returns import Sessions, SessionSettings, play
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
@@ -70,7 +71,8 @@ def run_transfer(
     for name in config.learners:  # a mistaken name must not leave a folder behind
         make_learner(name, run.sessions)
     Reward(config.reward), session_model(config.leaving)
-    with run_folder(folder, config.settings()):
+    inputs = {"data": f"{run.real.name} {run.real.digest}"} | saved_inputs(config.models)
+    with run_folder(folder, config.settings(), inputs=inputs):
         results = to_json_types({
             "format": 1, "config": config.settings(), "about": run.about(),
             "ranking": kept_json(folder / "ranking.json", run.ranking),

@@ -5,6 +5,7 @@ iteration), then learning.  Between two of them there is nothing but the agent, 
 was killed goes on from its last checkpoint and draws the same curve::
 
     config.json             the settings; a folder with other settings is refused
+    inputs.json             fingerprints of data and simulators, likewise
     curve.jsonl             one line per evaluation
     checkpoints/000025/     the agent, with what going on needs; the last two
     tensorboard/            the same curve, and the losses of every iteration
@@ -85,7 +86,10 @@ def train_agent(
     if eval_world is None and config.eval_simulator is not None:
         eval_world = _world(config, config.eval_simulator, config.eval_simulator_options)
     plan, users = split_users(config, world)
-    with run_folder(folder, config, "training run"):
+    inputs = world.inputs
+    if eval_world is not None:
+        inputs |= {f"evaluating {name}": value for name, value in eval_world.inputs.items()}
+    with run_folder(folder, config, "training run", inputs=inputs):
         if (folder / "agent").is_dir():
             return folder / "agent"
         if hook is None and config.monitor and isinstance(world.simulator, SurrogateSimulator):

@@ -28,6 +28,7 @@ from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import keep_same, run_folder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import UserSimulator
+from usermirror_gym.simulators.base import fingerprint
 from usermirror_gym.simulators.checkpoint import write_simulator
 from usermirror_gym.simulators.surrogate.profile_codes import profile_features
 from usermirror_gym.simulators.surrogate.surrogate import (
@@ -95,8 +96,8 @@ def distill(
     checkpoint = folder / "checkpoint"
     with run_folder(folder, config, "training run"):
         about = {
-            "teacher": teacher.name, "catalogue": asdict(Catalogue.of(split.dataset)),
-            "t0": split.t0,
+            "teacher": fingerprint(teacher), "catalogue": asdict(Catalogue.of(split.dataset)),
+            "t0": split.t0, "data": split.dataset.digest,
         }  # fmt: skip
         keep_same(folder / "teacher.json", about, f"{folder} has answers to other questions")
         if (checkpoint / FACTS_FILE).is_file():
