@@ -60,5 +60,5 @@ def fingerprint(simulator: UserSimulator) -> str:
     engine = getattr(simulator, "engine", None)
     told = [simulator.name]
     if engine is not None:
-        told.append(getattr(engine, "identity", None) or getattr(engine, "fingerprint", ""))
+        told.append(str(getattr(engine, "identity", None) or getattr(engine, "fingerprint", "")))
     return f"{simulator.name} {hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"
