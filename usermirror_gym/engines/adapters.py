@@ -19,7 +19,8 @@ HEAD_WEIGHTS = "head.safetensors"
 _LAYERS = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save",
            "target_parameters", "rank_pattern", "alpha_pattern")  # fmt: skip
 _KEPT = (*_LAYERS, "r", "lora_alpha", "layers_to_transform", "fan_in_fan_out", "use_rslora",
-         "use_dora", "bias", "lora_bias", "trainable_token_indices", "ensure_weight_tying")  # fmt: skip
+         "use_dora", "bias", "lora_bias", "trainable_token_indices",
+         "ensure_weight_tying")  # fmt: skip
 """What is taken from an adapter's configuration: sizes and layers."""
 _LEFT_OUT = ("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision",
              "task_type", "inference_mode", "lora_dropout", "init_lora_weights", "megatron_core",
@@ -77,7 +78,7 @@ def lora_settings(folder: Path) -> dict[str, Any]:
     """What an adapter's configuration says of sizes and layers; it names no base weights.
 
     Raises:
-        CheckpointError: it cannot be read, is not that of a LoRA adapter, or asks for more than one.
+        CheckpointError: it cannot be read, is not that of a LoRA adapter, or asks for more.
     """
     path = adapter_files(folder)[0]
     try:

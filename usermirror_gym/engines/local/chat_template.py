@@ -90,9 +90,9 @@ class ChatTemplate:
         if own is not PreTrainedTokenizerBase.apply_chat_template:  # one that is no program
             return self._tokenizer.apply_chat_template(chat, tokenize=False, **settings)
         template = self._tokenizer.get_chat_template()
-        markup = self._tokenizer.special_tokens_map
+        settings |= {"conversations": [chat], "chat_template": template}
         try:
-            return render({"conversations": [chat], "chat_template": template, **markup, **settings})
+            return render(self._tokenizer.special_tokens_map | settings)
         except Unbounded:
             raise EngineError(
                 f"the chat template of the model ({template[:80]!r} ...) does not end within "

@@ -123,9 +123,9 @@ def _load(factory: Any, path: Path, **kwargs: Any) -> Any:
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError
         if "trust_remote_code" in str(error):
             raise CheckpointError(
-                f"{path} brings code of its own (auto_map in config.json or tokenizer_config.json), "
-                "and foreign code is not run here. Use a checkpoint whose architecture "
-                "transformers knows by itself."
+                f"{path} brings code of its own (auto_map in config.json or "
+                "tokenizer_config.json), and foreign code is not run here. Use a checkpoint whose "
+                "architecture transformers knows by itself."
             ) from None
         raise CheckpointError(
             f"cannot load {path} with {factory.__name__}: {error}. It must hold a causal language "
