@@ -7,11 +7,12 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = tuple[int, bytes]
+Reply = tuple[int, bytes | Iterable[bytes]]
+"""Status and content; parts are sent one after another, and nobody is told how many."""
 LETTERS = {"A": -0.5, "B": -1.5, "C": -3.0, "D": -4.0, "E": -5.0, "F": -6.0, "the": -7.0}
 
 
@@ -40,7 +41,7 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
 class Server:
     """``script(body, headers, how_often_asked)`` gives (status, bytes), or None for an answer.
 
-    ``models`` is what it lists, ``None`` for a server without such a list; ``complete`` answers
+    ``more_headers`` are sent with every reply, ``models`` is what it lists, ``None`` for a server without such a list; ``complete`` answers
     requests without messages.
     """
 
@@ -49,6 +50,7 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: set[str] = set()
+        self.more_headers: dict[str, str] = {}
         self.models: list[dict[str, Any]] | None = None
         self.complete: Callable[[dict], dict] | None = None
         self.times: Counter[str] = Counter()
@@ -80,13 +82,17 @@ class Server:
                     return
                 self._send(status, data)
 
-            def _send(self, status: int, data: bytes) -> None:
+            def _send(self, status: int, data: bytes | Iterable[bytes]) -> None:
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.send_header("retry-after-ms", "1")
+                whole = isinstance(data, bytes)
+                length = {"content-length": len(data)} if whole else {"connection": "close"}
+                for name, value in ({"retry-after-ms": 1} | length | owner.more_headers).items():
+                    self.send_header(name, str(value))
                 self.end_headers()
-                self.wfile.write(data)
+                with contextlib.suppress(OSError):  # the reader had enough
+                    for part in [data] if whole else data:
+                        self.wfile.write(part)
 
         class Quick(ThreadingHTTPServer):
             request_queue_size = 128  # many questions knock at once

@@ -18,7 +18,7 @@ import pytest
 from tests.engines.stand_in import LETTERS, Reply, Server, completion
 from usermirror_gym.engines.base import Generations, Sampling, generate_detailed
 from usermirror_gym.engines.choosing import load_engine
-from usermirror_gym.engines.server.chat_api import chat_body
+from usermirror_gym.engines.server.chat_api import chat_body, counts_of
 from usermirror_gym.engines.server.server_engine import ServerEngine
 from usermirror_gym.errors import ConfigError, EngineError, MissingDependencyError
 from usermirror_gym.testing.engines import EngineContract
@@ -475,3 +475,25 @@ def test_rationales_through_a_server_end_to_end(
     assert np.shape(rows["strong"]) == (2, 2, 3)
     for file in tmp_path.iterdir():
         assert KEY not in file.read_text()
+
+
+def test_whom_a_run_talks_to_is_said_once_before_the_first_question(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = server.url.replace("http://", "http://me:very-secret@")
+    engine = ServerEngine("some/model", base_url=address)
+    assert not caplog.messages
+    server.script = lambda *_: said.append(list(caplog.messages))  # type: ignore[func-returns-value]
+    said: list[list[str]] = []
+    for _ in range(2):
+        engine.generate([ask("a")])
+    where = server.url.removeprefix("http://").removesuffix("/v1")
+    assert said == [[f"asking the model 'some/model' at {where}"]] * 2
+    assert caplog.records[0].levelno >= logging.WARNING  # shown on stderr by default
+
+
+def test_counts_of_tokens_are_numbers_of_tokens() -> None:
+    told = {"prompt_tokens": 9, "completion_tokens": 4}
+    for cached, expected in ((3, 3), (10, 0), (True, 0), (-1, 0)):
+        usage = told | {"prompt_tokens_details": {"cached_tokens": cached}}
+        assert counts_of({"usage": usage}) == (9, expected, 4)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import agents, runs
+from tests.hostile import agents, checkpoints, runs, servers
 from tests.hostile.case import Case, Place
 from usermirror_gym.errors import UserMirrorError
 
-CASES: list[Case] = [*agents.CASES, *runs.CASES]
+CASES: list[Case] = [*agents.CASES, *checkpoints.CASES, *runs.CASES, *servers.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -358,3 +358,17 @@ def test_without_network_and_cache_a_repository_is_not_known(monkeypatch, tmp_pa
     assert hub.hub_file("nobody/nothing-of-ours", "simulator.yaml", offline=True) is None
     with pytest.raises(CheckpointError, match="network is switched off"):
         hub.fetch_from_hub("nobody/nothing-of-ours", offline=True, needs="simulator.yaml")
+
+
+def test_base_weights_in_a_folder_are_read_where_they_were_trained_only(
+    split: TimeSplit, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("USERMIRROR_CACHE", str(tmp_path / "cache"))
+    folder, base = tmp_path / "mine", str(tmp_path / "base")
+    write_simulator(folder, {"checkpoint": base, "readout": "letters"})
+    assert read_simulator(folder)["checkpoint"] == base
+    monkeypatch.setenv("USERMIRROR_CACHE", str(tmp_path / "of somebody else"))
+    with pytest.raises(CheckpointError, match=r"sets checkpoint = .*--set checkpoint="):
+        make_simulator(str(folder), split)
+    made = make_simulator(str(folder), split, checkpoint="smollm2-135m-instruct")
+    assert made.engine.model_id == "smollm2-135m-instruct/float32"

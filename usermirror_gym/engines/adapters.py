@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usermirror_gym.errors import CheckpointError
+from usermirror_gym.foreign import parse_json
 
 if TYPE_CHECKING:
     import torch
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEAD_WEIGHTS = "head.safetensors"
+_LAYERS = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save",
+           "target_parameters", "rank_pattern", "alpha_pattern")  # fmt: skip
+_KEPT = (*_LAYERS, "r", "lora_alpha", "layers_to_transform", "fan_in_fan_out", "use_rslora",
+         "use_dora", "bias", "lora_bias", "trainable_token_indices",
+         "ensure_weight_tying")  # fmt: skip
+"""What is taken from an adapter's configuration: sizes and layers."""
+_LEFT_OUT = ("peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision",
+             "task_type", "inference_mode", "lora_dropout", "init_lora_weights", "megatron_core",
+             "qalora_group_size")  # fmt: skip
+"""Names, paths and modules that PEFT would go to, and what says nothing of loaded weights."""
+_LAYER = re.compile(r"[\w.^$-]*")
+"""PEFT takes names of layers for regular expressions; some of those never end."""
+_MOST_RANK = 4096
 
 
 def find_files(folder: Path, names: tuple[str, ...], what: str) -> list[Path]:
@@ -56,14 +70,45 @@ def adapter_rank(folder: Path) -> int:
     Raises:
         CheckpointError: its configuration cannot be read, or is not that of a LoRA adapter.
     """
+    kept = lora_settings(folder)
+    return max([kept["r"], *(kept.get("rank_pattern") or {}).values()])
+
+
+def lora_settings(folder: Path) -> dict[str, Any]:
+    """What an adapter's configuration says of sizes and layers; it names no base weights.
+
+    Raises:
+        CheckpointError: it cannot be read, is not that of a LoRA adapter, or asks for more.
+    """
     path = adapter_files(folder)[0]
     try:
-        content = json.loads(path.read_text("utf-8"))
-        return max([int(content["r"]), *map(int, (content.get("rank_pattern") or {}).values())])
+        content = parse_json(path.read_bytes())
+        ranks = [content["r"], *(content.get("rank_pattern") or {}).values()]
+        if content.get("peft_type") != "LORA" or not all(
+            isinstance(rank, int) and 0 < rank <= _MOST_RANK for rank in ranks
+        ):
+            raise ValueError(f"type {content.get('peft_type')!r}, ranks {ranks}")
+        names = [name for key in _LAYERS for name in _texts(content.get(key))]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} does not tell the rank of a LoRA adapter ({error!r}): fetch or save it again."
+            f"{path} does not tell the rank of a LoRA adapter ({str(error)[:200]}): fetch or save "
+            "it again."
         ) from error
+    odd = [f"the layers {name[:80]!r}" for name in names if not _LAYER.fullmatch(name)]
+    odd += [key for key, v in content.items() if v and key not in (*_KEPT, *_LEFT_OUT)]
+    if content.get("init_lora_weights", True) not in (True, False, "gaussian"):
+        odd.append("init_lora_weights")  # which would change the base weights
+    if odd:
+        raise CheckpointError(
+            f"{path} asks for {', '.join(odd)[:400]}, and only plain LoRA is read here: merge the "
+            "adapter into its base weights, and name those."
+        )
+    return {key: content[key] for key in _KEPT if key in content}
+
+
+def _texts(value: Any) -> list[str]:
+    """A text, those of a list, or the keys of a mapping."""
+    return [value] if isinstance(value, str) else [str(text) for text in value or []]
 
 
 def merged(model: Any, folder: Path) -> Any:
@@ -77,12 +122,15 @@ def merged(model: Any, folder: Path) -> Any:
     """
     import peft
 
-    files = adapter_files(folder)
+    files, settings = adapter_files(folder), lora_settings(folder)
     try:
         # peft warns and goes on with zero updates where a file and a model do not match.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wrapped = peft.PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+            config = peft.LoraConfig(**settings, task_type="CAUSAL_LM", inference_mode=True)
+            wrapped = peft.PeftModel.from_pretrained(
+                model, str(folder), config=config, local_files_only=True, use_safetensors=True
+            )
         _check_complete(wrapped, files[1])
         return wrapped.merge_and_unload(safe_merge=True).eval()
     except CheckpointError:

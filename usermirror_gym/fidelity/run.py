@@ -12,7 +12,7 @@ was::
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def _question(config: EvaluateConfig, display: Display) -> _Question:
     )  # fmt: skip
     assert data.split is not None  # only released scenes have none
     simulator = make_simulator(config.simulator, data.split, **config.options)
-    settings = shown_settings(config.simulator) | config.options
+    settings = shown_settings(config.simulator, config.options) | config.options
     base = None if name is None else make_simulator(name, data.split)
     return _Question(data, simulator, settings, base, name)
 
@@ -167,13 +167,13 @@ def _check_name(name: str | None) -> None:
         raise UnknownNameError("simulator", name, known)
 
 
-def shown_settings(name: str) -> dict[str, Any]:
+def shown_settings(name: str, given: Collection[str] = ()) -> dict[str, Any]:
     """What preset or folder of a simulator say, without paths, which mean nothing elsewhere."""
     if name in preset_names("simulators"):
         return dict(read_preset("simulators", name))
     if name in CLASSIC or (folder := find_simulator(name)) is None:
         return {}
-    settings = read_simulator(folder)
+    settings = read_simulator(folder, given)
     # What follows from the folder's files is its path, whatever the setting is called.
     shown = {key: value for key, value in settings.items() if value != str(folder)}
     shown["checkpoint"] = Path(settings["checkpoint"]).name
@@ -191,7 +191,7 @@ def untrained(config: EvaluateConfig) -> str | None:
     if config.simulator in (*CLASSIC, *preset_names("simulators")):
         return None
     folder = find_simulator(config.simulator)
-    trained = {} if folder is None else read_simulator(folder)
+    trained = {} if folder is None else read_simulator(folder, config.options)
     if not {"adapter", "head"} & trained.keys():
         return None
     presets = {name: read_preset("simulators", name) for name in preset_names("simulators")}
@@ -230,7 +230,7 @@ def _weights(name: str, options: Mapping[str, Any]) -> Engine:
     options = {**options.get("engine", {}), **{k: v for k, v in options.items() if k != "engine"}}
     if folder is None:
         return load_engine(name, **options)
-    found = read_simulator(folder)
+    found = read_simulator(folder, {"readout"})  # of a surrogate too the weights are asked
     adapter = {"adapter": found["adapter"]} if "adapter" in found else {}
     return load_engine(found["checkpoint"], **{**found.get("engine", {}), **adapter, **options})
 

@@ -15,12 +15,17 @@
 ``surrogate.safetensors``
     surrogate: see :mod:`surrogate`.  ``checkpoint`` is then the name of
     its teacher, which is not needed to ask it.
+
+A folder may come from anybody.  It says how a simulator is asked, and names its base weights on the
+hub; whom to ask over the network, with which key, and where files are read and written, is for the
+caller alone to say.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ import yaml
 from usermirror_gym.checkpoints import shipped_checkpoints, shipped_folder
 from usermirror_gym.engines.adapters import ADAPTER_CONFIG, HEAD_WEIGHTS
 from usermirror_gym.engines.checkpoints import (
+    cache_folder,
     fetch_from_hub,
     hub_file,
     network_is_off,
@@ -36,6 +42,7 @@ from usermirror_gym.engines.checkpoints import (
 )
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import write_text
+from usermirror_gym.foreign import file_name, parse_yaml
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS
 from usermirror_gym.simulators.settings import checked_settings, current_names
 from usermirror_gym.simulators.surrogate.surrogate import SURROGATE_WEIGHTS
@@ -45,6 +52,8 @@ FORMAT = 1
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _IMPLIED = ("adapter", "head")
 """Settings that are paths, and follow from what the folder holds."""
+_ENGINE = ("kind", "dtype", "device", "context_length", "padding_side", "reuse_prefix")
+"""What a folder may say of the engine; the kind ``server`` is not among its kinds."""
 _HEADS = (HEAD_WEIGHTS, AFFINITY_WEIGHTS, SURROGATE_WEIGHTS)
 
 
@@ -75,25 +84,29 @@ def write_simulator(folder: str | Path, settings: Mapping[str, Any]) -> Path:
     if "checkpoint" not in settings:
         del content["checkpoint"]
     folder.mkdir(parents=True, exist_ok=True)
-    return write_text(
-        folder / SIMULATOR_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    )
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if not _is_name(content.get("checkpoint", "name")):
+        # Base weights in a folder of this machine: it may be read here, and is foreign elsewhere.
+        write_text(_own(text.encode()), str(folder))
+    return write_text(folder / SIMULATOR_FILE, text)
 
 
-def read_simulator(folder_or_name: str | Path) -> dict[str, Any]:
+def read_simulator(folder_or_name: str | Path, given: Collection[str] = ()) -> dict[str, Any]:
     """Settings of a trained simulator, fields of ``LLMSettings``, as its folder says them.
 
     Args:
         folder_or_name: a folder with a ``simulator.yaml``, the name of one that ships with the
             package, or of a repository of the Hugging Face hub.
+        given: settings that the caller makes instead of the folder.
 
     Raises:
         UnknownNameError: nothing of that name; suggests the nearest that ships with the package.
-        CheckpointError: the folder has no ``simulator.yaml``, or one that cannot be read.
+        CheckpointError: the folder has no ``simulator.yaml``, one that cannot be read, or one that
+            says what only the caller may say.
     """
     folder = find_simulator(folder_or_name)
     if folder is not None:
-        return _read(folder)
+        return _read(folder, given)
     if Path(folder_or_name).expanduser().exists() or "/" in str(folder_or_name):
         raise CheckpointError(
             f"{folder_or_name} has no {SIMULATOR_FILE}: it is no trained simulator. Name the "
@@ -140,11 +153,12 @@ def find_simulator(folder_or_name: str | Path) -> Path | None:
     return fetch_from_hub(name, offline=offline, needs=SIMULATOR_FILE)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, given: Collection[str]) -> dict[str, Any]:
     path = folder / SIMULATOR_FILE
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_bytes()
+        content = parse_yaml(text.decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise CheckpointError(
@@ -155,6 +169,10 @@ def _read(folder: Path) -> dict[str, Any]:
     for name in _IMPLIED:
         if name in content:
             raise CheckpointError(f"{path} sets {name!r}, which follows from the folder's files")
+    told = {name: value for name, value in content.items() if name not in given}
+    if told.get("readout", "") == "surrogate" or _own(text).is_file():
+        told.pop("checkpoint", None)  # the teacher's name, which is not followed; or our own path
+    _check_foreign(told, path)
     if (folder / ADAPTER_CONFIG).is_file():
         content["adapter"] = str(folder)
     if any((folder / name).is_file() for name in _HEADS):
@@ -167,3 +185,45 @@ def _read(folder: Path) -> dict[str, Any]:
             )
         content["checkpoint"] = str(folder)
     return content
+
+
+def _check_foreign(told: Mapping[str, Any], path: Path) -> None:
+    """Refuse what would decide whom this machine talks to, with what key, or what it reads and
+    writes.
+
+    Raises:
+        CheckpointError: names the setting, and how the caller says it.
+    """
+    engine = told.get("engine", {})
+    bad = {"answers": told["answers"]} if told.get("answers") is not None else {}
+    if not _is_name(told.get("checkpoint", "name")):
+        bad["checkpoint"] = told["checkpoint"]
+    if not isinstance(engine, dict):
+        bad["engine"] = engine
+    else:
+        bad |= {
+            f"engine.{name}": value
+            for name, value in engine.items()
+            if name not in _ENGINE
+            or not isinstance(value, str | int | None)
+            or (name == "kind" and value not in ("auto", "transformers", "vllm"))
+        }
+    for name, value in bad.items():
+        whole = name.partition(".")[0]
+        raise CheckpointError(
+            f"{path} sets {name} = {str(value)[:200]!r}, which a simulator's folder may not say: "
+            "servers, keys, files and folders of this machine are for you to name. If you trust "
+            f"it, give the option {whole!r} yourself, as in --set {whole}=..."
+        )
+
+
+def _is_name(checkpoint: object) -> bool:
+    """Whether it is the name of weights: no path, and no model behind a server."""
+    parts = str(checkpoint).split("/")
+    named = all(file_name(part) and ":" not in part for part in parts)
+    return named and len(parts) <= 2 and not parts[-1].endswith(".gguf")
+
+
+def _own(text: bytes) -> Path:
+    """Where this machine remembers that a ``simulator.yaml`` with a path is its own."""
+    return cache_folder() / "own-simulators" / f"{hashlib.sha256(text).hexdigest()}.txt"

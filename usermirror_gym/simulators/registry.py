@@ -71,7 +71,7 @@ def make_simulator(name: str, split: TimeSplit, **options: Any) -> UserSimulator
     if name in preset_names("simulators"):
         settings = checked_settings(name, read_preset("simulators", name), options)
     elif (folder := find_simulator(name)) is not None:
-        settings = checked_settings(name, read_simulator(folder), options)
+        settings = checked_settings(name, read_simulator(folder, options), options)
     elif "/" in name or name.startswith(SERVER_PREFIX) or Path(name).exists():
         settings = checked_settings(name, {"checkpoint": name}, options)
     else:

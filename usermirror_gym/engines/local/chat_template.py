@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from usermirror_gym.engines.local.template_process import SECONDS, Unbounded, render
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import Message, Prompt
 
@@ -42,14 +43,16 @@ class ChatTemplate:
         """Pieces up to and including the opened assistant turn.
 
         Raises:
-            EngineError: the template refuses this sequence of roles.
+            EngineError: the template refuses this sequence of roles, or does not end.
         """
         if not self.exists:
             return _plain_dialogue(prompt.messages)
         messages = _fold_system(prompt.messages) if self._folds_system else prompt.messages
         try:
             skeleton = self._skeleton_cached(tuple((m.role, bool(m.content)) for m in messages))
-        except Exception as error:  # templates raise jinja's and any other exception
+        except EngineError:
+            raise
+        except Exception as error:  # of the template, or of a tokenizer without one
             roles = ", ".join(m.role for m in messages)
             raise EngineError(
                 f"the chat template of the model refuses prompt {prompt.name!r} "
@@ -79,16 +82,29 @@ class ChatTemplate:
         return tuple(part for part in parts if part != "")
 
     def _apply(self, messages: list[tuple[str, str]]) -> str:
-        return self._tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            **_SETTINGS,
-        )
+        from transformers import PreTrainedTokenizerBase
+
+        chat = [{"role": role, "content": content} for role, content in messages]
+        settings = {"add_generation_prompt": True, **_SETTINGS}
+        own = type(self._tokenizer).apply_chat_template
+        if own is not PreTrainedTokenizerBase.apply_chat_template:  # one that is no program
+            return self._tokenizer.apply_chat_template(chat, tokenize=False, **settings)
+        template = self._tokenizer.get_chat_template()
+        settings |= {"conversations": [chat], "chat_template": template}
+        try:
+            return render(self._tokenizer.special_tokens_map | settings)
+        except Unbounded:
+            raise EngineError(
+                f"the chat template of the model ({template[:80]!r} ...) does not end within "
+                f"{SECONDS:g} s and reasonable memory: its files are foreign or damaged. Use "
+                "another checkpoint, or put an honest template into its chat_template.jinja."
+            ) from None
 
     def _keeps(self, *roles: str) -> bool:
         try:
             self._skeleton_cached(tuple((role, True) for role in roles))
+        except EngineError:
+            raise
         except Exception:
             return False
         return True
@@ -96,6 +112,8 @@ class ChatTemplate:
     def _keeps_spaces(self) -> bool:
         try:
             return f"  {_OPEN}  " in self._apply([("user", f"  {_OPEN}  ")])
+        except EngineError:
+            raise
         except Exception:
             return True
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
+from usermirror_gym.foreign import file_name, parse_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -71,7 +72,9 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     first = dtype if adapter is None else torch.float32
-    model, report = _load(AutoModelForCausalLM, path, dtype=first, output_loading_info=True)
+    model, report = _load(
+        AutoModelForCausalLM, path, dtype=first, output_loading_info=True, use_safetensors=True
+    )
     if missing := sorted(report["missing_keys"]):
         # transformers would go on with random numbers in their place.
         raise CheckpointError(
@@ -108,16 +111,56 @@ def exact_tree_length(config: Any) -> int:
 
 
 def _load(factory: Any, path: Path, **kwargs: Any) -> Any:
+    folder = path.parent if path.is_file() else path
+    _check_folder(folder, path)
+    kwargs |= {"gguf_file": path.name} if path.is_file() else {}
     try:
         with without_transformers_bars():
-            if path.is_file():
-                return factory.from_pretrained(path.parent, gguf_file=path.name, **kwargs)
-            return factory.from_pretrained(path, local_files_only=True, **kwargs)
+            # Without a word on it transformers asks on the terminal, and runs what it is told to.
+            return factory.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **kwargs
+            )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(
+                f"{path} brings code of its own (auto_map in config.json or "
+                "tokenizer_config.json), and foreign code is not run here. Use a checkpoint whose "
+                "architecture transformers knows by itself."
+            ) from None
         raise CheckpointError(
             f"cannot load {path} with {factory.__name__}: {error}. It must hold a causal language "
             "model that transformers reads: config.json, safetensors weights and a tokenizer."
         ) from error
+
+
+def _check_folder(folder: Path, path: Path) -> None:
+    """Refuse what transformers would follow out of the folder, or run."""
+    try:
+        bad = _leads_out(folder)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        bad = str(error)[:200]
+    if bad:
+        raise CheckpointError(
+            f"cannot load {path}: {bad}. It must hold a causal language model with weights of its "
+            "own, as safetensors: fetch or save it again, or use another checkpoint."
+        )
+
+
+def _leads_out(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "an adapter lies beside the weights (adapter_config.json), and names others"
+    for index in folder.glob("*.index.json"):
+        for name in parse_json(index.read_bytes()).get("weight_map", {}).values():
+            if not (file_name(str(name)) and str(name).endswith(".safetensors")):
+                return f"{index.name} names the weights {str(name)[:80]!r}"
+    if (config := folder / "config.json").is_file():
+        for name, value in parse_json(config.read_bytes()).items():
+            # Kernels are programs of the hub, OWNER/NAME.
+            if name.endswith("_implementation") and "/" in str(value):
+                return f"config.json names a program, {name} = {str(value)[:80]!r}"
+            if name == "transformers_weights" and not str(value).endswith(".safetensors"):
+                return f"config.json names the weights {str(value)[:80]!r}"
+    return ""
 
 
 @contextmanager

@@ -262,6 +262,8 @@ class VLLMEngine(LocalEngine):
             fitting = [size for size in _LORA_RANKS if size >= rank] or [rank]
             settings |= {"enable_lora": True, "max_lora_rank": fitting[0]}
         settings |= {
+            # Nothing that comes with the weights is run, no pickle among them.
+            "trust_remote_code": False, "load_format": "safetensors",
             "dtype": self._dtype, "tensor_parallel_size": self._tensor_parallel,
             "max_model_len": self.context_length + 1, "gpu_memory_utilization": self._memory,
         }  # fmt: skip

@@ -7,6 +7,7 @@ bend the documented form in many ways; a reply is checked before anything is tak
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ from usermirror_gym.types import Prompt
 
 TOP_LOGPROBS = 20
 """First tokens whose log-probabilities are asked for: the most that such servers give."""
+_MOST_LOGPROB = 1e-3
+"""Rounding may bring a log-probability above 0."""
+_MOST_TOKENS = 1 << 24
+"""Of a question or an answer; what a server counts above is an error of its own."""
 _LETTER = re.compile(r"\W*([A-Z])(?![\w'])")
 """An answer that begins with a letter, in brackets or not."""
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
@@ -75,7 +80,7 @@ def generations_of(reply: Any, sampling: Sampling, name: str) -> Generations:
             f"{name}: {len(texts)} texts instead of {sampling.n}. Servers that write one text a "
             "request want n=1."
         )
-    counts = counts_of(reply)
+    counts = counts_of(reply, 2 * sampling.n * sampling.max_tokens)
     kept = tuple(map(sampling.cut, texts))  # some servers leave the stop string in
     return Generations(kept, counts.asked, _shares(counts.written, [len(text) for text in texts]))
 
@@ -126,17 +131,16 @@ def sampled_scores_of(
 
 
 def _first_tokens(choice: Any, name: str) -> dict[str, float]:
-    """Log-probability of each first token that the server tells."""
+    """Log-probability of each first token of which the server tells one."""
+    first: dict[str, float] = {}
     try:
         listed = choice["logprobs"]["content"][0]["top_logprobs"]
-        first: dict[str, float] = {}
-        for entry in listed:
-            token, value = str(entry["token"]), float(entry["logprob"])
-            if not np.isfinite(value):
-                raise ValueError(f"{token!r} has log-probability {value}")
-            first[token] = float(np.logaddexp(first.get(token, -np.inf), value))
-    except (KeyError, IndexError, TypeError, ValueError):
-        first = {}
+        told = [(str(entry["token"]), entry["logprob"]) for entry in listed]
+    except (KeyError, IndexError, TypeError):
+        told = []
+    for token, value in told:
+        if (logprob := logprob_of(value, name)) is not None:
+            first[token] = float(np.logaddexp(first.get(token, -np.inf), logprob))
     if not first:
         raise EngineError(
             f"{name}: no log-probabilities of first tokens (top_logprobs) in the reply. This "
@@ -144,6 +148,24 @@ def _first_tokens(choice: Any, name: str) -> dict[str, float]:
             "setting estimate_from_samples=N estimate them from N sampled answers."
         )
     return first
+
+
+def logprob_of(value: Any, name: str) -> float | None:
+    """A log-probability in plain JSON; ``None`` for null and minus infinity, which say that there
+    is none.
+
+    Raises:
+        EngineError: it is not a number up to 0.
+    """
+    if value is None or value == -math.inf:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not -1e300 < value <= _MOST_LOGPROB:
+        raise EngineError(
+            f"{name}: the server tells {str(value)[:40]!r}, and there are no log-probabilities but "
+            "numbers up to 0. Use another server, or the engine 'transformers'."
+        )
+    return float(value)
 
 
 def choices_of(reply: Any, name: str) -> list[Any]:
@@ -178,14 +200,20 @@ class TokenCounts(NamedTuple):
     written: int
 
 
-def counts_of(reply: Mapping[str, Any]) -> TokenCounts:
+def token_count(told: Any, most: int = _MOST_TOKENS) -> int:
+    """A number of tokens in plain JSON; 0 if it is none, or absurd."""
+    number = isinstance(told, int) and not isinstance(told, bool)
+    return told if number and 0 <= told <= most else 0
+
+
+def counts_of(reply: Mapping[str, Any], most_written: int = _MOST_TOKENS) -> TokenCounts:
     """Token counts of a completion in plain JSON."""
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    told = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-    return TokenCounts(*(n if isinstance(n, int) and n >= 0 else 0 for n in told))
+    asked, written = token_count(usage.get("prompt_tokens")), usage.get("completion_tokens")
+    return TokenCounts(asked, token_count(cached, asked), token_count(written, most_written))
 
 
 def _shares(total: int, lengths: Sequence[int]) -> tuple[int, ...]:

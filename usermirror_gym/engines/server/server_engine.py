@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from usermirror_gym.engines.base import (
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder, check_options
 from usermirror_gym.engines.local.local import EngineUsage, answers_of, text_scores
+from usermirror_gym.engines.server.bounded_http import bounded_client
 from usermirror_gym.engines.server.chat_api import (
     TOP_LOGPROBS,
     chat_body,
@@ -28,6 +30,7 @@ from usermirror_gym.engines.server.chat_api import (
     prompt_seed,
     sampled_scores_of,
     server_model_id,
+    token_count,
 )
 from usermirror_gym.engines.server.replicas import (
     BackgroundLoop,
@@ -44,8 +47,10 @@ from usermirror_gym.engines.server.token_api import (
     text_of,
 )
 from usermirror_gym.errors import ConfigError, EngineError, MissingDependencyError, nearest
+from usermirror_gym.foreign import for_terminal
 from usermirror_gym.types import Float32Array, Prompt
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 KEY_VARIABLE = "OPENAI_API_KEY"
 _CHARACTERS_PER_TOKEN = 4
@@ -90,7 +95,7 @@ class ServerEngine:
             template are those of the model behind a vLLM server.
         key_variable: environment variable with the key; a server of your own may need none.
         concurrency: most questions under way at once.
-        timeout: seconds to wait for one answer.
+        timeout: seconds for one answer, to its last byte; it may have 64 MiB.
         max_retries: how often a question is repeated.
         context_length: tokens that a question and its answer may have; ``None``: what the server
             tells where ``tokenizer`` is given, else 32,768.  Without ``tokenizer`` counts are
@@ -416,7 +421,7 @@ class ServerEngine:
             return question.read(reply)
         except EngineError as error:
             return EngineError(self._without_key(str(error)))
-        except (openai.OpenAIError, ValueError, TypeError) as error:
+        except (openai.OpenAIError, ValueError, TypeError, RecursionError) as error:
             return EngineError(f"{name}: {self._told(error)}")
 
     async def _first_reply(
@@ -474,7 +479,7 @@ class ServerEngine:
         try:
             listed = await client.with_options(max_retries=0).get("/models", cast_to=object)
             models = {str(m["id"]): m for m in listed["data"]}
-        except (openai.APIStatusError, KeyError, TypeError, ValueError):
+        except (openai.APIStatusError, KeyError, TypeError, ValueError, RecursionError):
             models = {}  # not every server lists its models
         except openai.APIConnectionError:
             return  # the question itself will tell
@@ -486,8 +491,8 @@ class ServerEngine:
                 f"{', '.join(sorted(models)[:10])}."
             )
         replica.checked = True
-        length = models.get(self._model, {}).get("max_model_len")
-        replica.context_length = length if isinstance(length, int) else None
+        length = token_count(models.get(self._model, {}).get("max_model_len"))
+        replica.context_length = length or None
 
     def _check_answerer(self, reply: Any, name: str) -> None:
         told = reply.get("model") if isinstance(reply, dict) else None
@@ -505,7 +510,9 @@ class ServerEngine:
         if not key and self._server == "api.openai.com":
             raise EngineError(f"{self._server} wants a key: set {self._key_variable}.")
         if self._connections is None:
-            self._connections = openai.DefaultAsyncHttpxClient(timeout=self._timeout)
+            # A warning, so that it is seen on stderr where nobody has set up any logging.
+            logger.warning("asking the model %r at %s", self._model, for_terminal(self._server))
+            self._connections = bounded_client(openai, self._timeout)
         return {
             url: openai.AsyncOpenAI(
                 api_key=key or "none", base_url=url, timeout=self._timeout,
@@ -533,8 +540,8 @@ class ServerEngine:
         return self._without_key(" ".join(text.split()))[:500]
 
     def _without_key(self, text: str) -> str:
-        """Some servers send the key back in their complaints."""
-        key = self._key()
+        """Some servers send the key back in their complaints, or what a terminal obeys."""
+        key, text = self._key(), for_terminal(text)
         return text.replace(key, "***") if key else text
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from usermirror_gym.engines.base import OptionScores, Sampling
 from usermirror_gym.engines.local.encoding import Answer, EncodedPrompt
 from usermirror_gym.engines.local.local import letter_scores
-from usermirror_gym.engines.server.chat_api import choices_of, counts_of
+from usermirror_gym.engines.server.chat_api import choices_of, counts_of, logprob_of
 from usermirror_gym.errors import EngineError
 
 _ASKED = 20
@@ -41,14 +41,15 @@ def letters_of(reply: Any, question: EncodedPrompt, name: str) -> OptionScores:
     """
     try:
         listed = choices_of(reply, name)[0]["logprobs"]["top_logprobs"][0]
-        told = {int(token.removeprefix("token_id:")): float(v) for token, v in listed.items()}
+        listed = {int(token.removeprefix("token_id:")): v for token, v in listed.items()}
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(
             f"{name}: no log-probabilities of token ids in the reply. This takes vLLM's server; "
             "leave tokenizer away to use the chat interface of another."
         ) from error
+    told = {i: value for i, v in listed.items() if (value := logprob_of(v, name)) is not None}
     letters = [option[0] for option in question.options]
-    missing = [i for i in letters if i not in told or not np.isfinite(told[i])]
+    missing = [i for i in letters if i not in told]
     if missing:
         raise EngineError(
             f"{name}: {len(missing)} of {len(letters)} letters are not among the log-probabilities "
@@ -74,9 +75,10 @@ def text_of(reply: Any, option: Sequence[int], name: str) -> Answer:
     """
     try:
         rows = choices_of(reply, name)[0]["prompt_logprobs"][-len(option) :]
-        values = [float(row[str(i)]["logprob"]) for row, i in zip(rows, option, strict=True)]
-        if not np.isfinite(values).all():
-            raise ValueError("not finite")
+        told = [row[str(i)]["logprob"] for row, i in zip(rows, option, strict=True)]
+        values = [value for v in told if (value := logprob_of(v, name)) is not None]
+        if len(values) < len(told):
+            raise ValueError("a token has none")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EngineError(
             f"{name}: no log-probabilities of the prompt's tokens in the reply ({error!r}). The "
