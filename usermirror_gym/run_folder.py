@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
 
-from usermirror_gym.configs.settings import differences
+from usermirror_gym.configs.settings import differences, written
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.files import read_json, read_mapping, remove_unfinished, write_json
+from usermirror_gym.foreign import masked
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.json"
 _LOCK, _HOLDER = ".lock", ".holder.json"
+_LOST = "Restore it or use another folder: without it nobody knows whose results these are."
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def run_folder(
         path, plain = folder / RUN_FILE, settings
     else:
         path = folder / CONFIG_FILE
-        plain = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+        plain = written(settings)
     if not path.is_file() and is_occupied(folder):
         raise RunError(f"{folder} is not empty and holds no {what}; use another folder")
     with locked(folder, doing):
@@ -96,7 +97,7 @@ def locked(
     try:
         remove_unfinished(folder)
         about = {
-            "pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv),
+            "pid": os.getpid(), "host": platform.node(), "command": shlex.join(masked(sys.argv)),
             "since": datetime.now().astimezone().isoformat(" ", "seconds"),
         }  # fmt: skip
         write_json(holder, about)
@@ -140,7 +141,7 @@ def keep_same(
         RunError: they differ; begins with ``what`` and names the differences.
     """
     if not path.is_file():
-        write_json(path, content)
+        write_json(path, masked(dict(content)))
         return
     if changed := [one for one in _changed(path, content) if not may_change(one[0])]:
         form = "{0}={1!r}" if path.name == RUN_FILE else "{0}: {1!r} there, {2!r} here"
@@ -152,7 +153,8 @@ def keep_same(
 
 def _changed(path: Path, content: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted name, value there and value here of what a JSON file says otherwise."""
-    return differences(read_json(path) if path.is_file() else {}, dict(content))
+    then = read_mapping(path, _LOST) if path.is_file() else {}
+    return differences(masked(then), masked(dict(content)))
 
 
 _PACKAGES = {

@@ -36,10 +36,10 @@ from usermirror_gym.files import (
     kept_json,
     read_json,
     read_jsonl,
-    safe_name,
     write_json,
     write_jsonl,
 )
+from usermirror_gym.foreign import file_name
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import numbered_folder, run_folder
 
@@ -63,7 +63,7 @@ def run_benchmark(
     agents = [make_agent(name, seed=config.seed, progress=not display.quiet,
                          simulator=world.simulator) for name in config.agents]  # fmt: skip
     names = [agent.name for agent in agents]
-    if len({name.casefold() for name in names}) < len(names) or not all(map(safe_name, names)):
+    if len({name.casefold() for name in names}) < len(names) or not all(map(file_name, names)):
         raise ConfigError(
             f"two agents have the same name, or one that is none for a file, of {names}; rename it"
         )

@@ -55,5 +55,5 @@ class EvaluateConfig(RunConfig):
     def label(self) -> str:
         """A short name of the simulator: its own, or the last part of a path."""
         name = Path(self.simulator).name or self.simulator
-        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        changed = ", ".join(f"{key}={value}" for key, value in sorted(masked(self.options).items()))
         return f"{name} ({changed})" if changed else name
