@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from usermirror_gym.foreign import (
     MAX_DEPTH,
@@ -67,7 +68,7 @@ def test_yaml_and_json_as_they_should_be() -> None:
 
 
 def test_a_json_number_of_any_length_is_a_value_error() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="digits"):
         parse_json("9" * 5000)
 
 
@@ -93,6 +94,7 @@ def test_terminals_obey_nothing() -> None:
 
 def test_browsers_obey_nothing() -> None:
     assert for_html("<b a='1'>\x1b&") == "&lt;b a=&#39;1&#39;&gt;\\x1b&amp;"
+    assert for_html(Markup("<b>")) == "<b>"
 
 
 SECRET = "s3cr3t-marker"

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "recbole", "transformers", "matplotlib", "vllm", "stable_baselines3")
 # Bottom up, a level for every room: two rooms on one level could import each other unseen.
 ROOMS = (
-    "types", "errors", "foreign", "files", "progress", "threads", "configs", "run_folder", "checkpoints",
-    "data", "engines", "scenes", "measures", "report", "simulators", "envs", "agents",
-    "corpus", "train", "fidelity", "benchmark", "experiments", "testing", "cli",
+    "types", "errors", "foreign", "files", "progress", "threads", "configs", "run_folder",
+    "checkpoints", "data", "engines", "scenes", "measures", "report", "simulators", "envs",
+    "agents", "corpus", "train", "fidelity", "benchmark", "experiments", "testing", "cli",
 )  # fmt: skip
 LEVEL = {room: level for level, room in enumerate(ROOMS)}
 

@@ -114,7 +114,8 @@ def for_terminal(text: object) -> str:
 
 def for_html(text: object) -> str:
     """A text whose markup is shown and no browser obeys; what is known to be HTML stays."""
-    return str(markupsafe.escape(for_terminal(text)))
+    known = hasattr(text, "__html__")
+    return str(markupsafe.escape(text if known else for_terminal(text)))
 
 
 _SECRET_NAME = re.compile(
