@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import agents, data
+from tests.hostile import agents, data, texts
 from tests.hostile.case import Case, Place
 from usermirror_gym.errors import UserMirrorError
 
-CASES: list[Case] = [*agents.CASES, *data.CASES]
+CASES: list[Case] = [*agents.CASES, *data.CASES, *texts.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
