@@ -6,9 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from usermirror_gym.errors import UnknownNameError
+from usermirror_gym.foreign import parse_yaml
 
 
 def preset_names(kind: str) -> list[str]:
@@ -26,4 +25,4 @@ def read_preset(kind: str, name: str) -> dict[str, Any]:
     if name not in preset_names(kind):
         raise UnknownNameError(f"{kind.rstrip('s')} preset", name, preset_names(kind))
     text = (resources.files("usermirror_gym.configs") / kind / f"{name}.yaml").read_text("utf-8")
-    return dict(yaml.safe_load(text))
+    return dict(parse_yaml(text))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, get_type_hints
 from usermirror_gym.configs.settings import Positive
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import to_json_types
+from usermirror_gym.foreign import masked
 
 SLATE_SIZE = 5
 """K, the items of a list, wherever nothing else is said."""
@@ -32,8 +33,8 @@ class RunConfig:
                     raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def settings(self) -> dict[str, Any]:
-        """As ``run.json`` holds them, in plain types."""
-        return {f.name: to_json_types(getattr(self, f.name)) for f in own_first(type(self))}
+        """As ``run.json`` holds them, in plain types, secrets masked."""
+        return masked({f.name: to_json_types(getattr(self, f.name)) for f in own_first(type(self))})
 
 
 def _bounds(mark: Any) -> list[int]:

@@ -8,12 +8,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from usermirror_gym.configs import preset_names, read_preset
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.files import safe_name
+from usermirror_gym.foreign import file_name, masked, parse_yaml
 
 Model = TypeVar("Model")
 AtLeast0 = Annotated[int, Field(ge=0)]
@@ -28,7 +27,7 @@ class Settings(BaseModel):
 
 
 def _folder_name(name: str) -> str:
-    if not safe_name(name):
+    if not file_name(name):
         raise ValueError(f"must be usable as a folder, got {name!r}")
     return name
 
@@ -96,7 +95,14 @@ def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
             raise ours from error
         if ours is not None:
             raise ConfigError(f"{at}: {ours}") from error
-        raise ConfigError(f"{at}: {first['msg']}, got {first['input']!r}") from error
+        given = masked({place: first["input"]})[place]
+        raise ConfigError(f"{at}: {first['msg']}, got {given!r}") from error
+
+
+def written(settings: object) -> dict[str, Any]:
+    """The settings of a model or a dataclass as files hold them: plain types, secrets masked."""
+    plain = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    return dict(masked(plain))
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -122,11 +128,13 @@ def _read(kind: str, name_or_path: str | Path) -> dict[str, Any]:
             f"there is no file {path}; presets: {', '.join(preset_names(kind))} (without .yaml)"
         )
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must be a YAML mapping, got {type(content).__name__}")
+    if odd := [name for name in content if not isinstance(name, str)]:
+        raise ConfigError(f"{path}: settings must have texts as names, got {odd[0]!r}")
     return content
 
 

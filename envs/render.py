@@ -117,12 +117,13 @@ def step_view(core: SessionCore, row: int, result: StepResult | None, total: flo
 
 def render_ansi(view: StepView, width: int = 80) -> str:
     """The step as coloured terminal text, at most ``width`` columns wide."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(
+    from usermirror_gym.progress import Terminal
+
+    console = Terminal(
         file=io.StringIO(), width=width, force_terminal=True, color_system="standard",
-        legacy_windows=False, highlight=False,
+        legacy_windows=False,
     )  # fmt: skip
     console.print(Text(f"User {view.user_id}  ", style="bold") + Text(view.profile))
     for label, text in view.memory():

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 
 from usermirror_gym.errors import RunError
 from usermirror_gym.run_folder import locked, numbered_folder, run_folder
+from usermirror_gym.train.agent.config import rl_config
+from usermirror_gym.train.surrogate.config import SurrogateConfig
 
 
 class Settings(BaseModel):
@@ -81,6 +83,48 @@ def test_settings_are_compared_and_some_may_change(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"group.steps: 3 there, 4 here"):
         begin(Settings(group={"steps": 4}), may_change=lambda name: name == "price")
     assert json.loads((tmp_path / "config.json").read_text()) == Settings().model_dump()
+
+
+def test_secrets_of_settings_are_not_written(tmp_path: Path) -> None:
+    secret = "s3cr3t-marker"
+    options = {"engine": {"base_url": f"http://u:{secret}@host/v1", "extra_body": {"key": secret}}}
+    training = rl_config(
+        algo="linucb", simulator_options=options, eval_simulator_options=options
+    )  # of train-agent
+    teaching = SurrogateConfig(name="small", teacher_options=options)
+    for name, settings in (("agent", training), ("surrogate", teaching), ("plain", options)):
+        for _ in range(2):  # and goes on
+            with run_folder(tmp_path / name, settings):
+                pass
+        text = next((tmp_path / name).glob("*.json")).read_text()
+        assert secret not in text
+        assert "http://***@host/v1" in text
+    with (
+        pytest.raises(RunError, match="other settings") as refused,
+        run_folder(tmp_path / "plain", {"engine": f"http://u:{secret}@other"}),
+    ):
+        pass
+    assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "Expecting value"), ("{", "Expecting property name"), ('{"a": 1', "Expecting ','"),
+        ("[1]", "must hold a mapping, and holds a list"), ("null", "holds a NoneType"),
+        ("\udcff", "utf-8"), ("[" * 100_000, "nested deeper"), ("7" * 5000, "digits"),
+    ],
+)  # fmt: skip
+def test_damaged_settings_name_the_file_and_the_results_stay(
+    content: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run.json").write_text(content, errors="surrogateescape")
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(RunError, match=words) as refused, run_folder(tmp_path, {"users": 1}):
+        pass
+    assert f"{tmp_path}/run.json" in str(refused.value)
+    assert "use another folder" in str(refused.value)
+    assert (tmp_path / "results.json").read_text() == "{}"
 
 
 def test_hidden_files_are_nothing_and_others_are_left_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ when it is whole.  What a killed process left under such a name is deleted by
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -20,10 +21,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from usermirror_gym.errors import RunError
+from usermirror_gym.errors import RunError, UserMirrorError
+from usermirror_gym.foreign import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_FULL = 1_000_000
+"""Bytes: with fewer a disk is full."""
 
 
 def temporary(path: Path) -> Path:
@@ -50,13 +55,33 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = temporary(path)
     try:
-        with new.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        with naming(path):
+            with new.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever fails inside because the disk is full says so, and which file was being written.
+
+    The system's errors name no file once it is open, and libraries have errors of their own.
+    """
+    try:
+        yield
+    except UserMirrorError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = error.filename or str(path)
+            raise
+        if shutil.disk_usage(path.parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 @contextmanager
@@ -66,18 +91,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
-        yield new
+        with naming(folder):
+            yield new
         old = _aside(folder) if folder.exists() else None
         new.rename(folder)
         if old is not None:
             shutil.rmtree(old)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def safe_name(name: str) -> bool:
-    """Whether a folder beside others can be called so: it is no path, and can be printed."""
-    return Path(name).name == name != ".." and bool(name) and name.isprintable()
 
 
 def discard(folder: Path) -> None:
@@ -195,19 +216,29 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
     return write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def read_json(path: Path) -> Any:
-    """Raise RunError if the file is not JSON."""
-    with _reading(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, cure: str = _AGAIN) -> Any:
+    """Raise RunError, which ends with the cure, if the file is not JSON."""
+    with _reading(path, cure):
+        content = parse_json(path.read_text(encoding="utf-8"))
+    return content
+
+
+def read_mapping(path: Path, cure: str = _AGAIN) -> dict[str, Any]:
+    """Raise RunError, which ends with the cure, if the file is no JSON mapping."""
+    content = read_json(path, cure)
+    if not isinstance(content, dict):
+        raise RunError(f"{path} must hold a mapping, and holds a {type(content).__name__}. {cure}")
     return content
 
 
 def read_jsonl(path: Path) -> list[Any]:
     """Raise RunError, with the line, if a line is not JSON."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    with _reading(path):
+        lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines[: len(lines) - (lines[-1] == "")], start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError as error:
             raise RunError(
                 f"{path}, line {number}: {error}. Delete the file to redo it."

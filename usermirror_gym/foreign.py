@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import markupsafe
 import yaml
@@ -47,13 +46,17 @@ def parse_yaml(text: str) -> Any:
             or values that stand for others make more than :data:`MAX_YAML_VALUES` of them.
     """
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         _count(node, 0, {}, set())
-        return yaml.safe_load(text)
+        return None if node is None else loader.construct_document(node)
     except RecursionError:
         raise ValueError(_too_deep()) from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+    except (LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # PyYAML's own, for tags such as !!bool before something that is none.
+        raise ValueError(f"a value is not of the kind that its tag says: {error!r}") from error
 
 
 def _too_deep() -> str:
@@ -99,8 +102,9 @@ def file_name(name: str) -> bool:
     return printable and Path(name).name == name and name[0] not in ".~" and "\\" not in name
 
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Codes that terminals obey, and those that turn the direction of writing; not tab and newline."""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Codes that terminals obey, those that turn the direction of writing, and what is no character;
+not tab and newline."""
 
 
 def for_terminal(text: object) -> str:
@@ -110,7 +114,8 @@ def for_terminal(text: object) -> str:
 
 def for_html(text: object) -> str:
     """A text whose markup is shown and no browser obeys; what is known to be HTML stays."""
-    return str(markupsafe.escape(for_terminal(text)))
+    known = hasattr(text, "__html__")
+    return str(markupsafe.escape(text if known else for_terminal(text)))
 
 
 _SECRET_NAME = re.compile(
@@ -118,8 +123,22 @@ _SECRET_NAME = re.compile(
     r"credentials?|cookie|session[_-]?id)s?$",
     re.IGNORECASE,
 )
-_SECRET_VALUE = re.compile(r"\b(?:Bearer|Basic)\s+\S+|\b(?:sk|pk|hf|ghp|xox[a-z])[-_][\w-]{8,}")
-_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s,'\"<>]+", re.IGNORECASE)
+_SECRET_NUMBER = re.compile(r"(key|secret|password|passwd|pwd)$", re.IGNORECASE)
+"""A name whose numbers are secrets too; tokens are counted, and must be shown."""
+_HOST_NAME = re.compile(r"(url|address|host|endpoint|proxy)s?$", re.IGNORECASE)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_IN_TEXT = re.compile(
+    r"""((?:api[_-]?key|token|secret|password|passwd|pwd|authorization|cookie)["']?\s*[=:]\s*)"""
+    r"""("[^"]*"|'[^']*'|(?:(?:Bearer|Basic)\s+)?[^\s,;'"{}()\[\]]+)""",
+    re.IGNORECASE,
+)
+"""A secret that is named in a text: a line of a command, of a file, of an error."""
+_SECRET_VALUE = re.compile(
+    r"\b(?:Bearer|Basic)\s+(?=\S*[\d=+/_-])\S{8,}|\b(?:sk|pk|hf|ghp|xox[a-z])[-_][\w-]{8,}"
+)
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/:@,]+:(?!\d+[/,\s])[^\s@]*)@(?:[^\s/?#@,]*@)*")
+"""What stands before the host of an address; passwords may hold what must not stand in one."""
+_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>,]+", re.IGNORECASE)
 
 
 def masked(value: Any, name: str = "") -> Any:
@@ -133,23 +152,18 @@ def masked(value: Any, name: str = "") -> Any:
         value: plain types.
         name: what the value is called.
     """
+    secret = bool(_SECRET_NAME.search(_CAMEL.sub("_", name)))
     if isinstance(value, Mapping):
-        return {key: masked(inner, str(key)) for key, inner in value.items()}
+        return {key: masked(inner, name if secret else str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(masked(inner, name) for inner in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return MASK if _SECRET_NUMBER.search(name) else value
     if not isinstance(value, str) or not value:
         return value
-    if _SECRET_NAME.search(name):
+    if secret:
         return MASK
-    return _ADDRESS.sub(lambda found: _bare(found[0]), _SECRET_VALUE.sub(MASK, value))
-
-
-def _bare(address: str) -> str:
-    """An address without user, password and query."""
-    try:
-        parts = urlsplit(address)
-        host = parts.netloc.rpartition("@")
-        netloc = f"{MASK}@{host[2]}" if host[1] else parts.netloc
-        return urlunsplit((parts.scheme, netloc, parts.path, parts.query and MASK, ""))
-    except ValueError:
-        return MASK
+    if "@" in value and "://" not in value and _HOST_NAME.search(name):
+        return f"{MASK}@{value.rpartition('@')[2]}"
+    value = _QUERY.sub(rf"\1?{MASK}", _LOGIN.sub(f"{MASK}@", value))
+    return _SECRET_VALUE.sub(MASK, _IN_TEXT.sub(rf"\1{MASK}", value))

@@ -23,17 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
 
-from usermirror_gym.configs.settings import differences
+from usermirror_gym.configs.settings import differences, written
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import read_json, remove_unfinished, write_json
+from usermirror_gym.files import read_json, read_mapping, remove_unfinished, write_json
+from usermirror_gym.foreign import masked
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.json"
 INPUTS = "inputs"
 """The key in a run's settings under which it keeps what it was made of."""
 _INPUTS_FILE = "inputs.json"
 _LOCK, _HOLDER = ".lock", ".holder.json"
+_LOST = "Restore it or use another folder: without it nobody knows whose results these are."
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def run_folder(
         noted = path
     else:
         path, noted = folder / CONFIG_FILE, folder / _INPUTS_FILE
-        plain = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+        plain = written(settings)
     if not path.is_file() and is_occupied(folder):
         raise RunError(f"{folder} is not empty and holds no {what}; use another folder")
     with locked(folder, doing):
@@ -106,7 +107,7 @@ def locked(
     try:
         remove_unfinished(folder)
         about = {
-            "pid": os.getpid(), "host": platform.node(), "command": shlex.join(sys.argv),
+            "pid": os.getpid(), "host": platform.node(), "command": shlex.join(masked(sys.argv)),
             "since": datetime.now().astimezone().isoformat(" ", "seconds"),
         }  # fmt: skip
         write_json(holder, about)
@@ -150,7 +151,7 @@ def keep_same(
         RunError: they differ; begins with ``what`` and names the differences.
     """
     if not path.is_file():
-        write_json(path, content)
+        write_json(path, masked(dict(content)))
         return
     if changed := [one for one in _changed(path, content) if not may_change(one[0])]:
         form = "{0}={1!r}" if path.name == RUN_FILE else "{0}: {1!r} there, {2!r} here"
@@ -162,20 +163,10 @@ def keep_same(
 
 def _changed(path: Path, content: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted name, value there and value here of what a JSON file says otherwise."""
-    there = _read_settings(path) if path.is_file() else {}
+    then = read_mapping(path, _LOST) if path.is_file() else {}
     if INPUTS not in content:
-        there.pop(INPUTS, None)
-    return differences(there, dict(content))
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise RunError(
-            f"{path} holds no settings but {type(content).__name__}: use another folder, or delete "
-            "this one"
-        )
-    return content
+        then.pop(INPUTS, None)
+    return differences(masked(then), masked(dict(content)))
 
 
 def _keep_inputs(path: Path, inputs: Mapping[str, str]) -> None:
@@ -184,7 +175,7 @@ def _keep_inputs(path: Path, inputs: Mapping[str, str]) -> None:
     Raises:
         RunError: something is not what the run began with.
     """
-    content = _read_settings(path) if path.is_file() else {}
+    content = read_mapping(path, _LOST) if path.is_file() else {}
     if changed := differences(content.get(INPUTS, dict(inputs)), dict(inputs)):
         what = "; ".join(f"{name} was {then!r} and is {now!r}" for name, then, now in changed)
         raise RunError(

@@ -193,8 +193,13 @@ def answer_of(request: dict[str, Any], text: str) -> dict[str, Any]:
     return {"custom_id": request["custom_id"], "response": response, "error": None}
 
 
-def test_a_server_writes_and_predicts(config, chat_server, tmp_path: Path) -> None:
-    model = {"engine": "openai", "options": {"base_url": chat_server.url}}
+def test_a_server_writes_and_predicts_and_its_key_is_written_nowhere(
+    config, chat_server, tmp_path: Path
+) -> None:
+    secret = "s3cr3t-marker"
+    address = chat_server.url.replace("http://", f"http://user:{secret}@")
+    options = {"base_url": address, "extra_body": {"api_key": secret}}
+    model = {"engine": "openai", "options": options}
     rationales = {
         "strong": {"checkpoint": "large", **model}, "weak": {"checkpoint": "little", **model},
         "scenes": 6, "sampling": {"n": 2, "require": "text"},
@@ -210,6 +215,13 @@ def test_a_server_writes_and_predicts(config, chat_server, tmp_path: Path) -> No
     # 4 readings a scene after a rationale, 1 without, by the weak model.
     assert sum(bool(body.get("logprobs")) for body in chat_server.bodies) == 30
     assert audit_build(folder).passed
+    # The server is asked with the key, which is written nowhere.
+    assert {body["api_key"] for body in chat_server.bodies} == {secret}
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+    assert "http://***@127.0.0.1" in (folder / "config.json").read_text()
+    (folder / "manifest.json").unlink()
+    build_data(settings, folder, display=QUIET)
 
 
 def test_a_build_without_a_single_hit_says_so(config, engines, tmp_path: Path) -> None:

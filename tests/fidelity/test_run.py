@@ -17,7 +17,7 @@ from usermirror_gym.corpus.released.read import ReleasedEval, read_released
 from usermirror_gym.corpus.released.rows import EvalScene
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.engines.base import OptionScores
-from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
+from usermirror_gym.errors import ConfigError, RunError, SceneError, UnknownNameError
 from usermirror_gym.fidelity import pages as fidelity_pages
 from usermirror_gym.fidelity import run as fidelity_run
 from usermirror_gym.fidelity.answers import scenes_digest
@@ -117,6 +117,53 @@ def test_a_base_and_options_stand_in_the_card(config: EvaluateConfig, tmp_path: 
     assert card["base"] == "uniform (base)"
     assert ("uniform (base)", "base") in [(c["name"], c["kind"]) for c in card["choosers"]]
     assert any(s.startswith("Against the untrained model: it") for s in card["verdict"])
+
+
+def test_a_key_among_the_options_is_not_in_the_card(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "s3cr3t-marker"
+    options = {"engine": {"base_url": f"http://u:{secret}@host/v1"}}
+    monkeypatch.setattr(fidelity_run, "make_simulator", lambda *names, **options: Counting())
+    keyed = replace(config, options=options)
+    for _ in range(2):  # and goes on
+        evaluate(keyed, tmp_path / "card")
+    written = [path for path in (tmp_path / "card").rglob("*") if path.is_file()]
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+    assert "http://***@host/v1" in (tmp_path / "card" / "card.json").read_text()
+    assert keyed.options == options
+
+
+@pytest.mark.parametrize("who", ["simulator", "base"])
+def test_who_cannot_answer_is_found_before_anything_is_fitted_or_asked(
+    who: str, config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    longest: list[int] = []
+
+    class Refusing(Counting):
+        def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+            calls.append(f"refuses {len(scenes)}")
+            longest.append(len(scenes[0].slate))
+            raise SceneError(f"{scenes[0].name}: the server is down")
+
+    class Able(Counting):
+        def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
+            calls.append(f"answers {len(scenes)}")
+            return super().choose(scenes)
+
+    def made(name: str, *split: Any, **options: Any) -> Counting:
+        return Able() if (name == "uniform") == (who == "simulator") else Refusing()
+
+    monkeypatch.setattr(fidelity_run, "make_simulator", made)
+    monkeypatch.setattr(fidelity_run, "_baselines", lambda *_: calls.append("baselines") or {})
+    with pytest.raises(SceneError, match="the server is down"):
+        evaluate(replace(config, base="uniform", classic=True), tmp_path / "card")
+    assert calls == [*(["answers 1"] if who == "base" else []), "refuses 1"]
+    data = find_scenes(
+        config.scenes, count=config.count, seed=config.seed, display=Display(quiet=True)
+    )
+    assert longest == [max(len(scene.slate) for scene in scenes_of(data.evaluation))]
 
 
 def trained(folder: Path, **settings: Any) -> str:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import agents, checkpoints, runs, servers
+from tests.hostile import agents, checkpoints, data, runs, servers, texts
 from tests.hostile.case import Case, Place
 from usermirror_gym.errors import UserMirrorError
 
-CASES: list[Case] = [*agents.CASES, *checkpoints.CASES, *runs.CASES, *servers.CASES]
+CASES: list[Case] = [
+    *agents.CASES, *checkpoints.CASES, *data.CASES, *runs.CASES, *servers.CASES, *texts.CASES,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

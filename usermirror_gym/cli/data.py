@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from usermirror_gym.cli.options import OutFolder, RecipeSetting, parse_settings, plain_errors
+from usermirror_gym.cli.options import (
+    OutFolder,
+    RecipeSetting,
+    is_terminal,
+    parse_settings,
+    plain_errors,
+    say,
+)
 from usermirror_gym.cli.options import show as printed
+from usermirror_gym.progress import Terminal
 
 app = typer.Typer(
     help="Fetch raw data sets and build training data from them.", no_args_is_help=True,
@@ -35,7 +41,7 @@ def fetch(
     from usermirror_gym.data.raw.fetch import fetch as fetch_files
     from usermirror_gym.progress import Display
 
-    print(fetch_files(get_source(name), folder, Display()))
+    say(fetch_files(get_source(name), folder, Display()))
 
 
 @app.command()
@@ -54,7 +60,7 @@ def sources() -> None:
         way = source.how_to_get if source.included else way
         table.add_row(name, source.domain, here, way, source.terms)
     printed(table)
-    print(
+    say(
         f"Here: in {default_folder('NAME')} (set USERMIRROR_DATA for another place). Also "
         "amazon:<Category>, and your own tables: see docs/custom-data.md."
     )
@@ -82,11 +88,11 @@ def build(
     folder = out or Path("runs") / settings.name
     if dry_run:
         for estimate in estimate_build(settings, folder, display=Display()):
-            print(estimate)
+            say(estimate)
         return
     build_data(settings, folder, display=Display())
     for name in ("card.html", "card.md", "scenes", "train"):
-        print(folder / name)
+        say(folder / name)
 
 
 @app.command()
@@ -95,7 +101,7 @@ def audit(folder: Annotated[Path, typer.Argument(help="Of a finished build.")]) 
     """Look for leaks in a build: status 1 if one is found."""
     from usermirror_gym.corpus.audit import audit_build, print_audit
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Terminal(width=None if is_terminal() else 120)
     if not print_audit(audit_build(folder), console):
         raise typer.Exit(1)
 
@@ -118,11 +124,11 @@ def show(
     for source in read_build(folder).sources:
         scenes = scenes_of(source.scenes(split).slice(0, count))
         if not scenes:
-            print(f"{source.name} has no {split} scenes")
+            say(f"{source.name} has no {split} scenes")
             continue
         builder = PromptBuilder(domain_text(source.dataset), PromptConfig(form="scene"))
         for scene in scenes:
             prompt = builder.letters(scene)
-            print(f"== {scene.name}", *(m.content for m in prompt.messages), sep="\n")
+            say(f"== {scene.name}", *(m.content for m in prompt.messages))
             answer = "?" if scene.target is None else prompt.options[scene.target]
-            print(f"{prompt.answer_prefix}{answer}]\n")
+            say(f"{prompt.answer_prefix}{answer}]\n")

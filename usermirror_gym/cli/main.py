@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +13,14 @@ from usermirror_gym.benchmark.config import BenchmarkConfig
 from usermirror_gym.cli.data import app as data_app
 from usermirror_gym.cli.evaluate import evaluate
 from usermirror_gym.cli.experiments import retrain, transfer
-from usermirror_gym.cli.options import Allow, plain_errors, show, takes
+from usermirror_gym.cli.options import Allow, Command, is_terminal, plain_errors, say, show, takes
 from usermirror_gym.cli.train import train, train_agent, train_surrogate
 from usermirror_gym.configs.session import SessionConfig, WorldConfig
 from usermirror_gym.configs.settings import Positive
 
-app = typer.Typer(
+app = Command(
     help="Benchmark recommenders against a simulated user.", no_args_is_help=True,
-    add_completion=False, rich_markup_mode=None,
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_show_locals=False,
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 for command in (evaluate, retrain, train, train_agent, train_surrogate, transfer):
@@ -91,7 +90,7 @@ def episode(
         slate = player.recommend(batched, config.slate_size)[0]
         observation, _, left, _, _ = env.step(slate)
         text = str(env.render())
-        print(text if sys.stdout.isatty() else Text.from_ansi(text).plain)
+        print(text if is_terminal() else Text.from_ansi(text).plain)
         if left:
             break
 
@@ -108,11 +107,11 @@ def replay(
 
     found = play(folder, allow=allow or (), display=Display())
     for difference in found.differences[:_SHOWN]:
-        print(difference)
+        say(difference)
     if len(found.differences) > _SHOWN:
-        print(f"... and {len(found.differences) - _SHOWN:,} more")
+        say(f"... and {len(found.differences) - _SHOWN:,} more")
     what = f"{found.steps:,} steps of {found.episodes:,} episodes, {found.agents} agents"
-    print(f"{what}: {'all as logged' if not found.differences else 'NOT as logged'}")
+    say(f"{what}: {'all as logged' if not found.differences else 'NOT as logged'}")
     if found.differences:
         raise typer.Exit(1)
 
@@ -144,16 +143,16 @@ def export(
 
     if to == "recbole":
         found = export_recbole(run, out, agents=agent or (), real=real)
-        print(
+        say(
             f"{found['simulated']:,} simulated choices of {', '.join(found['agents'])} "
             f"({found['repeated']:,} of an item that the same user took before), "
             f"{found['real']:,} real ones before T0 = {found['t0']}"
         )
-        print(f"RecBole reads them with dataset={out.name!r}, data_path={str(out.parent)!r}")
+        say(f"RecBole reads them with dataset={out.name!r}, data_path={str(out.parent)!r}")
     elif to == "minari":
         found = export_minari(run, out, agents=agent or (), allow=allow or (), display=Display())
-        print(f"{found['episodes']:,} episodes, {found['steps']:,} steps")
-        print(f"minari.MinariDataset({str(out / 'data')!r})")
+        say(f"{found['episodes']:,} episodes, {found['steps']:,} steps")
+        say(f"minari.MinariDataset({str(out / 'data')!r})")
     else:
         raise UnknownNameError("form", to, ("recbole", "minari"))
 
@@ -168,7 +167,7 @@ def fetch(
     """Download and prepare the weights of a language model or a trained simulator."""
     from usermirror_gym.simulators.checkpoint import fetch_simulator
 
-    print(fetch_simulator(checkpoint))
+    say(fetch_simulator(checkpoint))
 
 
 @app.command()
@@ -206,16 +205,17 @@ def answers(
     store = AnswerStore(path)
     if clear:
         store.clear()
-    print(f"{path}: {len(store):,} answers, {store.size / 1e6:,.1f} MB")
+    say(f"{path}: {len(store):,} answers, {store.size / 1e6:,.1f} MB")
 
 
 @app.command(name="list")
+@plain_errors
 def list_names() -> None:
     """List data sets, simulators and agents."""
     from usermirror_gym.agents import available_agents
     from usermirror_gym.data import SOURCES
     from usermirror_gym.simulators import available_simulators
 
-    print(f"data sets:  {', '.join(SOURCES)}")
-    print(f"simulators: {', '.join(available_simulators())}, or any checkpoint")
-    print(f"agents:     {', '.join(available_agents())}")
+    say(f"data sets:  {', '.join(SOURCES)}")
+    say(f"simulators: {', '.join(available_simulators())}, or any checkpoint")
+    say(f"agents:     {', '.join(available_agents())}")

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import ast
+import codecs
+import errno
 import functools
 import inspect
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, Field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
-from rich.console import Console
 
+import usermirror_gym
 from usermirror_gym.configs.session import RunConfig, own_first
 from usermirror_gym.errors import UserMirrorError
+from usermirror_gym.foreign import for_terminal, masked, parse_yaml
+from usermirror_gym.progress import Terminal
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk says, a used-up quota, a file that may not be so large."""
 
 Engine = Annotated[
     str,
@@ -142,13 +151,76 @@ def with_engine(settings: dict[str, Any], engine: str) -> dict[str, Any]:
 
 
 def show(*things: object) -> None:
-    """Print tables, and texts as they stand: square brackets in them are no markup."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for thing in things:
-        if isinstance(thing, (str, Path)):
-            console.print(str(thing), markup=False, highlight=False)
-        else:
-            console.print(thing)
+    """Print tables, and texts and paths as they stand, wrapped to the width."""
+    console = Terminal(width=None if is_terminal() else 120)
+    with _printing():
+        for thing in things:
+            console.print(str(thing) if isinstance(thing, Path) else thing)
+
+
+def say(*things: object) -> None:
+    """Print texts as they stand, a line each."""
+    with _printing():
+        print(*map(for_terminal, things), sep="\n")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """What cannot be written is told once, and now: at its end Python would only complain."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "wb") as nothing:  # for what is still waiting
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        error.filename = error.filename or "the output"
+        raise
+
+
+def is_terminal() -> bool:
+    """Whether the output is read by a person; it can be closed (``>&-``)."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+class Command(typer.Typer):
+    """The command line as a process: whatever its output is, it ends without a traceback."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if signal.getsignal(signal.SIGINT) is usermirror_gym.stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # tables hold characters that ASCII does not have
+                stream.reconfigure(errors=_PLAINER)  # type: ignore[union-attr]
+        try:
+            try:
+                return super().__call__(*args, **kwargs)
+            finally:
+                with suppress(BrokenPipeError), _printing():  # help texts, which typer prints
+                    pass
+        except OSError as error:
+            error.filename = error.filename or "the output"
+            _complain(f"Error: {_readable(error)}")
+            raise SystemExit(1) from error
+
+
+_PLAINER = "usermirror-plainer"
+_PLAIN = str.maketrans("±▲▼✓✗◆█–—−…·Δ×─", "~^v+x*#---..Dx-")  # noqa: RUF001
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    """In place of what an encoding lacks: a character like it, or a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "replace").decode(), error.end
+
+
+codecs.register_error(_PLAINER, _plainer)
+
+
+def _complain(text: str) -> None:
+    Terminal(stderr=True).print(str(masked(text)), style="red")
 
 
 def trains() -> None:
@@ -162,8 +234,6 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigError: a pair has no ``=``, or its value is not YAML.
     """
-    import yaml
-
     from usermirror_gym.errors import ConfigError
 
     settings = {}
@@ -172,8 +242,8 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set takes name=value, got {pair!r}")
         try:
-            settings[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            settings[name.strip()] = parse_yaml(value)
+        except ValueError as error:
             raise ConfigError(
                 f"--set {pair}: the value is not YAML; write texts in quotes"
             ) from error
@@ -189,20 +259,20 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            note = "Stopped. Builds, training and benchmarks go on with the same command."
-            Console(stderr=True).print(note)
+            Terminal(stderr=True).print(usermirror_gym.STOPPED)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of the output has had enough; typer knows
             raise
         except (UserMirrorError, OSError) as error:
-            Console(stderr=True).print(f"Error: {_readable(error)}", style="red", markup=False)
+            _complain(f"Error: {_readable(error)}")
             raise typer.Exit(1) from error
 
     return run
 
 
 def _readable(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.filename:
+        return str(error)
     # A folder that cannot be written, a full disk: the system's words and the path say it all.
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    cure = ". Free some space: the same command goes on where it was." * (error.errno in _FULL)
+    return f"{error.filename}: {error.strerror or error}{cure}"

@@ -14,6 +14,7 @@ from usermirror_gym.cli.options import (
     RecipeSetting,
     parse_settings,
     plain_errors,
+    say,
     takes,
     trains,
 )
@@ -47,14 +48,14 @@ def train(
         from usermirror_gym.train.estimate import estimate_training
 
         for estimate in estimate_training(settings, folder, display=Display()):
-            print(estimate)
+            say(estimate)
         return
     from usermirror_gym.train.run import train as run
 
     checkpoint = run(settings, folder, display=Display())
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
-        print(checkpoint / "README.md")
-        print(f"usermirror benchmark --simulator {shlex.quote(str(checkpoint))}")
+        say(checkpoint / "README.md")
+        say(f"usermirror benchmark --simulator {shlex.quote(str(checkpoint))}")
 
 
 @plain_errors
@@ -74,8 +75,8 @@ def train_surrogate(
     settings = read_surrogate_config(config, parse_settings(setting))
     folder = out or Path("runs") / settings.name
     checkpoint = run(settings, folder, display=Display())
-    print(checkpoint / "README.md")
-    print(f"usermirror train-agent --algo slateq --simulator {shlex.quote(str(checkpoint))}")
+    say(checkpoint / "README.md")
+    say(f"usermirror train-agent --algo slateq --simulator {shlex.quote(str(checkpoint))}")
 
 
 @takes(
@@ -96,5 +97,5 @@ def train_agent(
 
     folder = out or Path("runs") / f"{config.algo}-{config.seed}"
     agent = train(config, folder, display=Display())
-    print(folder / "curve.jsonl")
-    print(f"usermirror benchmark --agents Random,Pop,{agent}")
+    say(folder / "curve.jsonl")
+    say(f"usermirror benchmark --agents Random,Pop,{agent}")

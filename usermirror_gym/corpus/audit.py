@@ -20,6 +20,7 @@ from usermirror_gym.corpus.built import Build, BuiltSource, read_build
 from usermirror_gym.corpus.checks import leaks as checks
 from usermirror_gym.corpus.checks import rankers
 from usermirror_gym.corpus.checks.leaks import Finding
+from usermirror_gym.progress import Terminal
 from usermirror_gym.report.tables import plain_table
 from usermirror_gym.scenes.table import SPLITS
 
@@ -56,7 +57,7 @@ def audit_build(folder: str | Path) -> AuditReport:
 
 def print_audit(report: AuditReport, console: Console | None = None) -> bool:
     """Print the findings as a table; whether the build passed."""
-    (console or Console()).print(audit_table(report))
+    (console or Terminal()).print(audit_table(report))
     return report.passed
 
 

@@ -20,7 +20,6 @@ It goes on with the same settings, but for those that only say how servers are a
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -29,6 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from usermirror_gym.configs.settings import written
 from usermirror_gym.corpus.audit import AuditReport, audit_build
 from usermirror_gym.corpus.built import read_build, read_rankers
 from usermirror_gym.corpus.card.card import write_card
@@ -125,7 +125,7 @@ def _may_change(name: str) -> bool:
 
 def _run(config: BuildConfig, folder: Path, display: Display) -> None:
     # Anew: some settings may not be those with which it began.
-    write_json(folder / CONFIG_FILE, json.loads(config.model_dump_json()))
+    write_json(folder / CONFIG_FILE, written(config))
     stages, sources = _prepared(config, folder, display)
     write_direct(stages, folder)
     if sources:
@@ -214,7 +214,7 @@ def write_manifest(config: BuildConfig, folder: Path, facts: dict[str, Any]) -> 
             "format": 1,
             "name": config.name,
             "seed": config.seed,
-            "config": json.loads(config.model_dump_json()),
+            "config": written(config),
             "sources": facts,
             "versions": package_versions("build"),
             "outputs": outputs,

@@ -18,7 +18,7 @@ import pyarrow as pa
 import yaml
 
 from usermirror_gym.data.dataset import Impressions, RecDataset, Repair
-from usermirror_gym.errors import DataError, RunError
+from usermirror_gym.errors import DataError, RunError, UserMirrorError
 from usermirror_gym.files import (
     read_json,
     read_parquet,
@@ -26,6 +26,7 @@ from usermirror_gym.files import (
     write_json,
     write_parquet,
 )
+from usermirror_gym.foreign import parse_json, parse_yaml
 from usermirror_gym.types import TIMESTAMP, USER_ID
 
 FORMAT = 1
@@ -91,7 +92,19 @@ def read_dataset(folder: str | Path) -> RecDataset:
             f"{folder / MANIFEST} has another format than this version reads ({FORMAT}). "
             "Build the data set again."
         )
-    tables = {name: _read(folder / f"{name}.parquet", s) for name, s in manifest["sha256"].items()}
+    try:
+        return _dataset(folder, manifest)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, UserMirrorError):
+            raise
+        raise RunError(
+            f"{folder / MANIFEST} is damaged ({error!r}). Build the data set again."
+        ) from error
+
+
+def _dataset(folder: Path, manifest: dict[str, Any]) -> RecDataset:
+    sums = manifest["sha256"]
+    tables = {n: _read(folder / f"{n}.parquet", sums[n]) for n in _TABLES if n in sums}
     lists, template = tables.get("impressions"), manifest["template"]
     return RecDataset(
         name=manifest["name"],
@@ -104,7 +117,7 @@ def read_dataset(folder: str | Path) -> RecDataset:
         ),
         impressions=None if lists is None else _impressions(lists),
         friends=from_arrow(tables["friends"]) if "friends" in tables else None,
-        template=None if template is None else yaml.safe_load(template),
+        template=None if template is None else parse_yaml(template),
     )
 
 
@@ -165,8 +178,8 @@ def _template_text(template: dict[str, Any] | None) -> str | None:
         return None
     try:
         text = yaml.safe_dump(template, allow_unicode=True, sort_keys=False)
-        same = yaml.safe_load(text) == template
-    except yaml.YAMLError:
+        same = parse_yaml(text) == template
+    except (yaml.YAMLError, ValueError, RecursionError):
         same = False
     if not same:
         raise DataError(
@@ -214,14 +227,14 @@ def to_arrow(frame: pd.DataFrame, what: str) -> pa.Table:
 
 def from_arrow(table: pa.Table) -> pd.DataFrame:
     """The frame that :func:`to_arrow` was given."""
-    encodings = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    encodings = parse_json((table.schema.metadata or {}).get(_KEY, b"{}"))
     frame = table.to_pandas()
     for name, encoding in encodings.items():
         values: Any = frame[name].to_numpy(object)
         if encoding == _TEXT_NAN:
             values[pd.isna(values)] = np.nan
         elif encoding == _JSON:
-            values = [_unpack(json.loads(value)) for value in values]
+            values = [_unpack(parse_json(value)) for value in values]
         frame[name] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 

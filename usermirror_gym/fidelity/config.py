@@ -9,6 +9,7 @@ from typing import Any
 from usermirror_gym.configs.session import DEFAULT_SIMULATOR, RunConfig
 from usermirror_gym.configs.settings import AtLeast0, Positive
 from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.foreign import masked
 
 BALANCES = ("popularity", "none")
 
@@ -55,5 +56,6 @@ class EvaluateConfig(RunConfig):
     def label(self) -> str:
         """A short name of the simulator: its own, or the last part of a path."""
         name = Path(self.simulator).name or self.simulator
-        changed = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        options = sorted(masked(self.options).items())
+        changed = ", ".join(f"{key}={value}" for key, value in options)
         return f"{name} ({changed})" if changed else name

@@ -34,6 +34,7 @@ from usermirror_gym.fidelity.pages import read_card, write_card
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
 from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
 from usermirror_gym.files import read_json, to_json_types, write_json
+from usermirror_gym.foreign import masked
 from usermirror_gym.measures.choice_scores import ObservedChoices, scores_given_click
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import INPUTS, RUN_FILE, numbered_folder, run_folder
@@ -132,7 +133,7 @@ class _Question:
     data: CardScenes
     simulator: UserSimulator
     settings: dict[str, Any]
-    """Of the simulator, those that its preset or folder says included."""
+    """Of the simulator, those that its preset or folder says included; secrets masked."""
     base: UserSimulator | None
     base_name: str | None
 
@@ -155,7 +156,7 @@ def _question(config: EvaluateConfig, display: Display) -> _Question:
     )  # fmt: skip
     assert data.split is not None  # only released scenes have none
     simulator = make_simulator(config.simulator, data.split, **config.options)
-    settings = shown_settings(config.simulator, config.options) | config.options
+    settings = masked(shown_settings(config.simulator, config.options) | config.options)
     base = None if name is None else make_simulator(name, data.split)
     return _Question(data, simulator, settings, base, name)
 
@@ -221,7 +222,7 @@ def _released_question(config: EvaluateConfig) -> _Question:
     name = None if config.base in (None, "none") else config.base
     base = None if name is None else simulator(name, {})
     asked = simulator(config.simulator, config.options)
-    return _Question(data, asked, dict(config.options), base, name)
+    return _Question(data, asked, masked(config.options), base, name)
 
 
 def _weights(name: str, options: Mapping[str, Any]) -> Engine:
@@ -262,6 +263,7 @@ def _card(
 ) -> dict[str, Any]:
     data, simulator, n = question.data, question.simulator, config.checks
     store = folder / "answers"
+    _try(question)
     sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n)
     remake = None
     if data.split is not None:
@@ -280,6 +282,15 @@ def _card(
         scores_given_click(probs, choices)[:, SHOWN_COLUMNS],
     )  # fmt: skip
     return card
+
+
+def _try(question: _Question) -> None:
+    """Ask the largest question first: who cannot answer it fails before hours of other work."""
+    scenes = scenes_of(question.data.evaluation)
+    largest = max(scenes, key=lambda s: (len(s.slate), len(s.history)), default=None)
+    for simulator in (question.simulator, question.base):
+        if largest is not None and simulator is not None:
+            answer(simulator, [largest])
 
 
 def _baselines(

@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from usermirror_gym.foreign import for_html
 from usermirror_gym.report.tables import MARKS, View, escape, markdown_table
 from usermirror_gym.report.text import MISSING, cell, date
 
@@ -28,7 +29,7 @@ def render(template: str, view: Mapping[str, Any]) -> str:
 def _environment(kind: str) -> Environment:
     loader = PackageLoader("usermirror_gym.report")
     environment = Environment(
-        loader=loader, autoescape=kind == "html", finalize=escape if kind == "md" else None,
+        loader=loader, autoescape=kind == "html", finalize=escape if kind == "md" else _harmless,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {
@@ -45,6 +46,11 @@ def _environment(kind: str) -> Environment:
         "marks": MARKS, "missing": MISSING,
     }  # fmt: skip
     return environment
+
+
+def _harmless(value: Any) -> Any:
+    """What a template of HTML prints: texts escaped, control characters spelled out."""
+    return Markup(for_html(value)) if isinstance(value, str) else value
 
 
 def _sha256(text: str) -> str:

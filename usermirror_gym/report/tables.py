@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from usermirror_gym.foreign import for_terminal
 from usermirror_gym.report.text import BETTER, DIFFERENT, WORSE, cell, interval
 
 MET, MISSED = "met", "missed"
@@ -25,6 +26,8 @@ _SHARES = {"accuracy", "chance", "high", "low", "scenes of seen users", "share"}
 _WIDEST = 60
 """Longer cells of plain rows stick out instead of widening their column."""
 _MARKUP = re.compile(r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_BREAK = re.compile(r"\s*[\r\n\v\f\x85\u2028\u2029]\s*")
+"""What would end a row of a table, or begin a heading."""
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _INTERVAL = re.compile(r"\\\[([-+\d., ]+)\\\](?![(:\[])")
 """Escaped brackets around numbers alone, where they cannot begin a link."""
@@ -158,7 +161,8 @@ def escape(value: Any) -> Any:
     """Text with whatever Markdown, HTML or a formula would read in it disarmed."""
     if isinstance(value, Markup):
         return value
-    text = _ENTITY.sub("&amp;", _MARKUP.sub(r"\\\g<0>", str(value)))
+    text = for_terminal(_BREAK.sub(" ", str(value)))
+    text = _ENTITY.sub("&amp;", _MARKUP.sub(r"\\\g<0>", text))
     for char, entity in (("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):
         text = text.replace(char, entity)
     return Markup(_INTERVAL.sub(r"[\1]", text))

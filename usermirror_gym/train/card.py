@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import metadata_load
 
+from usermirror_gym.configs.settings import written
 from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
 from usermirror_gym.files import write_json, write_text
 from usermirror_gym.report.page import render
@@ -60,7 +60,7 @@ def write_card(
     }
     facts = {
         "name": config.name,
-        "recipe": json.loads(config.model_dump_json()),
+        "recipe": written(config),
         "stages": list(stages),
         "scores": scores,
         "data": {

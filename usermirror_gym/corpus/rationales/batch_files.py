@@ -31,6 +31,7 @@ from usermirror_gym.engines.base import Generations
 from usermirror_gym.engines.server.chat_api import chat_body, generations_of, server_model_id
 from usermirror_gym.errors import EngineError, RunError
 from usermirror_gym.files import write_text
+from usermirror_gym.foreign import masked, parse_json
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.scenes.words.rationale_prompt import rationale_prompt
@@ -227,7 +228,7 @@ def _objects(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, A
             if not raw.strip():
                 continue
             try:
-                line = json.loads(raw)
+                line = parse_json(raw)
             except ValueError as error:
                 torn = "" if raw.endswith(b"\n") else " (the file ends here: download it again)"
                 problems.append(f"{place}: not JSON{torn}: {error}")
@@ -245,7 +246,7 @@ def _is_of(name: str, role: Role, scenes: set[str]) -> bool:
 
 def _answer(line: Mapping[str, Any], job: BatchJob, request: Request) -> Generations | str:
     if not _is_good(line):
-        return f"engine: {_complaint(line)}"
+        return str(masked(f"engine: {_complaint(line)}"))
     sampling = sampling_of(job.settings, job.role, request)
     try:
         return generations_of(line["response"]["body"], sampling, f"scene {request.scene.name!r}")

@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from usermirror_gym.configs.settings import differences
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import remove_unfinished, replacing
+from usermirror_gym.files import naming, remove_unfinished, replacing
+from usermirror_gym.foreign import parse_json
 
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -69,9 +70,10 @@ class Journal:
         """Write records and wait until the disk has them."""
         if self._file is None:
             raise RunError(f"{self.path} is closed: append inside its with block.")
-        self._file.write(b"".join(map(_line, records)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.write(b"".join(map(_line, records)))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def records(self) -> Iterator[Record]:
         """Every record, in the order written."""
@@ -130,7 +132,7 @@ def read_header(path: Path) -> Record:
     """
     try:
         with path.open("rb") as file:
-            header = json.loads(file.readline())
+            header = parse_json(file.readline())
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} is not a journal of this library: {error}. Move or delete it."
@@ -176,7 +178,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes, Record]]:
                     f"{path}, line {number} is unfinished: run the command that writes it again."
                 )
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except ValueError as error:
                 raise RunError(f"{path}, line {number}: {error}. Restore or delete it.") from error
             if not isinstance(record, dict):

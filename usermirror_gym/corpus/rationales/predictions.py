@@ -28,6 +28,7 @@ from usermirror_gym.corpus.rationales.write import (
 )
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import EngineError, RunError, SceneError
+from usermirror_gym.foreign import masked
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import ANSWER_PREFIX, PromptBuilder
@@ -205,7 +206,7 @@ def _ask(engine: Engine, prompts: Sequence[Prompt]) -> list[Record | str]:
         scores = engine.choice_logprobs(prompts)
     except EngineError as error:
         if len(prompts) == 1:
-            return [f"engine: {error}"]
+            return [masked(f"engine: {error}")]
         return [answer for prompt in prompts for answer in _ask(engine, [prompt])]
     return [
         {"probs": np.exp(s.logprobs).tolist(), "prompt_tokens": s.prompt_tokens} for s in scores

@@ -27,6 +27,7 @@ from usermirror_gym.corpus.rationales.plan import (
 )
 from usermirror_gym.engines.base import Engine, Generations, generate_detailed
 from usermirror_gym.errors import EngineError, SceneError
+from usermirror_gym.foreign import masked
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder
@@ -171,7 +172,7 @@ def _asked(
     def ask(prompts: list[Prompt]) -> list[Generations | str]:
         answers = generate_detailed(engine, prompts, sampling)
         stop_if_dead(engine.model_id, [answer.error for answer in answers], probe)
-        return [a if a.error is None else f"engine: {a.error}" for a in answers]
+        return [a if a.error is None else masked(f"engine: {a.error}") for a in answers]
 
     questions = [(r.scene, partial(rationale_prompt, r.scene, builder)) for r in batch]
     found = ask_fitting(engine, builder, questions, ask, room=settings.max_tokens)

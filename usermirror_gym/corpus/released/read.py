@@ -18,9 +18,8 @@ UserMirrorer_GetFullDataset.ipynb puts the texts back from the raw data and writ
 
 from __future__ import annotations
 
-import gzip
+import io
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,7 +38,9 @@ from usermirror_gym.corpus.released.rows import (
     read_pair,
     read_scene,
 )
+from usermirror_gym.data.raw.raw_files import BoundedGzip
 from usermirror_gym.errors import DataError, UnknownNameError
+from usermirror_gym.foreign import parse_json
 from usermirror_gym.types import IntArray, Prompt
 
 _READ: dict[str, tuple[str, Callable[[str, dict[str, Any]], tuple[Any, bool]]]] = {
@@ -209,11 +210,11 @@ def _read(path: Path) -> Iterator[Row]:
 def _read_lines(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        with BoundedGzip(path) if path.suffix == ".gz" else path.open("rb") as packed:
+            for number, line in enumerate(io.BufferedReader(packed), start=1):
                 if not line.strip():
                     continue
-                row = json.loads(line)
+                row = parse_json(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"a {type(row).__name__}, not an object")
                 yield f"{path}, line {number}", row

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from filelock import FileLock, Timeout
 from usermirror_gym.data.raw.raw_files import byte_bar, has_file, unpack
 from usermirror_gym.data.sources.base import Download, Source, default_folder
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.files import remove_unfinished, write_json
+from usermirror_gym.files import naming, remove_unfinished, write_json
+from usermirror_gym.foreign import parse_json
 from usermirror_gym.progress import Display
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -240,7 +240,7 @@ def _start(response: httpx2.Response, part: Path, have: int) -> int:
 def _receive(
     response: httpx2.Response, part: Path, done: int, reached: Callable[[int], None]
 ) -> None:
-    with part.open("ab" if done else "wb") as file:
+    with naming(part), part.open("ab" if done else "wb") as file:
         # Raw: a .gz file must arrive as it is, whatever the server calls its encoding.  No chunk
         # size: what has come of a chunk would be lost when the transfer breaks off.
         for chunk in response.iter_raw():
@@ -264,7 +264,7 @@ def _begin(response: httpx2.Response, url: str, part: Path) -> None:
 def _resumable(url: str, part: Path) -> tuple[int, str]:
     """Bytes that can be kept, and the mark by which the server knows the version they are of."""
     try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
+        note = parse_json(_note(part).read_text(encoding="utf-8"))
         unchanged = note["unchanged"] if note["url"] == url else None
     except (OSError, ValueError, KeyError, TypeError):
         unchanged = None

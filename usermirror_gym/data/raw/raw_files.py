@@ -8,7 +8,7 @@ import difflib
 import gzip
 import io
 import lzma
-import shutil
+import os
 import tarfile
 import zipfile
 import zlib
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast, get_args
 
 from usermirror_gym.data.dataset import BadRows, Repair
-from usermirror_gym.errors import DataError, UnknownNameError
+from usermirror_gym.errors import ConfigError, DataError, UnknownNameError
 from usermirror_gym.files import replacing
 from usermirror_gym.progress import Display
 
@@ -210,8 +210,23 @@ def _decompressed(path: Path, raw: io.BufferedReader) -> IO[bytes]:
             raise DataError(f"{path} is {what}.")
     if not start.startswith(_GZ):
         return raw
-    unpacked = cast(io.RawIOBase, gzip.GzipFile(fileobj=raw))
-    return io.BufferedReader(unpacked, _BUFFER)
+    return io.BufferedReader(cast(io.RawIOBase, BoundedGzip(path, raw)), _BUFFER)
+
+
+class BoundedGzip(gzip.GzipFile):
+    """A gz file that ends with a DataError where it unpacks to more than it may."""
+
+    def __init__(self, path: Path, raw: IO[bytes] | None = None) -> None:
+        super().__init__(path, "rb", fileobj=raw)
+        self._path, self._most, self._done = path, _most_bytes(path), 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Every other way of reading comes here."""
+        part = super().read(size)
+        self._done += len(part)
+        if self._done > self._most:
+            raise _too_large(self._path, self._most)
+        return part
 
 
 def _bounded_lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
@@ -251,14 +266,14 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> None:
                 names = [i.filename for i in zipped.infolist() if not i.is_dir()]
                 for member, target in targets.items():
                     with zipped.open(_find(names, member, archive)) as content:
-                        _write(content, target)
+                        _write(content, target, archive)
             return
         with tarfile.open(archive) as tar:
-            names = [i.name for i in tar if i.isreg()]
+            names = [i.name for i in _members(tar, archive) if i.isreg()]  # no links
             for member, target in targets.items():
                 if (packed := tar.extractfile(_find(names, member, archive))) is not None:
                     with packed:
-                        _write(packed, target)
+                        _write(packed, target, archive)
     except _DAMAGED as error:
         raise DataError(f"{archive.name} cannot be unpacked: {error}") from error
 
@@ -274,6 +289,47 @@ def _find(names: list[str], member: str, archive: Path) -> str:
     return same[0]
 
 
-def _write(content: IO[bytes], target: Path) -> None:
+def _members(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
+    """The heads of all members, between which everything has to be unpacked."""
+    most = _most_bytes(archive)
+    for member in tar:
+        if member.offset > most:
+            raise _too_large(archive, most)
+        yield member
+
+
+def _write(content: IO[bytes], target: Path, archive: Path) -> None:
+    most, done = _most_bytes(archive), 0
     with replacing(target) as file:
-        shutil.copyfileobj(content, file, 1 << 20)
+        while part := content.read(1 << 20):
+            done += len(part)
+            if done > most:
+                raise _too_large(archive, most)
+            file.write(part)
+
+
+UNPACKED_VARIABLE = "USERMIRROR_MAX_UNPACKED"
+"""The variable of the environment that says how many bytes may be unpacked, if not as usual."""
+_MOST_TIMES, _ALWAYS = 200, 1_000_000_000
+
+
+def _most_bytes(packed: Path) -> int:
+    """How many bytes a file may become: 200 times its own, a gigabyte at least.
+
+    Texts become 3 to 30 times as large; what becomes a thousand times as large was made to.
+
+    Raises:
+        ConfigError: the variable holds no number.
+    """
+    asked = os.environ.get(UNPACKED_VARIABLE, "")
+    if asked and not asked.isdecimal():
+        raise ConfigError(f"{UNPACKED_VARIABLE} must be a number of bytes, got {asked!r}")
+    return int(asked) if asked else max(_MOST_TIMES * packed.stat().st_size, _ALWAYS)
+
+
+def _too_large(packed: Path, most: int) -> DataError:
+    return DataError(
+        f"{packed} unpacks to more than {most:,} bytes, {most // max(packed.stat().st_size, 1):,} "
+        "times its size: is it the file as published? If you trust it, set the variable "
+        f"{UNPACKED_VARIABLE} to the bytes that it may have"
+    )

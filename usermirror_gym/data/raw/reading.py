@@ -264,6 +264,8 @@ def _parse_literal(line: str) -> Json | None:
     # The same files circulate turned into JSON, which is also tried because it is much faster.
     if (row := _parse_json(line)) is not None:
         return row
+    if len(line) > _LONGEST_LITERAL:  # Python's parser takes hundreds of bytes for one of them
+        return None
     try:
         with warnings.catch_warnings():  # an odd escape in a review is no fault of the user's code
             warnings.simplefilter("ignore")
@@ -271,6 +273,10 @@ def _parse_literal(line: str) -> Json | None:
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
     return row if isinstance(row, dict) else None
+
+
+_LONGEST_LITERAL = 200_000
+"""Characters of a line that is read as Python; reviews have some thousands."""
 
 
 def _pick(path: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:

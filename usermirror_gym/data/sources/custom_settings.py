@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -18,6 +17,7 @@ from pydantic import (
 
 from usermirror_gym.configs.settings import Settings, names_at
 from usermirror_gym.errors import ConfigError, UnknownNameError
+from usermirror_gym.foreign import parse_yaml
 from usermirror_gym.types import (
     AVAILABLE_FROM,
     FRIEND_ID,
@@ -171,10 +171,10 @@ def read_settings(path: Path) -> CustomSettings:
         ConfigError: no such file, no YAML, a setting is missing or cannot be used; names it.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must be a mapping (name: ..., interactions: ...)")

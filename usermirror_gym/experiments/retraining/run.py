@@ -15,7 +15,7 @@ that may be recommended.  A run folder goes on where it was::
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def retrain(
         cells = [(model, seed) for model in config.models for seed in range(config.seeds)]
         with display.phase("trainings", len(cells) * len(ARMS), "trainings") as progress:
             runs = [_Cell(config, timeline, world, folder, *cell).run(progress) for cell in cells]
-        results = summarise_retraining(asdict(config), timeline, runs)
+        results = summarise_retraining(config.settings(), timeline, runs)
         write_json(folder / "retraining.json", results)
     return results
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from usermirror_gym.checkpoints import shipped_folder
+from usermirror_gym.configs.settings import written
 from usermirror_gym.data import SOURCES, TimeSplit
 from usermirror_gym.files import read_json
 from usermirror_gym.report.text import MISSING
@@ -65,7 +65,7 @@ def write_surrogate_card(
     }  # fmt: skip
     facts = {
         "name": config.name,
-        "recipe": json.loads(config.model_dump_json()),
+        "recipe": written(config),
         "teacher": student.facts.teacher,
         "surrogate": student.name,
         "t0": split.t0,

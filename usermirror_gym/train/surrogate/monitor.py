@@ -17,6 +17,7 @@ from typing import Any
 from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
+from usermirror_gym.foreign import MASK
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import make_simulator
@@ -204,6 +205,12 @@ def monitor_of(config: RLConfig, world: World, folder: Path, display: Display) -
     options = dict(recipe["teacher_options"])
     if not surrogate.offers_outside:
         options["outside_option"] = False
+    if MASK in str(options):
+        raise ConfigError(
+            f"the teacher in {home} was asked with a key or password among its settings, which is "
+            "not kept: set the variable of key_variable (OPENAI_API_KEY) and distil anew without "
+            "it, or train without a monitor (--no-monitor)"
+        )
     teacher = make_simulator(recipe["teacher"], world.split, **options)
     return FidelityMonitor(
         surrogate, teacher, folder, trust=Trust.of(home), sample=config.monitor_lists,
