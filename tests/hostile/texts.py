@@ -39,7 +39,7 @@ def _view(text: str) -> StepView:
 def _own_words() -> TimeSplit:
     """A data set whose titles are hostile, and the words of its own template."""
     split = build_split([f"{HOSTILE} {n}" for n in range(8)])
-    short = "<script>x\x1b[31m\u202e[red]"
+    short = "<script>x</script>"
     words = read_preset("domains", "movie") | {"past": short, "noun": short}
     return replace(split, dataset=replace(split.dataset, template=words))
 
@@ -63,7 +63,7 @@ def _harmless_page(place: Place, page: str) -> bool:
 
 def _harmless_ansi(place: Place, text: str) -> bool:
     """Colours are ours; "31" is not among them."""
-    return not any(code in text for code in ("\x1b]", "\x1b[31m", "\u202e")) and "[red]" in text
+    return not any(code in text for code in ("\x1b]", "\x1b[31m", "\u202e")) and "red" in text
 
 
 def _harmless_card(place: Place, text: str) -> bool:
