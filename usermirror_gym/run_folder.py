@@ -71,6 +71,8 @@ def run_folder(
     if not path.is_file() and is_occupied(folder):
         raise RunError(f"{folder} is not empty and holds no {what}; use another folder")
     with locked(folder, doing):
+        if inputs is not None and noted == path and not path.is_file():
+            plain = {**plain, INPUTS: dict(inputs)}
         keep_same(path, plain, f"{folder} holds a {what} with other settings", may_change)
         if inputs is not None:
             _keep_inputs(noted, inputs)

@@ -111,7 +111,7 @@ NAMES: dict[str, str] = {
 
 CASES = [
     *(
-        Case(f"the name of an agent {what}", _nothing, _called(name), "none for a file",
+        Case(f"the name of an agent {what}", _nothing, _called(name), "no name for a file",
              gives=_nothing_outside)
         for what, name in NAMES.items()
     ),
