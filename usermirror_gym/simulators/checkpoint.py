@@ -116,7 +116,8 @@ def read_simulator(folder_or_name: str | Path, given: Collection[str] = ()) -> d
 
 
 def fetch_simulator(name: str) -> Path:
-    """Bring everything that a trained simulator, or bare weights, need to this machine.
+    """Bring everything that a trained simulator, or bare weights, need to this machine; what is
+    here already is compared with its checksums, and brought anew if it is damaged.
 
     Returns:
         the folder of the simulator or of the weights.
@@ -126,10 +127,12 @@ def fetch_simulator(name: str) -> Path:
     """
     folder = find_simulator(name)
     if folder is None:
-        return resolve_checkpoint(name)
+        return resolve_checkpoint(name, verify=True)
+    if not Path(name).expanduser().exists() and shipped_folder(name) is None:
+        fetch_from_hub(name, offline=network_is_off(), needs=SIMULATOR_FILE, verify=True)
     settings = read_simulator(folder)
     if settings.get("readout") != "surrogate":  # which needs no LLM
-        resolve_checkpoint(settings["checkpoint"])
+        resolve_checkpoint(settings["checkpoint"], verify=True)
     return folder
 
 
