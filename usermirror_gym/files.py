@@ -206,6 +206,56 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+SUMS_FILE = "SHA256SUMS"
+"""Checksum, size and name of every file of a folder."""
+
+
+def record_sums(folder: Path) -> None:
+    """Write down what the files of a folder hold now."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != SUMS_FILE)
+    lines = [f"{sha256(path)} {path.stat().st_size} {path.name}\n" for path in files]
+    write_text(folder / SUMS_FILE, "".join(lines))
+
+
+def damaged_files(folder: Path, *, sizes_only: bool = False) -> list[str]:
+    """Names of files that do not hold what was written down of them.
+
+    That is :data:`SUMS_FILE`; in the cache of the Hugging Face hub it is the name of the file
+    behind the link, a SHA-256 or git's SHA-1.  Of other files nothing is known.
+
+    Args:
+        sizes_only: reads no file to its end.
+    """
+    found = []
+    sums = folder / SUMS_FILE
+    try:
+        recorded = [line.split(" ", 2) for line in sums.read_text("utf-8").splitlines()]
+        for expected, size, name in recorded:
+            path = folder / name
+            same = path.is_file() and path.stat().st_size == int(size)
+            if not (same and (sizes_only or sha256(path) == expected)):
+                found.append(name)
+    except FileNotFoundError:
+        found = [] if sizes_only else [p.name for p in folder.iterdir() if not _is_its_blob(p)]
+    except (OSError, ValueError):  # of our own record nothing is left
+        found = [SUMS_FILE]
+    return sorted(found)
+
+
+def _is_its_blob(path: Path) -> bool:
+    """Whether a link of the hub's cache leads to what the name of the file says."""
+    blob = path.resolve()
+    if not path.is_symlink() or blob.parent.name != "blobs" or len(blob.name) not in (40, 64):
+        return True
+    if not blob.is_file():
+        return False
+    if len(blob.name) == 64:
+        return sha256(blob) == blob.name
+    content = blob.read_bytes()
+    whole = b"blob %d\0%s" % (len(content), content)
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest() == blob.name
+
+
 def write_json(path: Path, content: Any) -> Path:
     """JSON without NaN, which no other reader understands."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

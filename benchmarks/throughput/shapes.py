@@ -29,9 +29,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 def random_checkpoint(shape: str, dtype: str) -> Path:
     """A folder with random weights of that shape and SmolLM2's tokenizer, made once."""
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from usermirror_gym.engines.local.model_loading import torch_dtype
+    from usermirror_gym.engines.local.model_loading import load_tokenizer, torch_dtype
 
     folder = cache_folder() / "random-shapes" / f"{shape}-{dtype}"
     if (folder / "tokenizer_config.json").is_file():
@@ -42,5 +42,5 @@ def random_checkpoint(shape: str, dtype: str) -> Path:
             LlamaConfig(**SHAPES[shape]), dtype=torch_dtype(dtype)
         )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(resolve_checkpoint(DEFAULT_CHECKPOINT)).save_pretrained(folder)
+    load_tokenizer(resolve_checkpoint(DEFAULT_CHECKPOINT)).save_pretrained(folder)
     return folder

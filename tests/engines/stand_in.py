@@ -41,8 +41,8 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
 class Server:
     """``script(body, headers, how_often_asked)`` gives (status, bytes), or None for an answer.
 
-    ``more_headers`` are sent with every reply, ``models`` is what it lists, ``None`` for a server without such a list; ``complete`` answers
-    requests without messages.
+    ``models`` is what it lists, ``None`` for a server without such a list; ``complete`` answers
+    requests without messages; ``more_headers`` are sent with every reply.
     """
 
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,9 +18,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint, smollm2
+from usermirror_gym.engines.checkpoints import files_hash
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.errors import CheckpointError
+from usermirror_gym.files import record_sums
 
+DEFAULT = DEFAULT_CHECKPOINT
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -142,6 +146,69 @@ def test_a_half_written_folder_is_made_again(index, tmp_path):
     assert (folder / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("content", [b"GGUF weightz", b"", None])
+def test_a_damaged_cache_is_said_and_mended_by_a_fetch(index, tmp_path, name, content):
+    cache = tmp_path / "cache"
+    folder = resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    path = folder / name
+    path.write_bytes(content) if content is not None else path.unlink()
+    if content is not None and len(content) != len(whole[name]):
+        with pytest.raises(
+            CheckpointError, match=rf"{folder} are damaged \({name}\).*fetch {DEFAULT}"
+        ):
+            resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache)
+    with pytest.raises(CheckpointError, match=f"usermirror fetch {DEFAULT}"):
+        resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache, offline=True, verify=True)
+    for calls in (2, 2):  # what is whole is not fetched again
+        resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache, verify=True)
+        assert index["calls"] == calls
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def test_a_cache_without_checksums_works_and_gets_them_from_a_fetch(index, tmp_path):
+    cache = tmp_path / "cache"
+    folder = resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache)
+    (folder / "SHA256SUMS").unlink()
+    (folder / "model.safetensors").write_bytes(b"GGUF weightz")
+    assert resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache) == folder
+    assert resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache, verify=True, offline=True)
+    assert index["calls"] == 1
+    resolve_checkpoint(DEFAULT_CHECKPOINT, cache_dir=cache, verify=True)
+    assert (folder / "model.safetensors").read_bytes() == b"GGUF weights"
+    assert (folder / "SHA256SUMS").is_file()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_weights_that_cannot_be_read_say_which_file_and_what_to_run(
+    checkpoints, tmp_path, monkeypatch, name
+):
+    monkeypatch.setenv("USERMIRROR_CACHE", str(tmp_path))
+    folder = tmp_path / "checkpoints" / DEFAULT_CHECKPOINT
+    shutil.copytree(checkpoints("llama"), folder)
+    record_sums(folder)
+    damaged = bytearray((folder / name).read_bytes())
+    damaged[:40] = b"x" * 40
+    (folder / name).write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=rf"{folder}: {name}\. .*usermirror fetch {DEFAULT}"):
+        load_engine(DEFAULT_CHECKPOINT, "transformers", device="cpu").load()
+
+
+def test_what_is_remembered_of_weights_is_checked(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setenv("USERMIRROR_CACHE", str(tmp_path))
+    first, second = (tmp_path / name / "weights" for name in "ab")
+    for folder, seed in ((first, b"a"), (second, b"b")):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(seed)
+        os.utime(folder / "model.safetensors", (1, 1))  # as an archive may restore them
+    found = files_hash(first)
+    assert files_hash(first) == found != files_hash(second)
+    for memory in (tmp_path / "weight-hashes").iterdir():
+        memory.write_text("0" * 64)
+    assert files_hash(first) == found
+
+
 @pytest.fixture
 def hub(checkpoints):
     """A server on the loopback that speaks as much of the hub's protocol as a download needs."""
@@ -198,7 +265,6 @@ def ask_in_a_new_process(name: str, endpoint: str, home: Path, **more: str):
 
 def run_in_a_new_process(code: str, endpoint: str, home: Path, **more: str):
     """huggingface_hub reads its settings at import."""
-    import os
 
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **more}
     return subprocess.run(
@@ -222,6 +288,38 @@ def test_a_hub_repository_is_downloaded_and_then_found_offline(hub, tmp_path):
     }
     again = ask_in_a_new_process("someone/tiny", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
     assert again.stdout.strip() == str(folder), again.stderr
+
+
+FETCH = """
+from usermirror_gym.engines import resolve_checkpoint
+from usermirror_gym.engines.choosing import load_engine
+from usermirror_gym.errors import CheckpointError
+try:
+    print(resolve_checkpoint("someone/tiny", verify=True) if {verify} else
+          load_engine("someone/tiny", "transformers", device="cpu").load())
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_a_damaged_file_of_a_hub_repository_is_named_and_fetched_again(hub, tmp_path, name):
+    endpoint, _ = hub
+
+    def run(verify: bool, **more: str) -> str:
+        done = run_in_a_new_process(FETCH.format(verify=verify), endpoint, tmp_path, **more)
+        return done.stdout.strip() or done.stderr
+
+    folder = Path(run(True))
+    whole = (folder / name).read_bytes()
+    (folder / name).resolve().write_bytes(whole[:-9])
+    off = {"HF_HUB_OFFLINE": "1"}
+    told = run(False, **off)
+    assert f"Damaged files in {folder}: {name}. " in told
+    assert "usermirror fetch someone/tiny" in told
+    assert f"{name} in {folder} is damaged" in run(True, **off)
+    assert run(True) == str(folder)
+    assert (folder / name).read_bytes() == whole
 
 
 def test_a_name_the_hub_does_not_know_reports_the_cause(hub, tmp_path):

@@ -302,7 +302,8 @@ class TestFetching:
     def weights(self, monkeypatch) -> list[str]:
         asked: list[str] = []
 
-        def resolve(name: str) -> Path:
+        def resolve(name: str, *, verify: bool) -> Path:
+            assert verify
             asked.append(name)
             return Path("/cache") / name
 

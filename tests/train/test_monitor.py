@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.train.test_surrogate import config, lists
 from usermirror_gym.agents import PopAgent
 from usermirror_gym.agents.rollout import plan_episodes, play_steps
 from usermirror_gym.envs import make_world
-from usermirror_gym.errors import ConfigError
+from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.files import read_jsonl
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import make_simulator
@@ -170,3 +171,22 @@ def test_a_killed_training_with_renewals_draws_the_same_curve(folder, split, tmp
     assert any(row.get("monitor_redistilled") for row in rows)
     assert all("monitor_kl" in row for row in rows[1:])
     assert np.isfinite([row["monitor_kl"] for row in rows[1:]]).all()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"teacher": "openai:gpt-4o"},
+        {"teacher_options": {"engine": {"base_url": "http://127.0.0.1:9/v1"}}},
+        {"teacher_options": {"answers": "/tmp/answers.sqlite"}},
+    ],
+)
+def test_a_foreign_surrogate_names_no_server_to_ask(folder, split, tmp_path, recipe):
+    foreign = tmp_path / "foreign"
+    shutil.copytree(folder, foreign)
+    facts = json.loads((foreign / "distillation.json").read_text())
+    facts["recipe"] |= recipe
+    (foreign / "distillation.json").write_text(json.dumps(facts))
+    surrogate = make_simulator(str(foreign), split)
+    with pytest.raises(CheckpointError, match=r"distillation\.json sets .*--no-monitor"):
+        monitor_of(settings(), world_of(split, surrogate), tmp_path / "run", QUIET)

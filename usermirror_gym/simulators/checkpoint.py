@@ -23,7 +23,6 @@ caller alone to say.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -41,7 +40,7 @@ from usermirror_gym.engines.checkpoints import (
     resolve_checkpoint,
 )
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
-from usermirror_gym.files import write_text
+from usermirror_gym.files import sha256, write_text
 from usermirror_gym.foreign import file_name, parse_yaml
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS
 from usermirror_gym.simulators.settings import checked_settings, current_names
@@ -84,11 +83,12 @@ def write_simulator(folder: str | Path, settings: Mapping[str, Any]) -> Path:
     if "checkpoint" not in settings:
         del content["checkpoint"]
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    if not _is_name(content.get("checkpoint", "name")):
-        # Base weights in a folder of this machine: it may be read here, and is foreign elsewhere.
-        write_text(_own(text.encode()), str(folder))
-    return write_text(folder / SIMULATOR_FILE, text)
+    path = write_text(
+        folder / SIMULATOR_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    )
+    if not _is_name(content.get("checkpoint", "name")):  # base weights in a folder of this machine
+        remember_own(path)
+    return path
 
 
 def read_simulator(folder_or_name: str | Path, given: Collection[str] = ()) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def read_simulator(folder_or_name: str | Path, given: Collection[str] = ()) -> d
 
 
 def fetch_simulator(name: str) -> Path:
-    """Bring everything that a trained simulator, or bare weights, need to this machine.
+    """Bring everything that a trained simulator, or bare weights, need to this machine; what is
+    here already is compared with its checksums, and brought anew if it is damaged.
 
     Returns:
         the folder of the simulator or of the weights.
@@ -126,10 +127,12 @@ def fetch_simulator(name: str) -> Path:
     """
     folder = find_simulator(name)
     if folder is None:
-        return resolve_checkpoint(name)
+        return resolve_checkpoint(name, verify=True)
+    if not Path(name).expanduser().exists() and shipped_folder(name) is None:
+        fetch_from_hub(name, offline=network_is_off(), needs=SIMULATOR_FILE, verify=True)
     settings = read_simulator(folder)
     if settings.get("readout") != "surrogate":  # which needs no LLM
-        resolve_checkpoint(settings["checkpoint"])
+        resolve_checkpoint(settings["checkpoint"], verify=True)
     return folder
 
 
@@ -156,8 +159,7 @@ def find_simulator(folder_or_name: str | Path) -> Path | None:
 def _read(folder: Path, given: Collection[str]) -> dict[str, Any]:
     path = folder / SIMULATOR_FILE
     try:
-        text = path.read_bytes()
-        content = parse_yaml(text.decode("utf-8"))
+        content = parse_yaml(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
@@ -170,9 +172,9 @@ def _read(folder: Path, given: Collection[str]) -> dict[str, Any]:
         if name in content:
             raise CheckpointError(f"{path} sets {name!r}, which follows from the folder's files")
     told = {name: value for name, value in content.items() if name not in given}
-    if told.get("readout", "") == "surrogate" or _own(text).is_file():
+    if told.get("readout", "") == "surrogate" or is_own(path):
         told.pop("checkpoint", None)  # the teacher's name, which is not followed; or our own path
-    _check_foreign(told, path)
+    check_foreign(told, path)
     if (folder / ADAPTER_CONFIG).is_file():
         content["adapter"] = str(folder)
     if any((folder / name).is_file() for name in _HEADS):
@@ -187,12 +189,17 @@ def _read(folder: Path, given: Collection[str]) -> dict[str, Any]:
     return content
 
 
-def _check_foreign(told: Mapping[str, Any], path: Path) -> None:
+def check_foreign(told: Mapping[str, Any], path: Path, cure: str = "") -> None:
     """Refuse what would decide whom this machine talks to, with what key, or what it reads and
     writes.
 
+    Args:
+        told: settings, fields of ``LLMSettings``.
+        path: the file that says them.
+        cure: what to do, by default how the caller makes the setting.
+
     Raises:
-        CheckpointError: names the setting, and how the caller says it.
+        CheckpointError: names the setting and the cure.
     """
     engine = told.get("engine", {})
     bad = {"answers": told["answers"]} if told.get("answers") is not None else {}
@@ -212,8 +219,8 @@ def _check_foreign(told: Mapping[str, Any], path: Path) -> None:
         whole = name.partition(".")[0]
         raise CheckpointError(
             f"{path} sets {name} = {str(value)[:200]!r}, which a simulator's folder may not say: "
-            "servers, keys, files and folders of this machine are for you to name. If you trust "
-            f"it, give the option {whole!r} yourself, as in --set {whole}=..."
+            "servers, keys, files and folders of this machine are for you to name. "
+            + (cure or f"If you trust it, give it yourself, as in --set {whole}=...")
         )
 
 
@@ -224,6 +231,16 @@ def _is_name(checkpoint: object) -> bool:
     return named and len(parts) <= 2 and not parts[-1].endswith(".gguf")
 
 
-def _own(text: bytes) -> Path:
-    """Where this machine remembers that a ``simulator.yaml`` with a path is its own."""
-    return cache_folder() / "own-simulators" / f"{hashlib.sha256(text).hexdigest()}.txt"
+def remember_own(path: Path) -> None:
+    """Note that this machine wrote a file: paths and servers in it may be followed here, and are
+    foreign elsewhere."""
+    write_text(_own(path), str(path))
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file holds what :func:`remember_own` noted, wherever it lies now."""
+    return _own(path).is_file()
+
+
+def _own(path: Path) -> Path:
+    return cache_folder() / "own-files" / f"{sha256(path)}.txt"

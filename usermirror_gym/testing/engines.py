@@ -11,6 +11,8 @@ model that reads English letters will do.
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,10 @@ class EngineContract:
         """Logs need a name, prompts a budget."""
         assert engine.model_id
         assert engine.context_length > 0
+
+    def test_it_can_be_sent_to_another_process(self, engine: Engine) -> None:
+        """Environments around it are, to the workers of a vector."""
+        assert pickle.loads(pickle.dumps(engine)).model_id == engine.model_id
 
     def test_letters_are_a_distribution_over_the_options(self, engine: Engine) -> None:
         """One normalised row per prompt, as long as its options."""

@@ -25,6 +25,7 @@ from usermirror_gym.engines.local.encoding import (
     longest,
     whole,
 )
+from usermirror_gym.engines.reopening import Reopened
 from usermirror_gym.errors import EngineError
 from usermirror_gym.types import Prompt
 
@@ -49,7 +50,7 @@ class EngineUsage:
         self.seconds += seconds
 
 
-class LocalEngine(ABC):
+class LocalEngine(Reopened, ABC):
     """Base of the engines that load the weights themselves.  Nothing is loaded before it is needed.
 
     Args:

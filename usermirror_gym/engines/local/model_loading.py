@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from usermirror_gym.engines.checkpoints import cure
 from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.foreign import file_name, parse_json
 
@@ -78,8 +79,8 @@ def load_model(
     if missing := sorted(report["missing_keys"]):
         # transformers would go on with random numbers in their place.
         raise CheckpointError(
-            f"{path} lacks {len(missing)} of the model's weights, {missing[0]!r} among them. It "
-            "is no complete causal language model: fetch or save it again."
+            f"{path} lacks {len(missing)} of the model's weights, {missing[0]!r} among them. "
+            f"{cure(path)}"
         )
     if adapter is not None:
         from usermirror_gym.engines.adapters import merged
@@ -128,8 +129,7 @@ def _load(factory: Any, path: Path, **kwargs: Any) -> Any:
                 "architecture transformers knows by itself."
             ) from None
         raise CheckpointError(
-            f"cannot load {path} with {factory.__name__}: {error}. It must hold a causal language "
-            "model that transformers reads: config.json, safetensors weights and a tokenizer."
+            f"cannot load {path} with {factory.__name__}: {error}. {cure(path)}"
         ) from error
 
 
@@ -141,8 +141,7 @@ def _check_folder(folder: Path, path: Path) -> None:
         bad = str(error)[:200]
     if bad:
         raise CheckpointError(
-            f"cannot load {path}: {bad}. It must hold a causal language model with weights of its "
-            "own, as safetensors: fetch or save it again, or use another checkpoint."
+            f"cannot load {path}: {bad}. Use another checkpoint, or save it again. {cure(path)}"
         )
 
 

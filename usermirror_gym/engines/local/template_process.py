@@ -48,10 +48,11 @@ def render(request: Mapping[str, Any]) -> str:
     with _lock:
         process = _running.get(os.getpid())
         if process is None or process.poll() is not None:
-            command = [sys.executable, "-P", __file__]
             process = _running[os.getpid()] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+                [sys.executable, "-P", __file__],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
             _asked(process, b"", _START_SECONDS)
         answer = json.loads(_asked(process, json.dumps(request).encode() + b"\n", SECONDS))
     if answer.get("unbounded"):

@@ -25,7 +25,7 @@ def bounded_client(openai: Any, seconds: float) -> Any:
     client: type[Any] = openai.DefaultAsyncHttpxClient
     http: Any = sys.modules[client.__mro__[1].__module__.partition(".")[0]]  # httpx, or httpx2
 
-    class BoundedClient(client):  # type: ignore[misc]
+    class BoundedClient(client):
         async def send(self, request: Any, *, stream: bool = False, **how: Any) -> Any:
             """The whole reply.
 

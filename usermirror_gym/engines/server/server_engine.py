@@ -21,6 +21,7 @@ from usermirror_gym.engines.base import (
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.local.encoding import EncodedPrompt, PromptEncoder, check_options
 from usermirror_gym.engines.local.local import EngineUsage, answers_of, text_scores
+from usermirror_gym.engines.reopening import Reopened
 from usermirror_gym.engines.server.bounded_http import bounded_client
 from usermirror_gym.engines.server.chat_api import (
     TOP_LOGPROBS,
@@ -71,7 +72,7 @@ class _Question(Generic[T]):
     read: Callable[[Any], T]
 
 
-class ServerEngine:
+class ServerEngine(Reopened):
     """Asks servers with OpenAI's interface, many questions at a time; the order is kept.
 
     With ``tokenizer`` it sends token ids to vLLM's completions interface: letters and likelihood

@@ -21,6 +21,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from usermirror_gym.engines.checkpoints import cache_folder
+from usermirror_gym.engines.reopening import Reopened
 from usermirror_gym.errors import ConfigError, StoreError
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ _SPARED = 0.9
 """Share of the largest size that is left after the oldest answers were dropped."""
 
 
-class AnswerStore:
+class AnswerStore(Reopened):
     """Bytes by key, bounded in size; the least recently used go first.
 
     Safe to use from many processes, threads, and after a fork.

@@ -14,6 +14,7 @@ import numpy as np
 
 from usermirror_gym.engines.base import Engine, OptionScores, Sampling, SamplingOptions
 from usermirror_gym.engines.local.local import EngineUsage
+from usermirror_gym.engines.reopening import Reopened
 from usermirror_gym.engines.store.answer_store import AnswerStore
 from usermirror_gym.types import Float32Array, Prompt
 
@@ -42,7 +43,7 @@ class StoredUsage(EngineUsage):
         return self.hits / asked if asked else None
 
 
-class StoredEngine:
+class StoredEngine(Reopened):
     """Wraps an engine; see :class:`~usermirror_gym.engines.base.Engine`.
 
     An answer is kept under the identity of the model (content of its weights, adapter and head,

@@ -22,6 +22,7 @@ from usermirror_gym.engines.adapters import find_files
 from usermirror_gym.engines.base import Pool, StatePart
 from usermirror_gym.errors import CheckpointError, UnknownNameError
 from usermirror_gym.files import write_bytes
+from usermirror_gym.foreign import parse_json
 from usermirror_gym.types import Float32Array, FloatArray
 
 AFFINITY_WEIGHTS = "affinity.safetensors"
@@ -241,7 +242,7 @@ def read_head(folder: str | Path) -> AffinityHead:
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            parts = json.loads((file.metadata() or {})["parts"])
+            parts = parse_json((file.metadata() or {})["parts"])
     except Exception as error:  # safetensors' own error, OSError, TypeError, KeyError, ValueError
         raise CheckpointError(
             f"cannot read {path} as an affinity head ({type(error).__name__}: {error}). Fetch or "

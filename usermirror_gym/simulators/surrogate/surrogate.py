@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.errors import CheckpointError, ConfigError, SceneError
 from usermirror_gym.files import write_bytes
+from usermirror_gym.foreign import parse_json
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines, shown_slates
 from usermirror_gym.simulators.base import ChoiceBatch
@@ -250,7 +251,7 @@ def read_surrogate(folder: str | Path) -> tuple[SurrogateNet, SurrogateFacts]:
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-            about = json.loads((file.metadata() or {})["surrogate"])
+            about = parse_json((file.metadata() or {})["surrogate"])
         net = net_of(NetShape(**about["shape"]), weights)
         facts = TypeAdapter(SurrogateFacts).validate_python(about)
     except Exception as error:  # safetensors' and torch's own errors, OSError, TypeError, KeyError

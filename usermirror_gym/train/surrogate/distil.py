@@ -29,7 +29,7 @@ from usermirror_gym.run_folder import keep_same, run_folder
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.base import fingerprint
-from usermirror_gym.simulators.checkpoint import write_simulator
+from usermirror_gym.simulators.checkpoint import remember_own, write_simulator
 from usermirror_gym.simulators.surrogate.profile_codes import profile_features
 from usermirror_gym.simulators.surrogate.surrogate import (
     Catalogue,
@@ -128,6 +128,7 @@ def distill(
             stored = SurrogateSimulator(*read_surrogate(new), split)  # rounded as in the file
             facts = report(stored, teacher, split, answers, config)
             write_surrogate_card(new, config, stored, split, facts, curve, words is not None)
+            remember_own(new / FACTS_FILE)
     return checkpoint
 
 

@@ -22,6 +22,7 @@ from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import make_simulator
 from usermirror_gym.simulators.base import UserSimulator
+from usermirror_gym.simulators.checkpoint import check_foreign, is_own
 from usermirror_gym.simulators.recording import RecordingSimulator
 from usermirror_gym.simulators.surrogate.surrogate import (
     SURROGATE_WEIGHTS,
@@ -203,6 +204,9 @@ def monitor_of(config: RLConfig, world: World, folder: Path, display: Display) -
         )
     recipe = read_json(home / FACTS_FILE)["recipe"]
     options = dict(recipe["teacher_options"])
+    if not is_own(home / FACTS_FILE):
+        told = {"checkpoint": recipe["teacher"], **options}
+        check_foreign(told, home / FACTS_FILE, "Train without a monitor (--no-monitor).")
     if not surrogate.offers_outside:
         options["outside_option"] = False
     if MASK in str(options):
