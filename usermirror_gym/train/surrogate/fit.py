@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save
 
-from usermirror_gym.files import kept_array, replacing
+from usermirror_gym.agents.learners.torch_agent import moments_of, set_moments
+from usermirror_gym.files import kept_array, write_bytes
+from usermirror_gym.foreign import parse_json
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs, SurrogateNet
@@ -22,6 +27,7 @@ from usermirror_gym.types import Float32Array, FloatArray
 
 _LAST_RATE = 0.01
 _CHUNK = 4096
+_NET, _BEST = "net.", "best."
 
 
 def fit(
@@ -157,10 +163,14 @@ def _part(questions: NetInputs, rows: Any) -> NetInputs:
 def _write(
     path: Path | None, net: SurrogateNet, optimizer: torch.optim.Optimizer, now: dict[str, Any]
 ) -> None:
-    if path is not None:
-        whole = {**now, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
-        with replacing(path) as file:
-            torch.save(whole, file)
+    if path is None:
+        return
+    arrays = moments_of(optimizer)
+    for prefix, state in ((_NET, net.state_dict()), (_BEST, now["best"])):
+        arrays |= {prefix + name: value.numpy() for name, value in state.items()}
+    done = json.dumps({"curve": now["curve"], "since": now["since"]})
+    kept = {name: np.array(values, order="C") for name, values in arrays.items()}
+    write_bytes(path, save(kept, metadata={"fit": done}))
 
 
 def _read(
@@ -168,7 +178,13 @@ def _read(
 ) -> dict[str, Any] | None:
     if path is None or not path.is_file():
         return None
-    kept: dict[str, Any] = torch.load(path, weights_only=True)
-    net.load_state_dict(kept.pop("net"))
-    optimizer.load_state_dict(kept.pop("optimizer"))
-    return kept
+    with safe_open(path, "np") as file:
+        done = parse_json(file.metadata()["fit"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    parts: dict[str, dict[str, torch.Tensor]] = {_NET: {}, _BEST: {}}
+    for prefix, state in parts.items():
+        for name in [name for name in arrays if name.startswith(prefix)]:
+            state[name.removeprefix(prefix)] = torch.from_numpy(arrays.pop(name))
+    net.load_state_dict(parts[_NET])
+    set_moments(optimizer, arrays)
+    return {**done, "best": parts[_BEST]}
