@@ -7,7 +7,7 @@ the disk soon after it was given, and no question is asked twice.
 config.json, teacher.json     the settings, and whose answers these are
 answers/                      sessions that were played, with the answers
 words.npy                     what the teacher's LLM says of the items
-fit.pt                        where the training is
+fit.safetensors               where the training is
 checkpoint/                   the surrogate; it appears when it is whole
 """
 
@@ -116,7 +116,7 @@ def distill(
         with display.phase("learning", config.fit.epochs, "epoch") as advance:
             curve = fit(
                 student, answers["train"], answers["validation"], config.fit,
-                seed=config.seed, state=folder / "fit.pt", progress=advance,
+                seed=config.seed, state=folder / "fit.safetensors", progress=advance,
             )  # fmt: skip
         # A folder's name means nothing elsewhere.
         name = teacher.name if Path(config.teacher).expanduser().exists() else config.teacher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
-from usermirror_gym.files import kept_array, replacing
+from usermirror_gym.errors import RunError
+from usermirror_gym.files import kept_array, write_bytes
+from usermirror_gym.foreign import parse_json
 from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs, SurrogateNet
@@ -157,10 +162,16 @@ def _part(questions: NetInputs, rows: Any) -> NetInputs:
 def _write(
     path: Path | None, net: SurrogateNet, optimizer: torch.optim.Optimizer, now: dict[str, Any]
 ) -> None:
-    if path is not None:
-        whole = {**now, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
-        with replacing(path) as file:
-            torch.save(whole, file)
+    if path is None:
+        return
+    learned = optimizer.state_dict()
+    groups = {"net": net.state_dict(), "best": now["best"], **learned["state"]}
+    tensors = {
+        f"{group}/{name}": value.detach().clone().contiguous()
+        for group, values in groups.items() for name, value in values.items()
+    }  # fmt: skip
+    facts = {"curve": now["curve"], "since": now["since"], "groups": learned["param_groups"]}
+    write_bytes(path, save(tensors, {"fit": json.dumps(facts)}))
 
 
 def _read(
@@ -168,7 +179,17 @@ def _read(
 ) -> dict[str, Any] | None:
     if path is None or not path.is_file():
         return None
-    kept: dict[str, Any] = torch.load(path, weights_only=True)
-    net.load_state_dict(kept.pop("net"))
-    optimizer.load_state_dict(kept.pop("optimizer"))
-    return kept
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = parse_json(file.metadata()["fit"])
+            for key in file.keys():  # noqa: SIM118
+                group, _, name = key.partition("/")
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+        net.load_state_dict(groups.pop("net"))
+        best = groups.pop("best")
+        state = {int(number): values for number, values in groups.items()}
+        optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
+        return {"curve": facts["curve"], "since": facts["since"], "best": best}
+    except Exception as error:  # safetensors' and torch's own errors, KeyError, TypeError ...
+        raise RunError(f"cannot read {path}: {error}. Delete it to fit again.") from error
