@@ -144,7 +144,6 @@ COUNTS = [
         {"completion_tokens": True},
         {"completion_tokens": 10**9, "prompt_tokens": 10**30},
         {"completion_tokens": "1e999", "prompt_tokens": True},
-        {"completion_tokens": 1.5},
     )
 ]
 

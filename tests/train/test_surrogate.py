@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import rel_entr
 
 from tests.train.surrogate_teacher import Teacher
@@ -149,6 +151,15 @@ def test_a_damaged_part_is_named(split, tmp_path):
     path.write_bytes(b"half")
     with pytest.raises(RunError, match=rf"{path.name}.*Delete it"):
         distill(Teacher(), split, config(), tmp_path, display=QUIET)
+
+
+def test_where_the_learning_was_is_no_pickle(split, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    assert not list(whole.glob("*.pt"))
+    torch.save({"curve": [0.0]}, tmp_path / "run" / "fit.safetensors")
+    with pytest.raises(RunError, match=r"cannot read .*fit\.safetensors.*Delete it"):
+        distill(Teacher(), split, config(), tmp_path / "run", display=QUIET)
 
 
 def test_it_learns_other_lists_later_without_forgetting(split, whole):

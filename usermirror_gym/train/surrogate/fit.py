@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.torch import save
 
-from usermirror_gym.agents.learners.torch_agent import moments_of, set_moments
+from usermirror_gym.errors import RunError
 from usermirror_gym.files import kept_array, write_bytes
 from usermirror_gym.foreign import parse_json
 from usermirror_gym.simulators import UserSimulator
@@ -27,7 +27,6 @@ from usermirror_gym.types import Float32Array, FloatArray
 
 _LAST_RATE = 0.01
 _CHUNK = 4096
-_NET, _BEST = "net.", "best."
 
 
 def fit(
@@ -165,12 +164,14 @@ def _write(
 ) -> None:
     if path is None:
         return
-    arrays = moments_of(optimizer)
-    for prefix, state in ((_NET, net.state_dict()), (_BEST, now["best"])):
-        arrays |= {prefix + name: value.numpy() for name, value in state.items()}
-    done = json.dumps({"curve": now["curve"], "since": now["since"]})
-    kept = {name: np.array(values, order="C") for name, values in arrays.items()}
-    write_bytes(path, save(kept, metadata={"fit": done}))
+    learned = optimizer.state_dict()
+    groups = {"net": net.state_dict(), "best": now["best"], **learned["state"]}
+    tensors = {
+        f"{group}/{name}": value.detach().clone().contiguous()
+        for group, values in groups.items() for name, value in values.items()
+    }  # fmt: skip
+    facts = {"curve": now["curve"], "since": now["since"], "groups": learned["param_groups"]}
+    write_bytes(path, save(tensors, {"fit": json.dumps(facts)}))
 
 
 def _read(
@@ -178,13 +179,17 @@ def _read(
 ) -> dict[str, Any] | None:
     if path is None or not path.is_file():
         return None
-    with safe_open(path, "np") as file:
-        done = parse_json(file.metadata()["fit"])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    parts: dict[str, dict[str, torch.Tensor]] = {_NET: {}, _BEST: {}}
-    for prefix, state in parts.items():
-        for name in [name for name in arrays if name.startswith(prefix)]:
-            state[name.removeprefix(prefix)] = torch.from_numpy(arrays.pop(name))
-    net.load_state_dict(parts[_NET])
-    set_moments(optimizer, arrays)
-    return {**done, "best": parts[_BEST]}
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = parse_json(file.metadata()["fit"])
+            for key in file.keys():  # noqa: SIM118
+                group, _, name = key.partition("/")
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+        net.load_state_dict(groups.pop("net"))
+        best = groups.pop("best")
+        state = {int(number): values for number, values in groups.items()}
+        optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
+        return {"curve": facts["curve"], "since": facts["since"], "best": best}
+    except Exception as error:  # safetensors' and torch's own errors, KeyError, TypeError ...
+        raise RunError(f"cannot read {path}: {error}. Delete it to fit again.") from error
