@@ -51,7 +51,8 @@ SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": sig
 FAULTS = (*SIGNALS, "full", "second", "changed")
 OUT, CACHE, SCRATCH = "out", "cache", "tmp"
 _UNSEEN = (INPUTS, SCRATCH)
-_MEGABYTE = 1 << 20
+_PAGE = 4096
+"""Bytes that the smallest file takes on a disk in memory."""
 
 
 class NotSurvived(Exception):
@@ -148,7 +149,7 @@ class Place:
         """Whether a small disk can be mounted here."""
         self.root.mkdir(exist_ok=True)
         try:
-            with self.disk(_MEGABYTE):
+            with self.disk(_PAGE):
                 return True
         except (OSError, subprocess.CalledProcessError):
             return False
@@ -176,7 +177,7 @@ class Calm:
 
     seconds: float
     size: int
-    """Bytes of everything below the folder."""
+    """Bytes that it took on the disk."""
     files: dict[str, str]
 
 
@@ -240,7 +241,7 @@ class Runner:
             start = time.monotonic()
             self.place.run(command).check(0)
             seconds = time.monotonic() - start
-            size = sum(p.stat().st_blocks * 512 for p in self.place.root.rglob("*") if p.is_file())
+            size = _pages(self.place.root) - _pages(self.place.inputs)
             self.calm[command, change] = Calm(seconds, size, self.place.contents())
         return self.calm[command, change]
 
@@ -251,14 +252,12 @@ class Runner:
             if made.fault != "full":
                 yield
                 return
-            inputs = sum(p.stat().st_size for p in self.place.inputs.rglob("*") if p.is_file())
             if not self.place.mounts:  # every single file may be so large, then
-                largest = max(1, calm.size // 10)
-                made.moment = share * largest
+                made.moment = share * max(calm.size / 10, 1)
                 yield
                 return
-            made.moment = share * max(calm.size - inputs, _MEGABYTE)
-            with self.place.disk(int(1.2 * inputs + _MEGABYTE / 4 + made.moment)):
+            made.moment = share * calm.size
+            with self.place.disk(_pages(self.place.inputs) + _PAGE + int(made.moment)):
                 try:
                     yield
                 finally:
@@ -352,6 +351,12 @@ class Runner:
         self.place.run(command).check(0)
         self._same(before)
         return f"refused ({message}); undone, then the same files"
+
+
+def _pages(folder: Path) -> int:
+    """Bytes that the files below a folder take on a disk in memory."""
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(-(-size // _PAGE) * _PAGE for size in sizes)
 
 
 def _message(ended: Ended) -> str:

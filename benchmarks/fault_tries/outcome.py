@@ -2,7 +2,7 @@
 
 Two outcomes are the same if these are, byte for byte.  Left out of the comparison:
 
-- locks (``.lock``, ``NAME.lock``), and TensorBoard's files, which are called after time and process;
+- locks (``.lock``, ``NAME.lock``), and TensorBoard's files, called after time and process;
 - in JSON: numbers called ``seconds`` or ``..._seconds`` or ``seconds_...``, and ``timing``;
 - in NumPy archives: the array ``seconds``;
 - on pages: the numbers that are made of these (a time per step, the minutes of a stage).
@@ -64,10 +64,11 @@ def played_twice(folder: Path) -> list[str]:
 
 def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
     """In words, which files are missing, too many, or other ones."""
+    both = sorted(found.keys() & expected.keys())
     return [
-        *(f"{name} is missing" for name in expected.keys() - found.keys()),
-        *(f"{name} is too many" for name in found.keys() - expected.keys()),
-        *(f"{n} differs" for n in sorted(found.keys() & expected.keys()) if found[n] != expected[n]),
+        *(f"{name} is missing" for name in sorted(expected.keys() - found.keys())),
+        *(f"{name} is too many" for name in sorted(found.keys() - expected.keys())),
+        *(f"{name} differs" for name in both if found[name] != expected[name]),
     ]
 
 

@@ -152,6 +152,9 @@ def test_adapters_come_back_in_peft_and_differ_from_their_beginning(
     assert all(p.abs().max() > 0 for p in trained)
     config = read_json(finished / "checkpoint" / "adapter_config.json")
     assert config["base_model_name_or_path"] == str(base)  # the name that the recipe gave
+    # A set in PEFT: without an order of its own the file would be another one in every process.
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert len(config["target_modules"]) > 4
 
 
 def test_merged_weights_answer_like_base_and_adapter(

@@ -48,3 +48,14 @@ class UserSimulator(Protocol):
             SceneError: a scene cannot be put to this simulator; names the scene.
         """
         ...
+
+
+def forget_questions(simulator: UserSimulator) -> None:
+    """What a simulator answers next does not depend, not even in the last digit, on what it was
+    asked before: its LLM, if it has one here, drops the beginnings of prompts that it keeps.
+
+    Whatever a run does between two points from which it can go on begins with this.
+    """
+    forget = getattr(getattr(simulator, "engine", None), "forget", None)
+    if forget is not None:
+        forget()
