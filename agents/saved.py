@@ -39,7 +39,12 @@ def save_files(
     from safetensors.numpy import save_file
 
     folder = folder.expanduser().absolute()
-    if folder.exists() and not (folder / HEADER).is_file() and any(folder.iterdir()):
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        names = set()
+    # Looked at twice: another process may be putting its agent there.
+    if names and HEADER not in names and not (folder / HEADER).is_file():
         raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
     with replacing_folder(folder) as new:
         for name, own in arrays.items():

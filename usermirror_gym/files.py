@@ -8,6 +8,7 @@ when it is whole.  What a killed process left under such a name is deleted by
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -61,18 +62,34 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
-    new = temporary(folder)
+    """A temporary folder beside ``folder`` that takes its place once the block has ended well.
+
+    Raises:
+        RunError: another process put a folder there at the same moment; that one stays.
+    """
+    new, old = temporary(folder), None
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
         yield new
-        old = _aside(folder) if folder.exists() else None
-        new.rename(folder)
-        if old is not None:
-            shutil.rmtree(old)
+        try:
+            old = _aside(folder) if folder.exists() else None
+            new.rename(folder)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            raise RunError(
+                f"another process wrote {folder} at the same moment, and its content stays: "
+                "write into another folder, or once more"
+            ) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        for left in (new, old):
+            if left is not None:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+"""Somebody else has exchanged the folder between our two moves."""
 
 
 def safe_name(name: str) -> bool:

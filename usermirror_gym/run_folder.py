@@ -70,7 +70,8 @@ def run_folder(
 def locked(
     folder: Path, doing: str = "is at work", *, wait: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Inside the block no other process that asks for it has the folder, which is made if absent.
+    """Inside the block no other process that asks for it has the folder, which is made if absent,
+    and goes again if an error left it empty.
 
     What processes that were killed before were writing in it is deleted first.
 
@@ -81,6 +82,7 @@ def locked(
     Raises:
         RunError: the folder is taken and ``wait`` is not given, or its disk has no locks.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / _LOCK), folder / _HOLDER
     try:
@@ -104,6 +106,9 @@ def locked(
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+        if made and [path.name for path in folder.iterdir()] == [_LOCK]:
+            (folder / _LOCK).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _described(holder: Path) -> str:
