@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
-from usermirror_gym.files import replacing_folder
+from usermirror_gym.files import replacing_folder, write_bytes, write_text
 
 FORMAT = 1
 HEADER, TENSORS = "agent.json", "agent.safetensors"
@@ -36,7 +36,7 @@ def save_files(
     Raises:
         AgentError: ``folder`` exists and holds something other than a saved agent.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder = folder.expanduser().absolute()
     try:
@@ -49,10 +49,11 @@ def save_files(
     with replacing_folder(folder) as new:
         for name, own in arrays.items():
             # Views, matrices and non-contiguous arrays would be written wrongly.
-            save_file({key: np.array(values, order="C") for key, values in own.items()}, new / name)
+            content = save({key: np.array(values, order="C") for key, values in own.items()})
+            write_bytes(new / name, content)
         write(new)
         text = json.dumps({"format": FORMAT} | dict(header), indent=1)
-        (new / HEADER).write_text(text + "\n", encoding="utf-8")
+        write_text(new / HEADER, text + "\n")
     return folder
 
 

@@ -310,7 +310,8 @@ class Runner:
             return "was too late"
         os.killpg(process.pid, number)
         ended = self.place.wait(process)
-        # Before Python has come to our first line, the system ends it.
+        if number == signal.SIGINT and ended.status == -number:
+            return "was ended by Python, which had not come to the command"
         ended.check(0, -number, *([130] if number == signal.SIGINT else []))
         return f"ended with {ended.status}"
 

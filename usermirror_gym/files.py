@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,11 +43,46 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says so; other libraries have words of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # Of safetensors, and of PyTorch, which says no more than that.
+        if re.search(r"\(os error (28|122)\)|PytorchStreamWriter failed writing", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """An error of other software that writes into a folder inside the block, whatever it says, is
+    the system's own if the disk is full.
+
+    Raises:
+        OSError: ENOSPC, with the folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        if disk_is_full(error) or shutil.disk_usage(folder).free < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
+
+
+_ROOM = 1 << 16
+"""Bytes: with less than that on the disk, hardly anything can be written."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which takes the place of ``path`` once the block has ended well.
 
     It has a temporary name until then: readers see the old file or the whole new one.
+
+    Raises:
+        OSError: it cannot be written; with the path, also where the system names none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = temporary(path)
@@ -56,6 +92,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk
+        raise
     finally:
         new.unlink(missing_ok=True)
 

@@ -125,12 +125,19 @@ def is_occupied(folder: Path) -> bool:
 
 
 def numbered_folder(base: Path, settings: Mapping[str, Any]) -> Path:
-    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run like this."""
+    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run like this.
+
+    New is also one in which a process was killed before it had written a file.
+    """
     number, folder = 1, base
-    while folder.exists() and _changed(folder / RUN_FILE, settings):
+    while folder.exists() and not _unused(folder) and _changed(folder / RUN_FILE, settings):
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
+
+
+def _unused(folder: Path) -> bool:
+    return (folder / _LOCK).exists() and not is_occupied(folder)
 
 
 def keep_same(

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -235,6 +236,42 @@ def test_a_killed_run_ends_with_the_same_weights(
     train(recipe(), tmp_path, display=QUIET)
     assert (first / "done.json").stat().st_mtime_ns == done  # not repeated
     assert results(tmp_path) == results(finished)
+
+
+def test_a_kill_right_after_a_stage_leaves_no_checkpoints(
+    finished: Path, tmp_path: Path, recipe: Callable[..., TrainConfig]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoint")
+    stage = run / "stages" / "0-next_item"
+    (stage / "checkpoint-4").mkdir()
+    (stage / "checkpoint-4" / "optimizer.pt").touch()
+    (stage / "best.safetensors").touch()
+    train(recipe(), run, display=QUIET)
+    assert {path.name for path in stage.iterdir()} == {"trained.safetensors", "done.json"}
+    assert results(run) == results(finished)
+
+
+def test_a_full_disk_is_told_whatever_the_trainer_says(
+    tmp_path: Path, recipe: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's own words are: basic_ios::clear: iostream error."""
+    import torch
+
+    from usermirror_gym import files
+
+    def save(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match="iostream"):
+        train(recipe(), tmp_path / "roomy", display=QUIET)
+    full = SimpleNamespace(free=100)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: full)
+    with pytest.raises(OSError, match="No space left") as told:
+        train(recipe(), tmp_path / "full", display=QUIET)
+    assert told.value.filename == str(tmp_path / "full" / "stages" / "0-next_item")
 
 
 def test_another_seed_is_another_model(

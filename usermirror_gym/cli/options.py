@@ -19,6 +19,7 @@ from rich.console import Console
 
 from usermirror_gym.configs.session import RunConfig, own_first
 from usermirror_gym.errors import UserMirrorError
+from usermirror_gym.files import disk_is_full
 
 Engine = Annotated[
     str,
@@ -180,6 +181,9 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+_MAKE_ROOM = ". Make room; what is whole stays, and the same command goes on from there"
+
+
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Errors raised on purpose, and those of files, end the command with one readable message and
     status 1."""
@@ -195,14 +199,24 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader of the output has had enough; typer knows
             raise
         except (UserMirrorError, OSError) as error:
-            Console(stderr=True).print(f"Error: {_readable(error)}", style="red", markup=False)
+            _say(_readable(error))
+            raise typer.Exit(1) from error
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            _say(f"the disk is full{_MAKE_ROOM}")
             raise typer.Exit(1) from error
 
     return run
 
 
+def _say(message: str) -> None:
+    Console(stderr=True).print(f"Error: {message}", style="red", markup=False)
+
+
 def _readable(error: Exception) -> str:
-    # A folder that cannot be written, a full disk: the system's words and the path say it all.
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    # A folder that cannot be written: the system's words and the path say it all.
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    cure = _MAKE_ROOM if disk_is_full(error) else ""
+    return f"{error.filename}: {error.strerror}{cure}" if error.filename else error.strerror + cure
