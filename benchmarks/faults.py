@@ -22,7 +22,6 @@ decide everything that is drawn, so ``--only 17`` repeats one.  Status 1 if one 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -38,6 +37,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fault_tries.inputs import CHANGES, COMMANDS, INPUTS, write_inputs
@@ -311,7 +311,7 @@ class Runner:
         os.killpg(process.pid, number)
         ended = self.place.wait(process)
         if number == signal.SIGINT and ended.status == -number:
-            return "was ended by Python, which had not come to the command"
+            return "was ended by Python, outside the command"
         ended.check(0, -number, *([130] if number == signal.SIGINT else []))
         return f"ended with {ended.status}"
 
@@ -373,6 +373,24 @@ def names(given: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     return found
 
 
+def summary(runner: Runner, tries: list[Try]) -> dict[str, Any]:
+    """What is written down: settings, every try, machine and versions."""
+    return {
+        "settings": {
+            "seed": runner.seed, "commands": list(runner.commands), "faults": list(runner.faults),
+            "full": "a small disk" if runner.place.mounts else "a limit on every file",
+        },
+        "survived": sum(one.survived for one in tries),
+        "tried": len(tries),
+        "tries": [asdict(one) for one in tries],
+        "undisturbed_seconds": {
+            command: calm.seconds for (command, change), calm in runner.calm.items() if not change
+        },
+        "machine": {"system": platform.system(), "cores": os.cpu_count()},
+        "versions": package_versions(),
+    }  # fmt: skip
+
+
 def main() -> None:
     """Make the tries, and say how many were survived."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -392,26 +410,14 @@ def main() -> None:
     place = Place(work / "try", work / INPUTS)
     runner = Runner(place, args.seed, commands, faults, work / "not-survived")
     numbers = range(1, args.tries + 1) if args.only is None else [args.only]
-    tries = []
+    tries: list[Try] = []
     for number in numbers:
         tries.append(runner.run(number))
         print(tries[-1], flush=True)
+        if args.json is not None:
+            write_json(args.json, summary(runner, tries))
     survived = sum(one.survived for one in tries)
     print(f"{survived} faults survived of {len(tries)} faults tried")
-    result = {
-        "settings": {
-            "tries": args.tries, "seed": args.seed, "commands": commands, "faults": faults,
-            "full": "a small disk" if place.mounts else "a limit on every file",
-        },
-        "survived": survived, "tried": len(tries), "tries": [asdict(one) for one in tries],
-        "undisturbed_seconds": {
-            command: calm.seconds for (command, change), calm in runner.calm.items() if not change
-        },
-        "machine": {"system": platform.system(), "cores": os.cpu_count()},
-        "versions": package_versions(),
-    }  # fmt: skip
-    if args.json is not None:
-        write_json(args.json, json.loads(json.dumps(result)))
     shutil.rmtree(place.root, ignore_errors=True)
     if survived < len(tries):
         sys.exit(f"the folders of the others are in {runner.keep}")
