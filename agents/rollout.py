@@ -12,6 +12,7 @@ import numpy as np
 from usermirror_gym.agents.base import Agent, Transition
 from usermirror_gym.agents.observations import rows_of
 from usermirror_gym.envs import SlateVectorEnv
+from usermirror_gym.simulators.base import forget_questions
 from usermirror_gym.types import BoolArray, FloatArray, IntArray, Observation
 
 
@@ -115,6 +116,7 @@ class Step(NamedTuple):
 
 def play_steps(env: SlateVectorEnv, agent: Agent, episodes: Episodes) -> Iterator[Step]:
     """Play the episodes side by side to their ends; see :func:`roll_out`."""
+    forget_questions(env.world.simulator)
     observations, _ = env.reset(
         seed=episodes.seeds.tolist(), options={"user_id": episodes.user_ids}
     )

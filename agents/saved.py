@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from usermirror_gym.errors import AgentError, CheckpointError, UnknownNameError
-from usermirror_gym.files import replacing_folder, sha256
+from usermirror_gym.files import replacing_folder, sha256, write_bytes, write_text
 from usermirror_gym.foreign import parse_json
 
 FORMAT = 1
@@ -38,18 +38,24 @@ def save_files(
     Raises:
         AgentError: ``folder`` exists and holds something other than a saved agent.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     folder = folder.expanduser().absolute()
-    if folder.exists() and not (folder / HEADER).is_file() and any(folder.iterdir()):
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        names = set()
+    # Looked at twice: another process may be putting its agent there.
+    if names and HEADER not in names and not (folder / HEADER).is_file():
         raise AgentError(f"{folder} exists and is not a saved agent; choose another folder")
     with replacing_folder(folder) as new:
         for name, own in arrays.items():
             # Views, matrices and non-contiguous arrays would be written wrongly.
-            save_file({key: np.array(values, order="C") for key, values in own.items()}, new / name)
+            content = save({key: np.array(values, order="C") for key, values in own.items()})
+            write_bytes(new / name, content)
         write(new)
         text = json.dumps({"format": FORMAT} | dict(header), indent=1)
-        (new / HEADER).write_text(text + "\n", encoding="utf-8")
+        write_text(new / HEADER, text + "\n")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -137,6 +138,39 @@ def test_hidden_files_are_nothing_and_others_are_left_alone(tmp_path: Path) -> N
     with pytest.raises(RunError, match="not empty and holds no run"), run_folder(tmp_path, {}):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt", "mine"]
+
+
+def test_a_kill_before_the_first_file_leaves_no_number_behind(tmp_path: Path) -> None:
+    """A folder that is being numbered has its lock, and perhaps half a file, before its run."""
+    base = tmp_path / "card"
+    base.mkdir()
+    for name in (".lock", ".holder.json", ".run.json.7.tmp"):
+        (base / name).touch()
+    assert numbered_folder(base, {"users": 1}) == base
+    with run_folder(base, {"users": 1}):
+        assert not (base / ".run.json.7.tmp").exists()
+    assert numbered_folder(base, {"users": 1}) == base
+    (tmp_path / "mine").mkdir()  # somebody made it for something
+    assert numbered_folder(tmp_path / "mine", {"users": 1}).name == "mine-2"
+
+
+def test_the_lock_tells_who_is_at_work_and_not_the_note_beside_it(tmp_path: Path) -> None:
+    """Left by a process that died on another machine, whose number is that of one here."""
+    about = {"pid": os.getpid(), "host": "elsewhere", "command": "x", "since": "then"}
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".holder.json").write_text(json.dumps(about))
+    with run_folder(tmp_path, {"users": 6}):
+        assert json.loads((tmp_path / ".holder.json").read_text())["host"] != "elsewhere"
+    assert not (tmp_path / ".holder.json").exists()
+
+
+def test_a_folder_that_an_error_left_empty_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "new"):
+        raise KeyboardInterrupt
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "mine"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_numbered_folders(tmp_path: Path) -> None:

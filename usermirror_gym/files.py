@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from usermirror_gym.foreign import parse_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk says, a used-up quota, a file that may not be so large."""
 _FULL = 1_000_000
 """Bytes: with fewer a disk is full."""
 
@@ -46,11 +49,26 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says so; other libraries have words of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        # Of safetensors, and of PyTorch, which says no more than that.
+        if re.search(r"\(os error (28|122)\)|PytorchStreamWriter failed writing", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which takes the place of ``path`` once the block has ended well.
 
     It has a temporary name until then: readers see the old file or the whole new one.
+
+    Raises:
+        OSError: it cannot be written; with the path, also where the system names none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = temporary(path)
@@ -79,26 +97,44 @@ def naming(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = error.filename or str(path)
             raise
-        if shutil.disk_usage(path.parent).free < _FULL:
+        if disk_is_full(error) or shutil.disk_usage(path.parent).free < _FULL:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place once the block has ended well."""
-    new = temporary(folder)
+    """A temporary folder beside ``folder`` that takes its place once the block has ended well.
+
+    Raises:
+        RunError: another process put a folder there at the same moment; that one stays.
+    """
+    new, old = temporary(folder), None
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
         with naming(folder):
             yield new
-        old = _aside(folder) if folder.exists() else None
-        new.rename(folder)
-        if old is not None:
-            shutil.rmtree(old)
+        try:
+            old = _aside(folder) if folder.exists() else None
+            new.rename(folder)
+        except OSError as error:
+            if old is not None and not folder.exists():
+                old.rename(folder)  # what was there stays
+            if error.errno not in _TAKEN:
+                raise
+            raise RunError(
+                f"another process wrote {folder} at the same moment, and its content stays: "
+                "write into another folder, or once more"
+            ) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        for left in (new, old):
+            if left is not None:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+"""Somebody else has exchanged the folder between our two moves."""
 
 
 def discard(folder: Path) -> None:

@@ -83,7 +83,8 @@ def run_folder(
 def locked(
     folder: Path, doing: str = "is at work", *, wait: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Inside the block no other process that asks for it has the folder, which is made if absent.
+    """Inside the block no other process that asks for it has the folder, which is made if absent,
+    and goes again if an error left it empty.
 
     What processes that were killed before were writing in it is deleted first.
 
@@ -94,6 +95,7 @@ def locked(
     Raises:
         RunError: the folder is taken and ``wait`` is not given, or its disk has no locks.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / _LOCK), folder / _HOLDER
     try:
@@ -117,6 +119,9 @@ def locked(
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+        if made and [path.name for path in folder.iterdir()] == [_LOCK]:
+            (folder / _LOCK).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _described(holder: Path) -> str:
@@ -133,12 +138,19 @@ def is_occupied(folder: Path) -> bool:
 
 
 def numbered_folder(base: Path, settings: Mapping[str, Any]) -> Path:
-    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run like this."""
+    """``base``, ``base-2``, ``base-3`` ...: the first that is new or holds a run like this.
+
+    New is also one in which a process was killed before it had written a file.
+    """
     number, folder = 1, base
-    while folder.exists() and _changed(folder / RUN_FILE, settings):
+    while folder.exists() and not _unused(folder) and _changed(folder / RUN_FILE, settings):
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
+
+
+def _unused(folder: Path) -> bool:
+    return (folder / _LOCK).exists() and not is_occupied(folder)
 
 
 def keep_same(

@@ -268,7 +268,7 @@ class TestMinari:
         for name in ("noversion", "sp ace-v0"):
             with pytest.raises(ConfigError, match="no name of a Minari data set"):
                 export_minari(run, tmp_path / name)
-        (tmp_path / "there-v0").mkdir()
+        (tmp_path / "there-v0" / "data").mkdir(parents=True)
         with pytest.raises(RunError, match="exists; name another"):
             export_minari(run, tmp_path / "there-v0")
 

@@ -100,7 +100,7 @@ def test_a_full_disk_names_the_file_and_what_was_written_stays(
     output = "".join(result.output.split())
     found = sorted(path for path in (tmp_path / "run" / "episodes").rglob("*.jsonl"))
     assert len(found) == 1
-    assert f"{found[0].with_name('000001.jsonl')}:Nospaceleftondevice.Freesomespace" in output
+    assert f"{found[0].with_name('000001.jsonl')}:Nospaceleftondevice.Makeroom" in output
     assert "Traceback" not in result.output
     before = found[0].stat()
     assert CliRunner().invoke(app, [*BENCHMARK, str(tmp_path / "run")]).exit_code == 0

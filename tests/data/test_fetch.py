@@ -62,7 +62,7 @@ def sha256(content: bytes = CONTENT) -> str:
 
 def visible(folder: Path) -> set[str]:
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    return names - {".fetch.lock"}
+    return names - {".lock"}
 
 
 def test_a_file_is_fetched_and_checked(server: FileServer, tmp_path: Path) -> None:
@@ -342,11 +342,10 @@ def test_a_source_without_downloads_says_how_to_get_it(tmp_path: Path) -> None:
     assert "From:" not in by_hand(Invented(), tmp_path)
 
 
-def test_two_fetches_do_not_write_into_one_folder(server: FileServer, tmp_path: Path) -> None:
-    from filelock import FileLock
-
-    with FileLock(tmp_path / ".fetch.lock"), pytest.raises(DataError, match="another process"):
-        fetch(single(server), tmp_path)
+def test_two_fetches_do_not_write_into_one_folder(
+    server: FileServer, tmp_path: Path, refused_while_busy
+) -> None:
+    refused_while_busy(tmp_path, lambda: fetch(single(server), tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_is_said(server: FileServer, tmp_path: Path) -> None:

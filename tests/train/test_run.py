@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,9 @@ def test_adapters_come_back_in_peft_and_differ_from_their_beginning(
     assert all(p.abs().max() > 0 for p in trained)
     config = read_json(finished / "checkpoint" / "adapter_config.json")
     assert config["base_model_name_or_path"] == str(base)  # the name that the recipe gave
+    # A set in PEFT: without an order of its own the file would be another one in every process.
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert len(config["target_modules"]) > 4
 
 
 def test_merged_weights_answer_like_base_and_adapter(
@@ -239,6 +243,42 @@ def test_a_killed_run_ends_with_the_same_weights(
     train(recipe(), tmp_path, display=QUIET)
     assert (first / "done.json").stat().st_mtime_ns == done  # not repeated
     assert results(tmp_path) == results(finished)
+
+
+def test_a_kill_right_after_a_stage_leaves_no_checkpoints(
+    finished: Path, tmp_path: Path, recipe: Callable[..., TrainConfig]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoint")
+    stage = run / "stages" / "0-next_item"
+    (stage / "checkpoint-4").mkdir()
+    (stage / "checkpoint-4" / "optimizer.pt").touch()
+    (stage / "best.safetensors").touch()
+    train(recipe(), run, display=QUIET)
+    assert {path.name for path in stage.iterdir()} == {"trained.safetensors", "done.json"}
+    assert results(run) == results(finished)
+
+
+def test_a_full_disk_is_told_whatever_the_trainer_says(
+    tmp_path: Path, recipe: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's own words are: basic_ios::clear: iostream error."""
+    import torch
+
+    from usermirror_gym import files
+
+    def save(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match="iostream"):
+        train(recipe(), tmp_path / "roomy", display=QUIET)
+    full = SimpleNamespace(free=100)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: full)
+    with pytest.raises(OSError, match="No space left") as told:
+        train(recipe(), tmp_path / "full", display=QUIET)
+    assert told.value.filename == str(tmp_path / "full" / "stages" / "0-next_item")
 
 
 def test_another_seed_is_another_model(

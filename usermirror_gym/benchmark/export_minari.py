@@ -22,6 +22,7 @@ from usermirror_gym.benchmark.run import BenchmarkConfig, benchmark_env, refuse_
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError
 from usermirror_gym.files import replacing_folder
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import is_occupied, locked
 
 
 def export_minari(
@@ -51,7 +52,8 @@ def export_minari(
     Raises:
         MissingDependencyError: Minari is not installed.
         ConfigError: the name of ``out`` is none.
-        RunError: ``out`` exists; see :func:`trusted_run`; or a step does not come out as logged.
+        RunError: ``out`` exists, or another process is exporting into it; see
+            :func:`trusted_run`; or a step does not come out as logged.
     """
     try:
         import minari  # noqa: F401
@@ -59,8 +61,8 @@ def export_minari(
         raise MissingDependencyError(str(error.name), "offline") from error
     out, finished = _new(Path(out)), trusted_run(run, agents)
     refuse_code(finished.config, Path(run), allow)
-    with replacing_folder(out) as new:
-        facts = _write(finished, new / "data", out.name, display or Display(quiet=True))
+    with locked(out, "is exporting"), replacing_folder(_new(out) / "data") as new:
+        facts = _write(finished, new, out.name, display or Display(quiet=True))
     return facts
 
 
@@ -74,7 +76,7 @@ def _new(out: Path) -> Path:
             f"{out.name!r} is no name of a Minari data set: letters, digits, - and _, and a "
             "version, as in ml-100k-v0"
         )
-    if out.exists():
+    if out.is_file() or is_occupied(out):
         raise RunError(f"{out} exists; name another folder, with the next version")
     return out
 

@@ -19,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from usermirror_gym.agents import Agent, OracleAgent, RecBoleAgent, make_agent
@@ -227,14 +226,16 @@ def _play(
     progress: Callable[[int], None],
 ) -> None:
     files = [folder / "episodes" / agent.name / f"{n:06d}.jsonl" for n in part.numbers.tolist()]
-    missing = np.array([not file.exists() for file in files])
-    progress(int((~missing).sum()) * config.steps)
-    if not missing.any():
+    if all(file.exists() for file in files):
+        progress(len(part) * config.steps)
         return
-    todo = part.part(missing)
-    log = roll_out(benchmark_env(config, world, len(todo)), agent, todo, clock, progress)
-    steps_of = {n: [step for step in log if step["episode"] == n] for n in todo.numbers.tolist()}
-    for number, file in zip(part.numbers.tolist(), files, strict=True):
-        if number in steps_of:
-            write_jsonl(file, steps_of[number])
-    progress(len(todo) * config.steps - len(log))  # lists that were not needed: the user left
+    # The whole part, if it was left in the middle of being written: the last digits of an LLM are
+    # those of its batch.
+    log = roll_out(benchmark_env(config, world, len(part)), agent, part, clock, progress)
+    steps_of: dict[int, list[dict[str, Any]]] = {n: [] for n in part.numbers.tolist()}
+    for step in log:
+        steps_of[step["episode"]].append(step)
+    for file, steps in zip(files, steps_of.values(), strict=True):
+        if not file.exists():
+            write_jsonl(file, steps)
+    progress(len(part) * config.steps - len(log))  # lists that were not needed: the user left

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import codecs
-import errno
 import functools
 import inspect
 import os
@@ -23,11 +22,9 @@ import typer
 import usermirror_gym
 from usermirror_gym.configs.session import RunConfig, own_first
 from usermirror_gym.errors import UserMirrorError
+from usermirror_gym.files import disk_is_full
 from usermirror_gym.foreign import for_terminal, masked, parse_yaml
 from usermirror_gym.progress import Terminal
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a full disk says, a used-up quota, a file that may not be so large."""
 
 Engine = Annotated[
     str,
@@ -250,6 +247,9 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+_MAKE_ROOM = ". Make room; what is whole stays, and the same command goes on from there"
+
+
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Errors raised on purpose, and those of files, end the command with one readable message and
     status 1."""
@@ -266,6 +266,11 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except (UserMirrorError, OSError) as error:
             _complain(f"Error: {_readable(error)}")
             raise typer.Exit(1) from error
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            _complain(f"Error: the disk is full{_MAKE_ROOM}")
+            raise typer.Exit(1) from error
 
     return run
 
@@ -274,5 +279,5 @@ def _readable(error: Exception) -> str:
     if not isinstance(error, OSError) or not error.filename:
         return str(error)
     # A folder that cannot be written, a full disk: the system's words and the path say it all.
-    cure = ". Free some space: the same command goes on where it was." * (error.errno in _FULL)
+    cure = _MAKE_ROOM if disk_is_full(error) else ""
     return f"{error.filename}: {error.strerror or error}{cure}"

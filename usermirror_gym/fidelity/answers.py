@@ -21,7 +21,7 @@ from usermirror_gym.errors import DataError, RunError
 from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.scenes import Scene
 from usermirror_gym.scenes.randomness import KeyArray, keys
-from usermirror_gym.simulators.base import UserSimulator, fingerprint
+from usermirror_gym.simulators.base import UserSimulator, fingerprint, forget_questions
 from usermirror_gym.types import FloatArray
 
 Progress = Callable[[int], None]
@@ -126,6 +126,7 @@ def _folder_name(simulator: UserSimulator, settings: Mapping[str, Any] | None) -
 
 def _ask(simulator: UserSimulator, scenes: Sequence[Scene]) -> list[Answer]:
     started = time.perf_counter()
+    forget_questions(simulator)  # chunks are what a run that was killed goes on from
     probs = np.asarray(simulator.choose(scenes).probs, np.float64)
     width = max(len(scene.slate) for scene in scenes)
     if probs.ndim != 2 or len(probs) != len(scenes) or probs.shape[1] <= width:

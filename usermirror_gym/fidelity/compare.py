@@ -23,6 +23,7 @@ from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.report.page import render
 from usermirror_gym.report.tables import View, view_table
 from usermirror_gym.report.text import interval, points
+from usermirror_gym.run_folder import locked
 from usermirror_gym.types import FloatArray
 
 SCORES = "scores.parquet"
@@ -105,7 +106,11 @@ def compare(entries: Sequence[Entry], *, n_resamples: int = 2000, seed: int = 0)
 
 
 def write_comparison(comparison: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    """Write ``compare.html``, ``compare.md`` and ``compare.json``."""
+    """Write ``compare.html``, ``compare.md`` and ``compare.json``.
+
+    Raises:
+        RunError: another process is writing a comparison there.
+    """
     folder = Path(folder)
     cards = sorted(comparison["cards"], key=_loss)
     view = {
@@ -113,11 +118,12 @@ def write_comparison(comparison: Mapping[str, Any], folder: str | Path) -> list[
         "apart": [f"{a} and {b}" for a, b in comparison["apart"]],
         "title": f"{len(cards)} simulated users",
     }  # fmt: skip
-    return [
-        write_text(folder / "compare.html", render("compare.html", view)),
-        write_text(folder / "compare.md", render("compare.md", view)),
-        write_json(folder / "compare.json", comparison),
-    ]
+    with locked(folder, "is writing a comparison"):
+        return [
+            write_text(folder / "compare.html", render("compare.html", view)),
+            write_text(folder / "compare.md", render("compare.md", view)),
+            write_json(folder / "compare.json", comparison),
+        ]
 
 
 def comparison_tables(comparison: Mapping[str, Any]) -> list[Table]:

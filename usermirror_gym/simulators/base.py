@@ -62,3 +62,14 @@ def fingerprint(simulator: UserSimulator) -> str:
     if engine is not None:
         told.append(str(getattr(engine, "identity", None) or getattr(engine, "fingerprint", "")))
     return f"{simulator.name} {hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]}"
+
+
+def forget_questions(simulator: UserSimulator) -> None:
+    """What a simulator answers next does not depend, not even in the last digit, on what it was
+    asked before: its LLM, if it has one here, drops the beginnings of prompts that it keeps.
+
+    Whatever a run does between two points from which it can go on begins with this.
+    """
+    forget = getattr(getattr(simulator, "engine", None), "forget", None)
+    if forget is not None:
+        forget()

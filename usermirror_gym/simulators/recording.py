@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,11 @@ class RecordingSimulator:
 
     def __len__(self) -> int:
         return len(self._scenes)
+
+    @property
+    def engine(self) -> Any:
+        """Of the simulator behind it, if that has one."""
+        return getattr(self.inner, "engine", None)
 
     def clear(self) -> None:
         """Forget all scenes; the next ones are sampled as the first ones were."""

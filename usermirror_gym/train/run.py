@@ -117,12 +117,19 @@ def _stage(
     config: TrainConfig, folder: Path, index: int, data: TrainData, display: Display
 ) -> dict[str, Any]:
     """What a finished stage did; trains it if it is not finished."""
-    done = stage_folder(folder, config, index) / "done.json"
+    from usermirror_gym.train.loop.callbacks import BEST_FILE
+
+    place = stage_folder(folder, config, index)
+    done = place / "done.json"
     if not done.is_file():
         from accelerate.utils.memory import clear_device_cache
 
         _train_stage(config, folder, index, data, display)
         clear_device_cache(garbage_collection=True)  # of a model that nobody uses any more
+    if _processes().is_main_process:  # also what a process that was killed here had no time for
+        for path in place.glob("checkpoint-*"):  # the optimizer's states: no later stage needs them
+            shutil.rmtree(path)
+        (place / BEST_FILE).unlink(missing_ok=True)
     facts: dict[str, Any] = read_json(done)
     return facts
 
@@ -132,7 +139,6 @@ def _train_stage(
 ) -> None:
     from accelerate import PartialState
 
-    from usermirror_gym.train.loop.callbacks import BEST_FILE
     from usermirror_gym.train.loop.model import load_tokenizer_of, load_trainable, save_trained
     from usermirror_gym.train.loop.tensorboard import curves
     from usermirror_gym.train.loop.trainers import run_stage
@@ -158,7 +164,4 @@ def _train_stage(
     if PartialState().is_main_process:
         save_trained(model, place / TRAINED_FILE)
         write_json(place / "done.json", {"objective": stage.objective, **asdict(result)})
-        for path in place.glob("checkpoint-*"):  # the optimizer's states: no later stage needs them
-            shutil.rmtree(path)
-        (place / BEST_FILE).unlink(missing_ok=True)
     PartialState().wait_for_everyone()

@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import httpx2
-from filelock import FileLock, Timeout
 
 from usermirror_gym.data.raw.raw_files import byte_bar, has_file, unpack
 from usermirror_gym.data.sources.base import Download, Source, default_folder
 from usermirror_gym.errors import ConfigError, DataError
-from usermirror_gym.files import naming, remove_unfinished, write_json
+from usermirror_gym.files import naming, write_json
 from usermirror_gym.foreign import parse_json
 from usermirror_gym.progress import Display
+from usermirror_gym.run_folder import locked
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between attempts; the count starts again whenever some bytes came through."""
@@ -50,6 +50,7 @@ def fetch(
     Raises:
         DataError: a file cannot be had; names the reason, the files, the folder, the home page
             and the terms, so that it can be fetched by hand.
+        RunError: another process is fetching into the folder (names it).
     """
     display = display or Display(quiet=True)
     folder = Path(folder) if folder is not None else default_folder(source.name)
@@ -61,13 +62,9 @@ def fetch(
     if source.terms:
         display.say(f"{source.name}: {source.terms}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".fetch.lock", timeout=0):
-            remove_unfinished(folder)
+        with locked(folder, "is fetching"):
             for item in source.downloads:
                 _fetch_one(source, item, folder, display, waits)
-    except Timeout as error:
-        raise DataError(f"another process is fetching into {folder}; wait for it") from error
     except DataError as error:
         raise DataError(f"{error}.\n{by_hand(source, folder)}") from error
     except OSError as error:

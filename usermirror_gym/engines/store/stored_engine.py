@@ -107,6 +107,11 @@ class StoredEngine(Reopened):
             },
         }  # fmt: skip
 
+    def forget(self) -> None:
+        """The engine drops what it keeps of earlier questions; the store keeps its answers."""
+        if forget := getattr(self.engine, "forget", None):
+            forget()
+
     def choice_logprobs(self, prompts: Sequence[Prompt]) -> list[OptionScores]:
         """Letters readout; see :class:`~usermirror_gym.engines.base.Engine`."""
         return self._whole("letters", prompts, self.engine.choice_logprobs)

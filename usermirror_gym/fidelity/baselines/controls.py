@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -35,6 +36,11 @@ class HistoryHidden:
     def name(self) -> str:
         """The name of the simulator and what is hidden from it."""
         return f"{self.simulator.name}, {LIST_ONLY}"
+
+    @property
+    def engine(self) -> Any:
+        """Of the simulator behind it, if that has one."""
+        return getattr(self.simulator, "engine", None)
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         """See :class:`~usermirror_gym.simulators.UserSimulator`."""

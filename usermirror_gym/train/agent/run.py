@@ -29,6 +29,7 @@ from usermirror_gym.files import discard, read_json, write_jsonl
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import SurrogateSimulator
+from usermirror_gym.simulators.base import forget_questions
 from usermirror_gym.train.agent.config import RLConfig
 from usermirror_gym.train.loop.tensorboard import summary_writer, write_numbers
 
@@ -186,6 +187,7 @@ class _Training:
         left = (config.iterations - agent.iteration) * per_iteration
         with self.display.phase(config.algo, left, "user-steps") as progress:
             while agent.iteration < config.iterations:
+                forget_questions(self.env.world.simulator)
                 numbers = agent.practise(self.env, *self._sessions())
                 write_numbers(self.curves, "training", numbers, agent.iteration)
                 progress(per_iteration)

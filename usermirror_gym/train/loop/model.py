@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save
 
+from usermirror_gym.engines.adapters import ADAPTER_CONFIG
 from usermirror_gym.engines.checkpoints import resolve_checkpoint
 from usermirror_gym.engines.local.model_loading import (
     load_model,
@@ -19,7 +20,7 @@ from usermirror_gym.engines.local.model_loading import (
     torch_dtype,
 )
 from usermirror_gym.errors import ConfigError, MissingDependencyError, RunError, UnknownNameError
-from usermirror_gym.files import write_bytes
+from usermirror_gym.files import read_json, write_bytes, write_json
 from usermirror_gym.train.config import LoRA, Precision, TrainConfig
 
 
@@ -93,6 +94,10 @@ def _write_adapter(model: Any, config: TrainConfig, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
     for name in ("README.md", ".gitattributes"):
         (folder / name).unlink(missing_ok=True)
+    settings = read_json(folder / ADAPTER_CONFIG)
+    # PEFT has them as a set, whose order is another one in every process.
+    settings["target_modules"] = sorted(settings["target_modules"])
+    write_json(folder / ADAPTER_CONFIG, settings)
     path = folder / "adapter_model.safetensors"
     weights = {name: w.to(torch_dtype(config.store)) for name, w in load_file(path).items()}
     write_bytes(path, save(weights, metadata={"format": "pt"}))

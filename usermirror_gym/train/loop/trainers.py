@@ -38,7 +38,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.errors import ConfigError
-from usermirror_gym.files import read_json
+from usermirror_gym.files import naming, read_json
 from usermirror_gym.progress import Display
 from usermirror_gym.train.config import TRAINED_FILE, Precision, Stage
 from usermirror_gym.train.data import TrainData
@@ -169,7 +169,8 @@ def _train(trainer: Any, folder: Path, steps: int) -> None:
     """From the last checkpoint, if there is one; nothing is left to do where that is the end."""
     found = sort_checkpoints(str(folder))
     if not found:
-        trainer.train()
+        with naming(folder):
+            trainer.train()
         return
     last = Path(found[-1])
     trainer.watch.restore(read_json(last / WATCH_FILE))
@@ -178,7 +179,8 @@ def _train(trainer: Any, folder: Path, steps: int) -> None:
         load_trained(trainer.model, last / TRAINED_FILE)
         trainer.state = state
     else:
-        trainer.train(resume_from_checkpoint=str(last))
+        with naming(folder):
+            trainer.train(resume_from_checkpoint=str(last))
 
 
 def _trainer(plan: Plan, model: Any, tokenizer: Any, arguments: dict[str, Any]) -> Any:

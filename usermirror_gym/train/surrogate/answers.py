@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.randomness import keys, uniforms
 from usermirror_gym.scenes.scene import Scene, SceneBatch
-from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
+from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator, forget_questions
 from usermirror_gym.simulators.surrogate.surrogate import Questions
 from usermirror_gym.train.surrogate.config import SurrogateConfig
 from usermirror_gym.types import FloatArray, IntArray, Observation
@@ -93,6 +93,7 @@ def ask(teacher: UserSimulator, scenes: Sequence[Scene], lines: int, source: str
         lines: of the memory that the surrogate reads.
         source: whose lists they are.
     """
+    forget_questions(teacher)
     parts = []
     for start in range(0, len(scenes), _ASKED_AT_ONCE):
         some = SceneBatch.of(scenes[start : start + _ASKED_AT_ONCE])
@@ -187,6 +188,11 @@ class _Asked:
         self.teacher, self.lines, self.name = teacher, lines, teacher.name
         self.parts: list[Answers] = []
 
+    @property
+    def engine(self) -> Any:
+        """Of the simulator behind it, if that has one."""
+        return getattr(self.teacher, "engine", None)
+
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         answer = self.teacher.choose(scenes)
         self.parts.append(_answered(Questions.of(scenes, self.lines), answer, ""))
@@ -214,6 +220,7 @@ def _play(
     of_row = (place + part.number * part.episodes) % len(part.sources)
     users = part.users[(uniforms(own, _USERS_STREAM)[:, 0] * len(part.users)).astype(np.int64)]
     seeds = (uniforms(own, _USERS_STREAM, first=1)[:, 0] * 2**31).astype(np.int64).tolist()
+    forget_questions(teacher)
     observations, _ = env.reset(seed=seeds, options={"user_id": users})
     for step in range(settings.steps):
         slates = np.zeros((part.episodes, part.slate_size), np.int64)

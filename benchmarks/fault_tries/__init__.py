@@ -1,0 +1,1 @@
+"""What the fault runner (benchmarks/faults.py) breaks, and how it sees what is left."""
