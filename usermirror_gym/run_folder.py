@@ -16,13 +16,13 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from usermirror_gym.configs.settings import differences, written
 from usermirror_gym.errors import RunError
@@ -95,17 +95,15 @@ def locked(
     Raises:
         RunError: the folder is taken and ``wait`` is not given, or its disk has no locks.
     """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / _LOCK), folder / _HOLDER
+    made, lock, holder = not folder.exists(), FileLock(folder / _LOCK), folder / _HOLDER
     try:
-        lock.acquire(timeout=0)
+        _acquire(lock, folder, timeout=0)
     except Timeout as error:
         taken = f"another process {doing} in {folder}{_described(holder)}"
         if wait is None:
             raise RunError(f"{taken}: wait for it or stop it, or use another folder") from error
         wait(f"{taken}: waiting for it")
-        lock.acquire()
+        _acquire(lock, folder)
     except NotImplementedError as error:
         raise RunError(f"the disk of {folder} has no locks: use a folder on another one") from error
     try:
@@ -118,10 +116,19 @@ def locked(
         yield
     finally:
         holder.unlink(missing_ok=True)
-        lock.release()
         if made and [path.name for path in folder.iterdir()] == [_LOCK]:
-            (folder / _LOCK).unlink(missing_ok=True)
-            folder.rmdir()
+            with suppress(OSError):  # somebody has just come, or the system keeps locked files
+                # While it is held: who has opened it sees that it guards no name, and tries again.
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, folder: Path, **how: float) -> None:
+    while not lock.is_locked:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # who had it failed, and took the folder away
+            lock.acquire(**how)
 
 
 def _described(holder: Path) -> str:

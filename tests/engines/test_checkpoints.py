@@ -83,7 +83,7 @@ def index(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, state["code"], "", "no route to index")
 
     def convert(gguf: Path, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(gguf.read_bytes())
 
