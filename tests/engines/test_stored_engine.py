@@ -30,6 +30,8 @@ class Counting:
         self.asked: list[Prompt] = []
 
     def __getattr__(self, name: str) -> Any:
+        if name == "engine":  # of a copy that is being made
+            raise AttributeError(name)
         found = getattr(self.engine, name)
         if name not in ("choice_logprobs", "text_logprobs", "line_scores", "generate"):
             return found

@@ -38,7 +38,7 @@ def asked(reply: Callable[[dict[str, Any]], Reply], *, texts: bool = False, **he
                 return engine.choice_logprobs([PROMPT])[0].logprobs.tolist()
             finally:
                 server.close()
-                assert time.perf_counter() - begin < 3 * SECONDS
+                assert time.perf_counter() - begin < 10 * SECONDS  # it would be 20
 
     return read
 
