@@ -97,7 +97,7 @@ def locked(
     """
     made, lock, holder = not folder.exists(), FileLock(folder / _LOCK), folder / _HOLDER
     try:
-        _acquire(lock, folder, timeout=0)
+        _acquire(lock, folder, 0.0)
     except Timeout as error:
         taken = f"another process {doing} in {folder}{_described(holder)}"
         if wait is None:
@@ -124,11 +124,11 @@ def locked(
         lock.release()
 
 
-def _acquire(lock: BaseFileLock, folder: Path, **how: float) -> None:
+def _acquire(lock: BaseFileLock, folder: Path, timeout: float | None = None) -> None:
     while not lock.is_locked:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # who had it failed, and took the folder away
-            lock.acquire(**how)
+            lock.acquire(timeout)
 
 
 def _described(holder: Path) -> str:
