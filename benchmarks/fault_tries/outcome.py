@@ -3,6 +3,7 @@
 Two outcomes are the same if these are, byte for byte.  Left out of the comparison:
 
 - locks (``.lock``, ``NAME.lock``), and TensorBoard's files, called after time and process;
+- what the cache remembers of files by their times (``weight-hashes``, ``own-files``);
 - in JSON: numbers called ``seconds`` or ``..._seconds`` or ``seconds_...``, and ``timing``;
 - in NumPy archives: the array ``seconds``;
 - on pages: the numbers that are made of these (a time per step, the minutes of a stage).
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 _UNFINISHED = re.compile(r"\..*\.(tmp|part)|\.holder\.json|fetching-.*")
+_REMEMBERED = {"weight-hashes", "own-files"}
 _TIMES = (
     re.compile(r"<dt>(?:Time per step|seconds[^<]*)</dt><dd>[^<]*</dd>"),
     re.compile(r"<h3>Timing \(seconds\)[^<]*</h3><dl.*?</dl>", re.DOTALL),
@@ -38,6 +40,8 @@ def contents(folder: Path, *, without: tuple[str, ...]) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         if place.parts[0] in without or path.suffix == ".lock" or path.name == ".lock":
+            continue
+        if _REMEMBERED.intersection(place.parts):
             continue
         if path.is_file() and not path.name.startswith("events.out.tfevents"):
             found[place.as_posix()] = hashlib.sha256(_timeless(path)).hexdigest()
