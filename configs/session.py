@@ -14,6 +14,8 @@ SLATE_SIZE = 5
 """K, the items of a list, wherever nothing else is said."""
 PATIENCE = 3
 """Lists in a row without a choice after which a user leaves, likewise."""
+MIN_HISTORY = 5
+"""Interactions before T0 of the users whose sessions are started."""
 DEFAULT_SIMULATOR = "smollm2-ml100k"
 
 

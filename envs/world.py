@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usermirror_gym.configs.session import DEFAULT_SIMULATOR
+from usermirror_gym.configs.session import DEFAULT_SIMULATOR, MIN_HISTORY
 from usermirror_gym.data import Memory, RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.words.template import DomainText, domain_text
@@ -67,7 +67,7 @@ def make_world(
     simulator: str | UserSimulator = DEFAULT_SIMULATOR,
     simulator_options: dict | None = None,
     history_size: int = 50,
-    min_history: int = 5,
+    min_history: int = MIN_HISTORY,
     users: IntArray | list[int] | None = None,
     ratings: RatingModel | None = None,
 ) -> World:

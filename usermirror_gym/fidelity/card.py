@@ -39,6 +39,9 @@ from usermirror_gym.scenes import Scene, swap_histories
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators.base import UserSimulator
 
+_SWAPPED_TOO = ("classic", "reference")
+"""Whose own history is weighed, too: they answer at once."""
+
 
 def fidelity_card(
     simulator: UserSimulator,
@@ -126,10 +129,11 @@ def _answers(
     asker: Asker,
 ) -> list[Answered]:
     """Everybody's answers; the simulator's first."""
+    others = swap_histories(scenes, seed)
     asked: list[tuple[str, str, UserSimulator, Sequence[Scene], str, bool]] = [
         (simulator.name, "simulator", simulator, scenes, "", True),
         *([] if base is None else [(f"base: {base.name}", BASE, base, scenes, BASE, True)]),
-        (SWAPPED, "swapped", simulator, swap_histories(scenes, seed), "", True),
+        (SWAPPED, "swapped", simulator, others, "", True),
         (LIST_ONLY, "control", HistoryHidden(simulator), scenes, "", True),
     ]
     for name, control in list_controls(data.split, scenes_of(data.train)).items():
@@ -140,7 +144,12 @@ def _answers(
     for name, kind, who, where, part, keep in asked:
         name = f"{name} ({kind})" if name in rows else name
         rows[name] = Answered(name, kind, *asker(who, where, name, part=part, keep=keep))
-    return list(rows.values())
+        if kind in _SWAPPED_TOO:
+            swapped = asker(who, others, f"{name}, swapped", keep=False).probs
+            rows[name] = replace(rows[name], swapped=swapped)
+    own, *rest = rows.values()
+    swapped = next(row.probs for row in rest if row.kind == "swapped")
+    return [replace(own, swapped=swapped), *rest]
 
 
 def _scene_facts(data: CardScenes, choices: ObservedChoices, seed: int) -> dict[str, Any]:

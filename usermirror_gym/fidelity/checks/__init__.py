@@ -11,12 +11,14 @@ from usermirror_gym.fidelity.checks.calibration import Calibration
 from usermirror_gym.fidelity.checks.history import History
 from usermirror_gym.fidelity.checks.order import Order
 from usermirror_gym.fidelity.checks.outside_option import OutsideOption
+from usermirror_gym.fidelity.checks.populations import Populations
 from usermirror_gym.fidelity.checks.scores import Scores
 from usermirror_gym.fidelity.checks.slices import Slices
 from usermirror_gym.fidelity.checks.text_attacks import TextAttacks
 
 CHECKS: list[Check] = [
-    Scores(), History(), Calibration(), Slices(), OutsideOption(), Order(), TextAttacks(),
+    Scores(), History(), Populations(), Calibration(), Slices(), OutsideOption(), Order(),
+    TextAttacks(),
 ]  # fmt: skip
 """In the order in which they are run and shown; one's own are appended."""
 

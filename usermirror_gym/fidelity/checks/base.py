@@ -90,6 +90,7 @@ class Answered:
     kind: str
     probs: FloatArray  # (S, K + 1)
     seconds: float = 0.0
+    swapped: FloatArray | None = None  # to the same lists in front of another user's history
 
     @property
     def offers_outside(self) -> bool:

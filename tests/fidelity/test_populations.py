@@ -1,0 +1,106 @@
+"""Whose choices are scored apart, and what their own history is worth there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.fidelity.test_slices import UNIFORM, row, table
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.fidelity.card import fidelity_card
+from usermirror_gym.fidelity.checks import criteria, sentences
+from usermirror_gym.fidelity.checks.base import CardSizes
+from usermirror_gym.fidelity.checks.populations import Populations, populations
+from usermirror_gym.fidelity.pages import render_markdown
+from usermirror_gym.fidelity.scenes import CardScenes, find_scenes
+from usermirror_gym.progress import Display
+from usermirror_gym.scenes import Scene
+from usermirror_gym.simulators import ChoiceBatch, UniformChooser
+
+LIST = ([1, 2], 0, ["log", UNIFORM])
+
+
+@pytest.fixture
+def scenes() -> pa.Table:
+    """User u has u interactions before T0; item i was taken 7 - i times, items 7 and 8 never."""
+    return table(
+        row(*LIST, user_id=6, history=[3, 4], ages=[90_000, 5]),
+        row(*LIST, user_id=5, history=[3, 4], ages=[9_000, 60]),
+        row(*LIST, user_id=5, history=[4], ages=[3_600]),
+        row([8, 2], 0, ["log", UNIFORM], user_id=6, history=[4], ages=[86_400]),
+        row(*LIST, user_id=4, history=[4], ages=[86_400]),  # too few for a session
+        row(*LIST, user_id=6, history=[4], ages=[-1]),  # nobody knows how long ago
+        row(*LIST, user_id=6),  # no history at all
+        row([1, 2], 2, [UNIFORM, UNIFORM], user_id=6, history=[4], ages=[5]),  # without its item
+    )
+
+
+def test_who_is_where(scenes: pa.Table, split: TimeSplit) -> None:
+    found = {name: np.flatnonzero(m).tolist() for name, m in populations(scenes, split).items()}
+    assert found == {
+        "all users": [0, 1, 2, 3, 4, 5, 6],
+        "environment users": [0, 1, 2, 3, 5, 6],
+        "environment users, near": [0],
+        "environment users, far": [2, 3],
+        "environment users, a day and more": [3],
+        "items with 1 to 20": [0, 1, 2, 4, 5, 6],
+        "items with none": [3],
+    }
+    assert list(populations(scenes, None)) == ["all users"]
+
+
+class Clever:
+    """Knows what is taken where the newest line is one that it has for its own."""
+
+    name = "clever"
+
+    def choose(self, scenes: list[Scene]) -> ChoiceBatch:
+        probs = np.zeros((len(scenes), 6))
+        for line, scene in zip(probs, scenes, strict=True):
+            line[: len(scene.slate)] = 0.9 / len(scene.slate)
+            if scene.history and scene.history[-1] % 7 == scene.user_id % 7:
+                line[: len(scene.slate)] = 0.1 / len(scene.slate)
+                line[scene.target] += 0.8
+            line[-1] = 0.1
+        return ChoiceBatch(probs / probs.sum(axis=1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def data() -> CardScenes:
+    return find_scenes("ml-100k", count=400, seed=0, display=Display(quiet=True))
+
+
+SMALL = CardSizes(order=2, permutations=1, repeats=1, ladder=2, text_attacks=0, n_resamples=100)
+
+
+def test_a_card_tells_near_from_far_for_everybody(data: CardScenes) -> None:
+    card = fidelity_card(Clever(), data, baselines={"Pop": UniformChooser()}, sizes=SMALL)
+    rows = {c["name"]: {r["name"]: r for r in c["populations"]} for c in card["choosers"]}
+    mine, other = rows["clever"], rows["Pop"]
+    assert list(mine) == list(other)
+    everybody, forced = mine["all users"], card["choosers"][0]["overall"]["forced"]
+    assert everybody["accuracy"]["mean"] == pytest.approx(forced["accuracy"]["mean"])
+    # The history check asks the same question of all lists.
+    for metric, block in card["history"].items():
+        assert everybody["own_history"][metric]["mean"] == pytest.approx(block["mean"])
+    assert everybody["own_history"]["log_loss"]["mean"] < 0.02
+    near, far = mine["environment users, near"], mine["environment users, far"]
+    assert near["n"] + far["n"] <= mine["environment users"]["n"] < everybody["n"]
+    assert other["all users"]["own_history"]["accuracy"]["mean"] == 0  # it reads no history
+    controls = [c for c in card["choosers"] if c["kind"] == "control"]
+    assert all(r["own_history"] is None for c in controls for r in c["populations"])
+    said = " ".join(sentences(card))
+    assert f"near ({near['n']:,} lists" in said
+    page = render_markdown(card | {"bars": criteria(card), "verdict": [said]})
+    assert "Environment users, near and far" in page
+    assert "| items with none" in page
+
+
+def test_a_card_of_an_earlier_version_has_no_such_part(data: CardScenes) -> None:
+    card = fidelity_card(Clever(), data, sizes=SMALL)
+    for chooser in card["choosers"]:
+        del chooser["populations"]
+    check = Populations()
+    assert check.sentences(card) == []
+    assert check.tables(card) == [None, None]

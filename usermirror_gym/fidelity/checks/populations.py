@@ -1,0 +1,181 @@
+"""Whose choices it foretells: people that the environment plays, soon after their last and later.
+
+A score over all lists mixes two things.  Where the last line of the history is seconds old, what
+comes next is largely the order in which a site lists its items; an hour later it is taste.  And a
+simulator that is good on users who were unseen before T0 says little about those whose sessions
+the environment starts.  Hence both apart, with what the own history is worth in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from usermirror_gym.configs.session import MIN_HISTORY
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.fidelity.checks.base import (
+    SHOWN,
+    SHOWN_COLUMNS,
+    Card,
+    Check,
+    Context,
+    by_name,
+)
+from usermirror_gym.fidelity.checks.parts import KINDS, own, sorted_choosers
+from usermirror_gym.fidelity.checks.slices import FEW
+from usermirror_gym.measures.choice_scores import scores_given_click
+from usermirror_gym.report.tables import View
+from usermirror_gym.report.text import MISSING, interval, points
+from usermirror_gym.types import USER_ID, BoolArray
+
+NEAR, FAR, DAY = 60, 3_600, 86_400
+"""Seconds since the last line of the history: near is less, far is at least so long ago."""
+MANY = 20
+"""Interactions before T0 of an item that is known well."""
+EVERYBODY, STARTED, UNSEEN = "all users", "environment users", "users unseen before T0"
+NEAR_NAME, FAR_NAME = f"{STARTED}, near", f"{STARTED}, far"
+_HEADLINE = (NEAR_NAME, FAR_NAME)
+
+
+class Populations(Check):
+    """``populations`` of every chooser: :data:`SHOWN`, and ``own_history``, what its own history is
+    worth (own minus another user's), for those who were asked with both."""
+
+    def run(self, context: Context) -> dict[str, Any]:
+        groups = {} if context.table is None else populations(context.table, context.split)
+        rows: list[list[dict[str, Any]]] = [[] for _ in context.answered]
+        scores = [own[:, SHOWN_COLUMNS] for own in context.scores]
+        gains = [
+            np.full_like(mine, np.nan) if row.swapped is None
+            else mine - scores_given_click(row.swapped, context.choices)[:, SHOWN_COLUMNS]
+            for row, mine in zip(context.answered, scores, strict=True)
+        ]  # fmt: skip
+        values = np.hstack([part for pair in zip(scores, gains, strict=True) for part in pair])
+        for name, member in groups.items():
+            found = context.bootstrap.intervals(np.where(member[:, None], values, np.nan))
+            blocks = by_name(SHOWN, found)
+            about = {"name": name, "n": int(member.sum()), "few": bool(member.sum() < FEW),
+                     "users": len(np.unique(context.choices.users[member]))}  # fmt: skip
+            for place, row in enumerate(context.answered):
+                gain = None if row.swapped is None else blocks[2 * place + 1]
+                rows[place].append(about | blocks[2 * place] | {"own_history": gain})
+        return {"choosers": [{"populations": own_rows} for own_rows in rows]}
+
+    def sentences(self, card: Card) -> list[str]:
+        found = _by_name(own(card))
+        if not all(name in found for name in _HEADLINE):
+            return []
+        near, far = (found[name] for name in _HEADLINE)
+        return [
+            f"On users that the environment plays: near {_score(near)}; far {_score(far)}"
+            f"{_worth(far)}. Near, the last line of the history is less than a minute old; far, an "
+            "hour and more, where the order of a page says nothing."
+        ]
+
+    def tables(self, card: Card) -> list[View | None]:
+        """The simulator in every population, and everybody near and far."""
+        columns: dict[str, Any] = {
+            "population": "name",
+            "lists": lambda row: f"{row['n']:,}{' (few)' if row['few'] else ''}",
+            "users": lambda row: f"{row['users']:,}",
+            "accuracy %": lambda row: points(row["accuracy"]),
+            "log-loss": lambda row: interval(row["log_loss"], ".3f"),
+            "own history, points": lambda row: _gain(row, "accuracy"),
+            "own history, nats": lambda row: _gain(row, "log_loss"),
+        }
+        note = (
+            "near: last line of the history less than a minute old; far: an hour and more; own "
+            "history: own minus another user's; few: less than 30 lists."
+        )
+        mine = View.of("By population", own(card).get("populations") or [], columns, note)
+        return [mine, _everybody(card)]
+
+
+def populations(scenes: pa.Table, split: TimeSplit | None) -> dict[str, BoolArray]:
+    """``(S,)`` which scenes with a true item are of which population; those without a scene, and
+    what cannot be known without data, are left out.
+
+    Args:
+        scenes: rows of :data:`usermirror_gym.scenes.table.SCHEMA`.
+        split: the data behind them.
+    """
+    sizes = np.array([len(slate) for slate in scenes["slate"].to_pylist()], np.int64)
+    kept = scenes["target"].to_numpy() < sizes
+    gap = np.array([row[-1] if row else -1 for row in scenes["ages"].to_pylist()], np.int64)
+    found = {EVERYBODY: kept}
+    if split is not None:
+        users, items = scenes["user_id"].to_numpy(), scenes["item_id"].to_numpy()
+        activity = np.bincount(split.before[USER_ID], minlength=split.dataset.n_users + 1)
+        started, events = kept & (activity[users] >= MIN_HISTORY), split.popularity[items]
+        found |= {
+            STARTED: started,
+            NEAR_NAME: started & (gap >= 0) & (gap < NEAR),
+            FAR_NAME: started & (gap >= FAR),
+            f"{STARTED}, a day and more": started & (gap >= DAY),
+            UNSEEN: kept & (activity[users] == 0),
+            f"items with more than {MANY} events before T0": kept & (events > MANY),
+            f"items with 1 to {MANY}": kept & (events > 0) & (events <= MANY),
+            "items with none": kept & (events == 0),
+        }
+    return {name: member for name, member in found.items() if member.any()}
+
+
+def _by_name(chooser: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {row["name"]: row for row in chooser.get("populations") or ()}
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    few = ", few" if row["few"] else ""
+    accuracy, loss = points(row["accuracy"]), interval(row["log_loss"], ".3f")
+    return f"({row['n']:,} lists{few}) accuracy {accuracy} % and log-loss {loss}"
+
+
+def _worth(row: Mapping[str, Any]) -> str:
+    gain = row["own_history"]
+    if not gain:
+        return ""
+    return (
+        f", of which its own history is worth {points(gain['accuracy'], sign=True)} points and "
+        f"{interval(gain['log_loss'], '.3f', sign=True)} nats"
+    )
+
+
+def _gain(row: Mapping[str, Any] | None, metric: str) -> str:
+    block = row and row["own_history"]
+    if not block:
+        return MISSING
+    if metric == "accuracy":
+        return points(block[metric], sign=True)
+    return interval(block[metric], ".3f", sign=True)
+
+
+def _everybody(card: Card) -> View | None:
+    """All choosers near and far, best far log-loss first."""
+    found = [(chooser, _by_name(chooser)) for chooser in sorted_choosers(card)]
+    rows = [
+        {"chooser": chooser, "near": named.get(NEAR_NAME), "far": named.get(FAR_NAME)}
+        for chooser, named in found
+        if FAR_NAME in named
+    ]
+    rows.sort(key=lambda row: row["far"]["log_loss"]["mean"])
+
+    def shown(which: str, metric: str) -> Any:
+        spec = points if metric == "accuracy" else lambda block: interval(block, ".3f")
+        return lambda row: MISSING if row[which] is None else spec(row[which][metric])
+
+    columns: dict[str, Any] = {
+        "chooser": lambda row: row["chooser"]["name"],
+        "kind": lambda row: KINDS[row["chooser"]["kind"]],
+        **{
+            f"{which}: {label}": shown(which, metric)
+            for which in ("near", "far")
+            for metric, label in (("accuracy", "accuracy %"), ("log_loss", "log-loss"))
+        },
+        "far: own history, points": lambda row: _gain(row["far"], "accuracy"),
+        "far: own history, nats": lambda row: _gain(row["far"], "log_loss"),
+    }
+    note = "Order of a page helps near; far shows taste."
+    return View.of("Environment users, near and far", rows, columns, note)
