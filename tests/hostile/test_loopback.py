@@ -148,7 +148,8 @@ def test_from_fetch_to_report_without_the_network(tmp_path: Path) -> None:
     """The default user, real SmolLM2; its weights were fetched before."""
     from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint
 
-    cache = resolve_checkpoint(DEFAULT_CHECKPOINT).parents[1]
+    # With checksums, which weights that an earlier version fetched lack.
+    cache = resolve_checkpoint(DEFAULT_CHECKPOINT, verify=True).parents[1]
     alone = Alone(tmp_path, cache)
     assert DEFAULT_CHECKPOINT in "".join(alone.usermirror("fetch").split())
     run = tmp_path / "run"

@@ -155,7 +155,7 @@ def _gain(row: Mapping[str, Any] | None, metric: str) -> str:
 def _everybody(card: Card) -> View | None:
     """All choosers near and far, best far log-loss first."""
     found = [(chooser, _by_name(chooser)) for chooser in sorted_choosers(card)]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"chooser": chooser, "near": named.get(NEAR_NAME), "far": named.get(FAR_NAME)}
         for chooser, named in found
         if FAR_NAME in named
