@@ -302,6 +302,9 @@ def test_a_finished_card_is_made_anew_when_the_weights_have_changed(
     card = evaluate(config, tmp_path / "card")
     assert card["simulator"]["model"] == "counting"
     assert other.asked > 0
+    kept = [path.name for path in (tmp_path / "card" / "answers").iterdir()]
+    assert any(name.startswith("counting") for name in kept)
+    assert not any(name.startswith(config.simulator) for name in kept)  # nothing is mixed
 
 
 def test_folders_of_others_are_refused(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from usermirror_gym.fidelity.config import EvaluateConfig
 from usermirror_gym.fidelity.pages import read_card, write_card
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
 from usermirror_gym.fidelity.scenes import BALANCE_REFUSED, CardScenes, find_scenes
-from usermirror_gym.files import read_json, to_json_types, write_json
+from usermirror_gym.files import discard, read_json, to_json_types, write_json
 from usermirror_gym.foreign import masked
 from usermirror_gym.measures.choice_scores import ObservedChoices, scores_given_click
 from usermirror_gym.progress import Display
@@ -46,6 +46,7 @@ from usermirror_gym.simulators.checkpoint import find_simulator, read_simulator
 from usermirror_gym.simulators.registry import CLASSIC, available_simulators
 
 RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
+_ANSWERS = "answers"
 
 
 def evaluate(
@@ -70,16 +71,20 @@ def evaluate(
     question = _question(config, display)
     # Only now: a mistaken name must not leave a folder with the mistake in it.
     with run_folder(folder, _settings(config), "card"):
-        path = folder / RUN_FILE
-        settings = read_json(path)
-        known = settings.get(INPUTS) == question.inputs
-        card = _finished(folder, question) if known else None
-        card = card or _card(config, question, folder, display)
-        card |= {"bars": criteria(card), "verdict": sentences(card)}
+        _note_inputs(folder, question)
+        card = _finished(folder, question) or _card(config, question, folder, display)
+        card |= {"bars": criteria(card), "verdict": sentences(card), INPUTS: question.inputs}
         write_card(card, folder)
-        if not known:  # only behind the card that was made of them
-            write_json(path, settings | {INPUTS: question.inputs})
     return card
+
+
+def _note_inputs(folder: Path, question: _Question) -> None:
+    """Note whose answers the folder holds; those of others, under the same names, are deleted."""
+    settings, answers = read_json(folder / RUN_FILE), folder / _ANSWERS
+    if settings.get(INPUTS) != question.inputs:
+        if answers.is_dir() and INPUTS in settings:
+            discard(answers)
+        write_json(folder / RUN_FILE, settings | {INPUTS: question.inputs})
 
 
 def default_folder(config: EvaluateConfig, base: Path = Path("runs/evaluate")) -> Path:
@@ -253,8 +258,9 @@ def _finished(folder: Path, question: _Question) -> dict[str, Any] | None:
         return None
     card = read_card(folder)
     scenes = scenes_digest(scenes_of(question.data.evaluation))
-    now = (question.simulator.name, to_json_types(question.settings), scenes)
-    then = (card["simulator"]["model"], card["simulator"]["options"], card["scenes"]["hash"])
+    known = card.get(INPUTS, question.inputs)  # cards of earlier versions do not say
+    now = (question.simulator.name, to_json_types(question.settings), scenes, question.inputs)
+    then = (card["simulator"]["model"], card["simulator"]["options"], card["scenes"]["hash"], known)
     return card if now == then else None
 
 
@@ -262,7 +268,7 @@ def _card(
     config: EvaluateConfig, question: _Question, folder: Path, display: Display
 ) -> dict[str, Any]:
     data, simulator, n = question.data, question.simulator, config.checks
-    store = folder / "answers"
+    store = folder / _ANSWERS
     _try(question)
     sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n)
     remake = None
