@@ -116,6 +116,8 @@ class Place:
         words = [sys.executable, "-m", "usermirror_gym.cli", *COMMANDS[command].words, "--out", OUT]
 
         def limited() -> None:
+            # A runner that was started in the background may have inherited that it is ignored.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             if most_bytes is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
