@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def test_what_is_nested_too_deeply_ends_with_an_error(parse: Any, depth: int) ->
         ("a: !!int x", "invalid literal"),
         ("a: !!bool x", "not of the kind that its tag says"),
         ("a: !!timestamp x", "not of the kind that its tag says"),
-        (f"a: {'9' * 5000}", "digits"),
+        (f"a: {'9' * 5000}", "a number of 5,000"),
         ("a: \x00", "special characters"),
         ("<<: 1", "expected a mapping"),
         ("--- 1\n--- 2", "single document"),
@@ -120,6 +121,10 @@ SECRET = "s3cr3t-marker"
         {"line": f"--set engine.api_key={SECRET} --users 4"},
         {"line": f'--set \'engine={{extra_body: {{"api_key": "{SECRET} x"}}}}\''},
         {"line": f"option={{'Authorization': 'Bearer {SECRET}'}}"},
+        {"line": f"Authorization: Token {SECRET}"},
+        {"headers": [["Authorization", f"Token {SECRET}"]]},
+        {"access_key_id": SECRET, "auth_header": f"Token {SECRET}", "jwt": SECRET},
+        {"any": f"github_pat_{SECRET.replace('-', '_')}0123456789"},
     ],
 )
 def test_secrets_are_masked(settings: Any) -> None:
@@ -139,6 +144,27 @@ def test_what_is_no_secret_stays() -> None:
         "key_variable": "OPENAI_API_KEY", "tokens": 0.5, "rationale_tokens": 160, "flag": True,
         "model": "openai:claude@20240620", "label": "SlateQ@run", "none": None, "text": "",
         "homepage": "https://host/path", "prompt": "Basic rules of the task: see a token.",
-        "share": ("a", 0.5), "patience": 3,
+        "share": ("a", 0.5), "patience": 3, "dataset": "hf_datasets_2024/x.yaml",
+        "agents": ["sk_ease_baselines/e", "runs/n_token=512/agent"], "sort_key": "year",
+        "teacher": "runs/sk_llama_teacher/checkpoint", "eos_token": "</s>", "monkey": 3,
+        "simulator": "hf-internal-testing/tiny-random-LlamaForCausalLM", "page": "https://h/a#b",
     }  # fmt: skip
     assert masked(settings) == settings
+
+
+def test_a_text_is_masked_in_a_time_that_grows_with_its_length() -> None:
+    begin = time.perf_counter()
+    masked("x " + "a://" * 15_000)
+    assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: " + ":".join("1" * 9_000), "a number of 17,999 characters"),
+        ("a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 200)), "deeper"),
+    ],
+)
+def test_yaml_that_takes_long_or_grows_deep_by_reference(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_yaml(text)

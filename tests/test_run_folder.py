@@ -204,3 +204,22 @@ def test_a_default_folder_is_that_of_the_settings_whatever_they_are_made_of(tmp_
         pass
     assert numbered_folder(tmp_path / "run", {"users": 6}) == tmp_path / "run"
     assert numbered_folder(tmp_path / "run", {"users": 7}) == tmp_path / "run-2"
+
+
+def test_only_our_own_remains_are_deleted_and_not_those_of_runs_below(tmp_path: Path) -> None:
+    below = tmp_path / "other"
+    below.mkdir()
+    (below / ".lock").touch()
+    kept = [tmp_path / ".notes.tmp", tmp_path / ".cache.tmp", below / ".results.json.7.tmp"]
+    for path in kept:
+        path.touch()
+    (tmp_path / "sub").mkdir()
+    gone = [tmp_path / ".half.npz.9.tmp", tmp_path / "sub" / ".x.9.tmp", tmp_path / ".link.9.tmp"]
+    for path in gone[:2]:
+        path.touch()
+    gone[2].symlink_to(below)
+    with locked(tmp_path, clean=False):
+        assert all(map(Path.exists, (*kept, *gone)))
+    with locked(tmp_path):
+        assert all(map(Path.exists, kept))
+        assert not any(path.is_symlink() or path.exists() for path in gone)

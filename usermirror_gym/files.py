@@ -42,11 +42,24 @@ def temporary(path: Path) -> Path:
 def remove_unfinished(folder: Path, name: str = "") -> None:
     """Delete what killed processes were writing, anywhere below a folder that nobody writes into.
 
+    Folders below it that have a lock of their own are left to those who get that.
+
     Args:
         name: only what was to become a file of this name.
     """
-    for path in list(folder.rglob(f".{name}.*.tmp" if name else ".*.tmp")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    ours = re.compile(rf"\.{re.escape(name) or '.+'}\.\d+\.tmp")
+    for place, folders, files in os.walk(folder):
+        own = Path(place)
+        for path in [own / found for found in (*folders, *files) if ours.fullmatch(found)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        folders[:] = [f for f in folders if (own / f).is_dir() and not (own / f / LOCK).exists()]
+
+
+LOCK = ".lock"
+"""The file by whose lock a folder is one process's."""
 
 
 def disk_is_full(error: BaseException | None) -> bool:
@@ -95,9 +108,11 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename = error.filename or str(path)
+            if not isinstance(error, ConnectionError | TimeoutError):
+                error.filename = error.filename or str(path)
             raise
-        if disk_is_full(error) or shutil.disk_usage(path.parent).free < _FULL:
+        there = path.parent.exists()
+        if there and (disk_is_full(error) or shutil.disk_usage(path.parent).free < _FULL):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
@@ -109,6 +124,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         RunError: another process put a folder there at the same moment; that one stays.
     """
+    folder = folder.resolve() if folder.is_symlink() else folder  # the link stays
     new, old = temporary(folder), None
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -253,26 +269,27 @@ def record_sums(folder: Path) -> None:
     write_text(folder / SUMS_FILE, "".join(lines))
 
 
-def damaged_files(folder: Path, *, sizes_only: bool = False) -> list[str]:
+def damaged_files(folder: Path, *, recorded: bool = True, sizes_only: bool = False) -> list[str]:
     """Names of files that do not hold what was written down of them.
 
     That is :data:`SUMS_FILE`; in the cache of the Hugging Face hub it is the name of the file
     behind the link, a SHA-256 or git's SHA-1.  Of other files nothing is known.
 
     Args:
+        recorded: whether we wrote :data:`SUMS_FILE`; in a folder of others it means nothing.
         sizes_only: reads no file to its end.
     """
-    found = []
-    sums = folder / SUMS_FILE
+    found, sums = [], folder / SUMS_FILE
+    if not (recorded and sums.is_file()):
+        found = [] if sizes_only else [p.name for p in folder.iterdir() if not _is_its_blob(p)]
+        return sorted(found)
     try:
-        recorded = [line.split(" ", 2) for line in sums.read_text("utf-8").splitlines()]
-        for expected, size, name in recorded:
+        for line in sums.read_text("utf-8").splitlines():
+            expected, size, name = line.split(" ", 2)
             path = folder / name
             same = path.is_file() and path.stat().st_size == int(size)
             if not (same and (sizes_only or sha256(path) == expected)):
                 found.append(name)
-    except FileNotFoundError:
-        found = [] if sizes_only else [p.name for p in folder.iterdir() if not _is_its_blob(p)]
     except (OSError, ValueError):  # of our own record nothing is left
         found = [SUMS_FILE]
     return sorted(found)
@@ -281,7 +298,9 @@ def damaged_files(folder: Path, *, sizes_only: bool = False) -> list[str]:
 def _is_its_blob(path: Path) -> bool:
     """Whether a link of the hub's cache leads to what the name of the file says."""
     blob = path.resolve()
-    if not path.is_symlink() or blob.parent.name != "blobs" or len(blob.name) not in (40, 64):
+    # snapshots/REVISION/FILE -> ../../blobs/CHECKSUM
+    blobs = path.parent.resolve().parent.parent / "blobs"
+    if not path.is_symlink() or blob.parent != blobs or len(blob.name) not in (40, 64):
         return True
     if not blob.is_file():
         return False

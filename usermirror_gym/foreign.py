@@ -78,21 +78,31 @@ def _check_depth(content: Any) -> None:
     raise ValueError(_too_deep())
 
 
-def _count(node: yaml.Node | None, depth: int, known: dict[int, int], above: set[int]) -> int:
-    """Values of a tree in which nodes may stand at several places."""
+def _count(
+    node: yaml.Node | None, depth: int, known: dict[int, tuple[int, int]], above: set[int]
+) -> tuple[int, int]:
+    """Values and levels of a tree in which nodes may stand at several places."""
     if not isinstance(node, yaml.CollectionNode):
-        return 1
+        if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) > 400:
+            raise ValueError(f"a number of {len(node.value):,} characters")  # 1:1:1 takes minutes
+        return 1, 0
     if id(node) in above:
         raise ValueError(f"a value is part of itself (line {node.start_mark.line + 1})")
     if depth > MAX_DEPTH:
         raise ValueError(_too_deep())
     if id(node) not in known:
         inner = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
-        total = 1 + sum(_count(one, depth + 1, known, above | {id(node)}) for one in inner)
+        parts = [_count(one, depth + 1, known, above | {id(node)}) for one in inner]
+        total, levels = 1 + sum(n for n, _ in parts), 1 + max((d for _, d in parts), default=0)
         if total > MAX_YAML_VALUES:
             raise ValueError(f"it has more than {MAX_YAML_VALUES:,} values")
-        known[id(node)] = total
+        known[id(node)] = total, levels
+    if depth + known[id(node)][1] > MAX_DEPTH + 1:
+        raise ValueError(_too_deep())
     return known[id(node)]
+
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def file_name(name: str) -> bool:
@@ -118,27 +128,46 @@ def for_html(text: object) -> str:
     return str(markupsafe.escape(text if known else for_terminal(text)))
 
 
+_KEY = r"(?:api|access|private|secret|auth|signing|client)[_-]?(?:key|secret)(?:[_-]?id)?"
+_TOKEN = r"(?:auth|access|api|bearer|refresh|hub|hf|session)[_-]?token(?:[_-]?value)?"
+_WORDS = r"secret|password|passwd|passphrase|pwd|bearer|credentials?|cookie|jwt"
 _SECRET_NAME = re.compile(
-    r"(^|[_\W])(api[_-]?key|key|token|secret|password|passwd|pwd|auth|authorization|bearer|"
-    r"credentials?|cookie|session[_-]?id)s?$",
+    rf"(?:^|[_\W])(?:{_KEY}|{_TOKEN}|{_WORDS}|auth(?:orization)?(?:[_-]?(?:header|value))?)s?$"
+    r"|^(?:key|token)$",
     re.IGNORECASE,
 )
-_SECRET_NUMBER = re.compile(r"(key|secret|password|passwd|pwd)$", re.IGNORECASE)
-"""A name whose numbers are secrets too; tokens are counted, and must be shown."""
+"""Not ``sort_key``, ``eos_token`` or ``max_tokens``."""
+_PLACE = re.compile(
+    r"^(?:dataset|data_folder|agents?|simulator|eval_simulator|checkpoint|teacher|folder|recipe|"
+    r"scenes|sources?|base|adapter|head|models?|label|name)$"
+)
+"""What names files and models is read back, and stays but for logins and queries of addresses."""
 _HOST_NAME = re.compile(r"(url|address|host|endpoint|proxy)s?$", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _IN_TEXT = re.compile(
-    r"""((?:api[_-]?key|token|secret|password|passwd|pwd|authorization|cookie)["']?\s*[=:]\s*)"""
-    r"""("[^"]*"|'[^']*'|(?:(?:Bearer|Basic)\s+)?[^\s,;'"{}()\[\]]+)""",
+    rf"""((?:{_KEY}|{_TOKEN}|\btoken|secret|password|passwd|passphrase|pwd|\b[A-Z]+_KEY)["']?"""
+    r"""\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;'"{}()\[\]]+)""",
     re.IGNORECASE,
 )
 """A secret that is named in a text: a line of a command, of a file, of an error."""
-_SECRET_VALUE = re.compile(
-    r"\b(?:Bearer|Basic)\s+(?=\S*[\d=+/_-])\S{8,}|\b(?:sk|pk|hf|ghp|xox[a-z])[-_][\w-]{8,}"
+_HEADER = re.compile(
+    r"""((?:authorization|cookie)["']?\s*[=:,]\s*["']?)[^\r\n"']+""", re.IGNORECASE
 )
-_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#@]*|[^\s/:@,]+:(?!\d+[/,\s])[^\s@]*)@(?:[^\s/?#@,]*@)*")
+_SECRET_VALUE = re.compile(
+    r"\b(?:[Bb]earer|Basic|Token|ApiKey)\s+(?=\S*[\d=+/_-])\S{8,}"
+    r"|\bsk-(?=[\w-]*\d)[\w-]{20,}|\bgsk_\w{20,}|\bhf_[A-Za-z0-9]{30,}|\bgh[pousr]_\w{30,}"
+    r"|\bgithub_pat_\w{20,}|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{16}"
+    r"|\bnvapi-[\w-]{20,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"
+)
+# Lengths are bounded: a text is anybody's, and must not take long.
+_LOGIN = re.compile(
+    r"(?<=://)(?:[^\s/?#@]{0,300}|[^\s/:@,]{1,300}:(?!\d{1,5}[/,\s])[^\s@]{0,300})@"
+    r"(?:[^\s?#@,]{0,300}@)*"
+)
 """What stands before the host of an address; passwords may hold what must not stand in one."""
-_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>,]+", re.IGNORECASE)
+_QUERY = re.compile(
+    r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s?#'\"<>]{0,500})\?[^\s'\"<>,]+", re.IGNORECASE
+)
 
 
 def masked(value: Any, name: str = "") -> Any:
@@ -156,9 +185,12 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, Mapping):
         return {key: masked(inner, name if secret else str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
+        pair = len(value) == 2 and isinstance(value[0], str) and _SECRET_NAME.search(value[0])
+        if pair:  # of a header, say
+            return type(value)((value[0], MASK))
         return type(value)(masked(inner, name) for inner in value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return MASK if _SECRET_NUMBER.search(name) else value
+        return MASK if secret else value
     if not isinstance(value, str) or not value:
         return value
     if secret:
@@ -166,4 +198,7 @@ def masked(value: Any, name: str = "") -> Any:
     if "@" in value and "://" not in value and _HOST_NAME.search(name):
         return f"{MASK}@{value.rpartition('@')[2]}"
     value = _QUERY.sub(rf"\1?{MASK}", _LOGIN.sub(f"{MASK}@", value))
+    if _PLACE.search(name):
+        return value
+    value = _HEADER.sub(rf"\1{MASK}", value)
     return _SECRET_VALUE.sub(MASK, _IN_TEXT.sub(rf"\1{MASK}", value))

@@ -26,14 +26,14 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from usermirror_gym.configs.settings import differences, written
 from usermirror_gym.errors import RunError
-from usermirror_gym.files import read_json, read_mapping, remove_unfinished, write_json
+from usermirror_gym.files import LOCK, read_json, read_mapping, remove_unfinished, write_json
 from usermirror_gym.foreign import masked
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.json"
 INPUTS = "inputs"
 """The key in a run's settings under which it keeps what it was made of."""
 _INPUTS_FILE = "inputs.json"
-_LOCK, _HOLDER = ".lock", ".holder.json"
+_HOLDER = ".holder.json"
 _LOST = "Restore it or use another folder: without it nobody knows whose results these are."
 
 
@@ -81,7 +81,11 @@ def run_folder(
 
 @contextmanager
 def locked(
-    folder: Path, doing: str = "is at work", *, wait: Callable[[str], None] | None = None
+    folder: Path,
+    doing: str = "is at work",
+    *,
+    wait: Callable[[str], None] | None = None,
+    clean: bool = True,
 ) -> Iterator[None]:
     """Inside the block no other process that asks for it has the folder, which is made if absent,
     and goes again if an error left it empty.
@@ -90,12 +94,13 @@ def locked(
 
     Args:
         doing: what the process that has it does, for the message to the others.
+        clean: delete what was left; not in a folder that may hold other things than ours.
         wait: is told that the folder is taken, and by whom, before this process waits its turn.
 
     Raises:
         RunError: the folder is taken and ``wait`` is not given, or its disk has no locks.
     """
-    made, lock, holder = not folder.exists(), FileLock(folder / _LOCK), folder / _HOLDER
+    made, lock, holder = not folder.exists(), FileLock(folder / LOCK), folder / _HOLDER
     try:
         _acquire(lock, folder, 0.0)
     except Timeout as error:
@@ -107,7 +112,8 @@ def locked(
     except NotImplementedError as error:
         raise RunError(f"the disk of {folder} has no locks: use a folder on another one") from error
     try:
-        remove_unfinished(folder)
+        if clean:
+            remove_unfinished(folder)
         about = {
             "pid": os.getpid(), "host": platform.node(), "command": shlex.join(masked(sys.argv)),
             "since": datetime.now().astimezone().isoformat(" ", "seconds"),
@@ -116,10 +122,10 @@ def locked(
         yield
     finally:
         holder.unlink(missing_ok=True)
-        if made and [path.name for path in folder.iterdir()] == [_LOCK]:
+        if made and [path.name for path in folder.iterdir()] == [LOCK]:
             with suppress(OSError):  # somebody has just come, or the system keeps locked files
                 # While it is held: who has opened it sees that it guards no name, and tries again.
-                (folder / _LOCK).unlink()
+                (folder / LOCK).unlink()
                 folder.rmdir()
         lock.release()
 
@@ -157,7 +163,7 @@ def numbered_folder(base: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def _unused(folder: Path) -> bool:
-    return (folder / _LOCK).exists() and not is_occupied(folder)
+    return (folder / LOCK).exists() and not is_occupied(folder)
 
 
 def keep_same(

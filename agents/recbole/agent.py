@@ -17,7 +17,7 @@ from usermirror_gym.agents.recbole.data import Tables
 from usermirror_gym.agents.recbole.fit import Built, build, settings_for, train
 from usermirror_gym.agents.recbole.models import canonical_model
 from usermirror_gym.agents.recbole.serving import Asked, Scorer, scorer_for
-from usermirror_gym.agents.recbole.shim import contained
+from usermirror_gym.agents.recbole.shim import contained, read_texts
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import AgentError, CheckpointError, UserMirrorError
 from usermirror_gym.types import PAD, BoolArray, IntArray, Observation
@@ -54,7 +54,7 @@ class RecBoleAgent:
         progress: bool = True,
     ) -> None:
         self.model = canonical_model(model)
-        self.config = dict(config or {})
+        self.config = read_texts(config or {})
         self.seed = seed
         self.progress = progress
         self.fit_seconds = 0.0

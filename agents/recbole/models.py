@@ -59,7 +59,7 @@ _NEVER_FOREIGN: Final = (
     "save_dataset", "teacher", "transform", "unload_col", "use_gpu", "wandb_project", "warm_up",
 )  # fmt: skip
 """Settings that name files, devices, servers, or classes that RecBole looks up by evaluating."""
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}(@\d{1,4})?")
 
 
 def check_saved(model: str, settings: Any) -> dict[str, Any]:
@@ -71,8 +71,11 @@ def check_saved(model: str, settings: Any) -> dict[str, Any]:
     """
     if not isinstance(settings, dict):
         raise ValueError(f"its settings are {type(settings).__name__}, and must be a mapping")
-    known = {*COMMON, *DEFAULTS.get(model, {}), *_own_settings(model)} - {*_NEVER_FOREIGN}
+    own = _own_settings(model)
+    known = {*COMMON, *DEFAULTS.get(model, {}), *own} - {*_NEVER_FOREIGN}
     for name, value in settings.items():
+        if name in own and (value in (None, False, "") or value == own[name]):
+            continue  # off, or as it is anyway
         if name not in known:
             near = nearest(str(name), sorted(known))
             raise ValueError(
@@ -86,12 +89,15 @@ def check_saved(model: str, settings: Any) -> dict[str, Any]:
     return settings
 
 
-def _own_settings(model: str) -> set[str]:
+def _own_settings(model: str) -> dict[str, Any]:
     """What RecBole's own files set for a model."""
     folder = model_files()[model].parent
     kinds = sorted((folder.parent / "quick_start_config").glob("*.yaml"))
-    files = [model_files()[model], folder.parent / "overall.yaml", *kinds]
-    return {name for file in files for name in yaml.safe_load(file.read_text("utf-8")) or {}}
+    files = [*kinds, folder.parent / "overall.yaml", model_files()[model]]
+    found: dict[str, Any] = {}
+    for file in files:
+        found |= yaml.safe_load(file.read_text("utf-8")) or {}
+    return found
 
 
 def _is_plain(value: Any, levels: int = 2) -> bool:

@@ -81,7 +81,7 @@ def contained(seed: int) -> Iterator[str]:
             # Otherwise any --name=value of the running program becomes a setting of the model.
             patch.object(Config, "_load_cmd_line", lambda self: {}),
             # It would evaluate every text among the settings as an expression of Python.
-            patch.object(Config, "_convert_config_dict", lambda self, given: _read_texts(given)),
+            patch.object(Config, "_convert_config_dict", lambda self, given: read_texts(given)),
             tempfile.TemporaryDirectory(prefix="usermirror-") as folder,
         ):
             warnings.simplefilter("ignore")
@@ -100,16 +100,21 @@ def contained(seed: int) -> Iterator[str]:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
-def _read_texts(settings: dict[str, Any]) -> dict[str, Any]:
+def read_texts(settings: dict[str, Any]) -> dict[str, Any]:
     """Texts that spell a value ("[64, 32]", "1e-3", "true") as the value, as RecBole has them."""
-    return {name: _value(v) if isinstance(v, str) else v for name, v in settings.items()}
+    return {name: _value(v) for name, v in settings.items()}
 
 
-def _value(text: str) -> Any:
+def _value(text: Any) -> Any:
+    if isinstance(text, list | tuple):
+        return [_value(one) for one in text]
+    if not isinstance(text, str):
+        return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return ast.literal_eval(text) if len(text) < 1_000 else text
+        found = ast.literal_eval(text) if len(text) < 1_000 else text
+        return list(found) if isinstance(found, tuple) else found
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 

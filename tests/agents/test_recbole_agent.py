@@ -236,3 +236,13 @@ def test_item_factors_are_the_vectors_behind_the_scores(tiny, everybody, fitted)
         fitted("EASE").item_factors()
     with pytest.raises(AgentError, match="not fitted"):
         RecBoleAgent("BPR").item_factors()
+
+
+def test_settings_as_recbole_writes_them_are_saved_as_values(split, tmp_path):
+    config = {"mlp_hidden_size": (8,), "latent_dimension": 4, "epochs": "1", "use_gpu": False,
+              "learning_rate": "1e-05", "valid_metric": "MRR@10", "gpu_id": None}  # fmt: skip
+    agent = RecBoleAgent("MultiVAE", config=config, progress=False)
+    assert agent.config["learning_rate"] == 1e-05
+    assert agent.config["mlp_hidden_size"] == [8]
+    again = agent.fit_once(split, tmp_path / "agent").fit_once(split, tmp_path / "agent")
+    assert again.config == agent.config

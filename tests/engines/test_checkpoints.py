@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from usermirror_gym.engines import DEFAULT_CHECKPOINT, resolve_checkpoint, smollm2
-from usermirror_gym.engines.checkpoints import files_hash
+from usermirror_gym.engines.checkpoints import fetch_from_hub, files_hash
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.errors import CheckpointError
 from usermirror_gym.files import record_sums
@@ -368,3 +368,16 @@ def test_an_adapters_folder_says_how_to_load_it(make_adapter):
     folder = make_adapter("llama")
     with pytest.raises(CheckpointError, match=r"holds an adapter.*adapter=.*make_simulator"):
         resolve_checkpoint(folder)
+
+
+def test_checksums_that_a_repository_brings_delete_nothing(tmp_path, monkeypatch):
+    folder = tmp_path / "hub" / "models--evil--m" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    marker = tmp_path / "marker"
+    marker.touch()
+    (folder / "SHA256SUMS").write_text(f"0 1 {marker}\n0  config.json\n")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    assert fetch_from_hub("evil/m", offline=False, verify=True) == folder
+    assert marker.exists()
+    assert (folder / "SHA256SUMS").exists()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -599,3 +600,17 @@ def test_released_scenes_need_a_reader_of_texts(released: Path, tmp_path: Path) 
     )
     with pytest.raises(ConfigError, match="none of 1 rows has its texts"):
         evaluate(replace(config, simulator="owner/model"), tmp_path / "card")
+
+
+def test_answers_stay_unless_it_is_their_own_simulator_that_changed(tmp_path: Path) -> None:
+    def note(**inputs: str) -> set[str]:
+        fidelity_run._note_inputs(tmp_path, SimpleNamespace(inputs=inputs))
+        return {path.name for path in (tmp_path / "answers").iterdir()}
+
+    (tmp_path / "run.json").write_text("{}")
+    for name in ("mine-1", "base"):
+        (tmp_path / "answers" / name).mkdir(parents=True)
+    assert note(simulator="S 1", base="B 1") == {"mine-1", "base"}
+    assert note(simulator="S 1", base="B 2") == {"mine-1"}
+    (tmp_path / "answers" / "base").mkdir()
+    assert note(simulator="S 2", base="B 2") == {"base"}

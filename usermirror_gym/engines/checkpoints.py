@@ -107,7 +107,7 @@ def cure(path: Path) -> str:
             "It must hold a causal language model that transformers reads: config.json, "
             "safetensors weights and a tokenizer."
         )
-    bad = ", ".join(damaged_files(path)) or "no checksum of them is wrong"
+    bad = ", ".join(damaged_files(path, recorded=not hub)) or "no checksum of them is wrong"
     return (
         f"Damaged files in {path}: {bad}. They are checked and mended by: usermirror fetch {name}"
     )
@@ -187,13 +187,13 @@ def fetch_from_hub(
     try:
         patterns = [*_FETCHED, needs]
         folder = snapshot_download(name, allow_patterns=patterns, local_files_only=offline)
-        bad = damaged_files(Path(folder)) if verify else []
+        bad = damaged_files(Path(folder), recorded=False) if verify else []
         if bad and not offline:
             for file in bad:
                 (Path(folder) / file).resolve().unlink(missing_ok=True)
                 (Path(folder) / file).unlink()
             snapshot_download(name, allow_patterns=patterns)
-            bad = damaged_files(Path(folder))
+            bad = damaged_files(Path(folder), recorded=False)
     except Exception as error:  # HTTP, validation and file errors of huggingface_hub
         raise CheckpointError(_explain(name, error, offline)) from error
     if bad:

@@ -118,7 +118,7 @@ def write_comparison(comparison: Mapping[str, Any], folder: str | Path) -> list[
         "apart": [f"{a} and {b}" for a, b in comparison["apart"]],
         "title": f"{len(cards)} simulated users",
     }  # fmt: skip
-    with locked(folder, "is writing a comparison"):
+    with locked(folder, "is writing a comparison", clean=False):
         return [
             write_text(folder / "compare.html", render("compare.html", view)),
             write_text(folder / "compare.md", render("compare.md", view)),

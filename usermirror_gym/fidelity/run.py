@@ -27,7 +27,7 @@ from usermirror_gym.errors import ConfigError, UnknownNameError, UserMirrorError
 from usermirror_gym.fidelity.answers import answer, scene_digest, scenes_digest
 from usermirror_gym.fidelity.card import fidelity_card
 from usermirror_gym.fidelity.checks import criteria, sentences
-from usermirror_gym.fidelity.checks.base import SHOWN_COLUMNS, CardSizes
+from usermirror_gym.fidelity.checks.base import BASE, SHOWN_COLUMNS, CardSizes
 from usermirror_gym.fidelity.compare import SCORES, write_scores
 from usermirror_gym.fidelity.config import EvaluateConfig
 from usermirror_gym.fidelity.pages import read_card, write_card
@@ -81,9 +81,13 @@ def evaluate(
 def _note_inputs(folder: Path, question: _Question) -> None:
     """Note whose answers the folder holds; those of others, under the same names, are deleted."""
     settings, answers = read_json(folder / RUN_FILE), folder / _ANSWERS
-    if settings.get(INPUTS) != question.inputs:
-        if answers.is_dir() and INPUTS in settings:
-            discard(answers)
+    if (then := settings.get(INPUTS)) != question.inputs:
+        if then and answers.is_dir():
+            kept = BASE if then.get(BASE) == question.inputs.get(BASE) else ""
+            same = then.get("simulator") == question.inputs["simulator"]
+            for path in answers.iterdir():
+                if path.name != kept and (path.name == BASE or not same):
+                    discard(path)
         write_json(folder / RUN_FILE, settings | {INPUTS: question.inputs})
 
 

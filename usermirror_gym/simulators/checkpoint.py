@@ -226,7 +226,9 @@ def check_foreign(told: Mapping[str, Any], path: Path, cure: str = "") -> None:
 
 def _is_name(checkpoint: object) -> bool:
     """Whether it is the name of weights: no path, and no model behind a server."""
-    parts = str(checkpoint).split("/")
+    if not isinstance(checkpoint, str):
+        return False
+    parts = checkpoint.split("/")
     named = all(file_name(part) and ":" not in part for part in parts)
     return named and len(parts) <= 2 and not parts[-1].endswith(".gguf")
 

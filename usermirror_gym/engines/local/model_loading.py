@@ -148,7 +148,7 @@ def _check_folder(folder: Path, path: Path) -> None:
 def _leads_out(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         return "an adapter lies beside the weights (adapter_config.json), and names others"
-    for index in folder.glob("*.index.json"):
+    for index in folder.glob("*.safetensors.index.json"):
         for name in parse_json(index.read_bytes()).get("weight_map", {}).values():
             if not (file_name(str(name)) and str(name).endswith(".safetensors")):
                 return f"{index.name} names the weights {str(name)[:80]!r}"
