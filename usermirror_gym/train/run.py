@@ -54,7 +54,8 @@ def train(config: TrainConfig, folder: str | Path, *, display: Display) -> Path:
     done = folder / "checkpoint" / "training.json"
     inputs = None
     if state.is_main_process and not done.is_file():
-        inputs = {"weights": files_hash(resolve_checkpoint(config.checkpoint))[:16]}
+        found = files_hash(resolve_checkpoint(config.checkpoint))[:16]
+        inputs = {"checkpoint": f"{Path(config.checkpoint).name} {found}"}
     own = run_folder(folder, config, "training run", inputs=inputs)
     with own if state.is_main_process else nullcontext():
         state.wait_for_everyone()
