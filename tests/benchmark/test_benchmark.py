@@ -155,7 +155,7 @@ def test_what_a_killed_process_was_writing_is_cleared_away(finished: Path, tmp_p
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     (folder / "episodes" / "Pop" / ".000001.jsonl.77.tmp").write_text('{"agent"')
-    (folder / "agents" / ".EASE-x.tmp").mkdir(parents=True)
+    (folder / "agents" / ".EASE.9.tmp").mkdir(parents=True)
     run_benchmark(SMALL, folder)
     assert not list(folder.rglob("*.tmp"))
 
