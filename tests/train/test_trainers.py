@@ -306,7 +306,7 @@ def test_a_killed_stage_ends_with_the_same_bits(train, tiny_model, data, tmp_pat
     folder = tmp_path / "killed"
     with pytest.raises(Killed):
         train(make(), objective, folder=folder, callbacks=[DieAt(3)], **settings)
-    write_text(folder / ".saving.tmp" / "checkpoint-3" / "optimizer.pt", "half")
+    write_text(folder / ".saving.0.tmp" / "checkpoint-3" / "optimizer.pt", "half")
     killed = make()
     went_on = train(killed, objective, folder=folder, **settings)
     assert same(weights_of(whole), weights_of(killed))

@@ -119,7 +119,7 @@ class Watch(TrainerCallback):
 
 WATCH_FILE = "watch.json"
 _KEPT = 2
-_STAGING = ".saving.tmp"
+_STAGING = ".saving.0.tmp"
 
 
 class Resumable:
