@@ -89,6 +89,7 @@ def check_saved(model: str, settings: Any) -> dict[str, Any]:
     return settings
 
 
+@cache
 def _own_settings(model: str) -> dict[str, Any]:
     """What RecBole's own files set for a model."""
     folder = model_files()[model].parent
