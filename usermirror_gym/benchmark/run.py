@@ -36,8 +36,8 @@ from usermirror_gym.errors import RunError
 from usermirror_gym.fidelity.quick_check import fidelity_check
 from usermirror_gym.files import (
     kept_json,
-    read_json,
     read_jsonl,
+    read_mapping,
     write_json,
     write_jsonl,
 )
@@ -106,11 +106,11 @@ def read_run(folder: Path) -> BenchmarkConfig:
     path = folder / "run.json"
     if not path.is_file():
         raise RunError(f"{folder} has no run.json: name the folder of a benchmark")
-    settings = read_json(path)
+    settings = read_mapping(path, "Name the folder of another benchmark.")
+    settings.pop(INPUTS, None)
     try:
-        settings.pop(INPUTS, None)
         return BenchmarkConfig(**settings | {"agents": tuple(settings["agents"])})
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError) as error:
         raise RunError(
             f"{path} does not hold the settings of a benchmark ({error}): name the folder of one"
         ) from error
