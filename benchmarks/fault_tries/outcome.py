@@ -4,6 +4,8 @@ Two outcomes are the same if these are, byte for byte.  Left out of the comparis
 
 - locks (``.lock``, ``NAME.lock``), and TensorBoard's files, called after time and process;
 - what the cache remembers of files by their times (``weight-hashes``, ``own-files``);
+- what the cache keeps of items (``item-vectors``): a resumed run asks for fewer of them, and in
+  other blocks; what was made of them is compared;
 - in JSON: numbers called ``seconds`` or ``..._seconds`` or ``seconds_...``, and ``timing``;
 - in NumPy archives: the array ``seconds``;
 - on pages: the numbers that are made of these (a time per step, the minutes of a stage).
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 
 _UNFINISHED = re.compile(r"\..*\.(tmp|part)|\.holder\.json|fetching-.*")
-_REMEMBERED = {"weight-hashes", "own-files"}
+_REMEMBERED = {"weight-hashes", "own-files", "item-vectors"}
 _TIMES = (
     re.compile(r"<dt>(?:Time per step|seconds[^<]*)</dt><dd>[^<]*</dd>"),
     re.compile(r"<h3>Timing \(seconds\)[^<]*</h3><dl.*?</dl>", re.DOTALL),
