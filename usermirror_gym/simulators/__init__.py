@@ -13,18 +13,20 @@ from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
+    SessionWeights,
 )
 from usermirror_gym.simulators.recording import RecordingSimulator
 from usermirror_gym.simulators.registry import (
     available_simulators,
     make_simulator,
 )
+from usermirror_gym.simulators.session.session import SessionSimulator
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 
 __all__ = [
     "DEFAULT_SIMULATOR", "AffinityHead", "AffinitySimulator", "AffinityWeights", "BiasRatings",
     "ChoiceBatch", "ChoiceWeights", "LettersSimulator", "LikelihoodSimulator", "LikelihoodWeights",
     "OptionsSimulator", "PopularityChooser", "RatingModel", "RationaleSimulator",
-    "RecordingSimulator", "SurrogateSimulator", "Thinking", "UniformChooser",
+    "RecordingSimulator", "SessionSimulator", "SessionWeights", "SurrogateSimulator", "Thinking", "UniformChooser",
     "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

@@ -12,6 +12,8 @@
     options readout: ``weight`` (hidden,) and ``bias`` (1,), float32.
 ``affinity.safetensors``
     affinity readout: see :mod:`usermirror_gym.simulators.affinity.affinity_head`.
+``session.safetensors``
+    session readout: see :mod:`usermirror_gym.simulators.session.session_head`.
 ``surrogate.safetensors``
     surrogate: see :mod:`surrogate`.  ``checkpoint`` is then the name of
     its teacher, which is not needed to ask it.
@@ -43,6 +45,7 @@ from usermirror_gym.errors import CheckpointError, ConfigError, UnknownNameError
 from usermirror_gym.files import sha256, write_text
 from usermirror_gym.foreign import file_name, parse_yaml
 from usermirror_gym.simulators.affinity.affinity_head import AFFINITY_WEIGHTS
+from usermirror_gym.simulators.session.session_head import SESSION_WEIGHTS
 from usermirror_gym.simulators.settings import checked_settings, current_names
 from usermirror_gym.simulators.surrogate.surrogate import SURROGATE_WEIGHTS
 
@@ -53,7 +56,7 @@ _IMPLIED = ("adapter", "head")
 """Settings that are paths, and follow from what the folder holds."""
 _ENGINE = ("kind", "dtype", "device", "context_length", "padding_side", "reuse_prefix")
 """What a folder may say of the engine; the kind ``server`` is not among its kinds."""
-_HEADS = (HEAD_WEIGHTS, AFFINITY_WEIGHTS, SURROGATE_WEIGHTS)
+_HEADS = (HEAD_WEIGHTS, AFFINITY_WEIGHTS, SESSION_WEIGHTS, SURROGATE_WEIGHTS)
 
 
 def write_simulator(folder: str | Path, settings: Mapping[str, Any]) -> Path:

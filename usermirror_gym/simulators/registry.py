@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,10 @@ from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
+    SessionWeights,
 )
+from usermirror_gym.simulators.session.session import SessionSimulator
+from usermirror_gym.simulators.session.session_head import SESSION_WEIGHTS, read_session
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
 from usermirror_gym.simulators.surrogate.surrogate import (
     SURROGATE_WEIGHTS,
@@ -88,6 +91,8 @@ def llm_simulator(settings: LLMSettings, split: TimeSplit) -> UserSimulator:
     _check_domain(settings, split)
     if settings.readout == "surrogate":
         return _surrogate(settings, split)
+    if settings.readout == "session":
+        return _session(settings, split)
     builder = PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings))
     folder = _head_folder(settings)
     engine = _engine(settings)
@@ -131,7 +136,10 @@ def _check_domain(settings: LLMSettings, split: TimeSplit) -> None:
 
 def _head_folder(settings: LLMSettings) -> Path | None:
     """Where the head of the readout is; ``None`` if the readout has none."""
-    files = {"options": HEAD_WEIGHTS, "affinity": AFFINITY_WEIGHTS, "surrogate": SURROGATE_WEIGHTS}
+    files = {
+        "options": HEAD_WEIGHTS, "affinity": AFFINITY_WEIGHTS, "session": SESSION_WEIGHTS,
+        "surrogate": SURROGATE_WEIGHTS,
+    }  # fmt: skip
     if settings.readout not in files:
         return None
     if settings.head is None:
@@ -141,6 +149,18 @@ def _head_folder(settings: LLMSettings) -> Path | None:
             f"{settings.readout!r}, or use 'likelihood' or 'letters'"
         )
     return Path(settings.head).expanduser()
+
+
+def _session(settings: LLMSettings, split: TimeSplit) -> SessionSimulator:
+    """The LLM is not even looked for before an item is asked about that was not in training."""
+    folder = _head_folder(settings)
+    assert folder is not None
+    return SessionSimulator(
+        read_session(folder), _of_settings(SessionWeights, settings), split,
+        PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings)),
+        engine=partial(_engine, settings), cache=cache_folder() / "item-vectors",
+        origin=Path(settings.checkpoint).name,
+    )  # fmt: skip
 
 
 def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:
@@ -179,8 +199,8 @@ def _engine(settings: LLMSettings) -> Engine:
     if settings.readout == "options" and settings.head is not None:
         parts["head"] = settings.head
         files += head_files(Path(settings.head).expanduser())
-    if settings.readout == "affinity":
-        # It reads hidden states of inner layers, which one kind of engine gives.
+    if settings.readout in ("affinity", "session"):
+        # They read hidden states of inner layers, which one kind of engine gives.
         parts["kind"] = "transformers"
     arguments = json.dumps({**parts, **settings.engine}, sort_keys=True)
     try:

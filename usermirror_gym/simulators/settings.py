@@ -15,6 +15,7 @@ from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
+    SessionWeights,
 )
 
 
@@ -28,8 +29,10 @@ class LLMSettings(BaseModel):
     adapter: str | None = None
     """Folder of a LoRA adapter to these weights; a simulator's folder implies its own."""
     head: str | None = None
-    """options, affinity, surrogate: folder of the head; a simulator's folder implies its own."""
-    readout: Literal["letters", "likelihood", "options", "affinity", "surrogate"] = "letters"
+    """options, affinity, session, surrogate: folder of the head; a simulator's folder implies its own."""
+    readout: Literal[
+        "letters", "likelihood", "options", "affinity", "session", "surrogate"
+    ] = "letters"  # fmt: skip
     """surrogate: a small network that imitates the simulator named by ``checkpoint``; it takes no
     other settings than ``outside_option`` and ``domain``."""
     form: PromptForm = PromptConfig.form
@@ -58,7 +61,12 @@ class LLMSettings(BaseModel):
     item_bias: float = AffinityWeights.item_bias
     inclusive_value: float | None = AffinityWeights.inclusive_value
     outside_utility: float | None = LikelihoodWeights.outside_utility
-    """likelihood, affinity: utility of *none of these*."""
+    """likelihood, affinity, session: utility of *none of these*."""
+    match: float = SessionWeights.match
+    """session: see SessionWeights, for the next three and ``outside_utility`` too."""
+    general: tuple[float, ...] = SessionWeights.general
+    value_match: float | None = SessionWeights.value_match
+    value_general: float = SessionWeights.value_general
     domain: str | None = None
     """What its items were in training, ``"movie"`` say; data of another domain are refused."""
     engine: dict[str, Any] = Field(default_factory=dict)

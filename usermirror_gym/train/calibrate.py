@@ -18,20 +18,24 @@ from usermirror_gym.simulators.readouts.utility import (
     AffinityWeights,
     ChoiceWeights,
     LikelihoodWeights,
+    SessionWeights,
     affinity_logprobs,
     choice_logprobs,
     fit_affinity,
     fit_choice,
     fit_likelihood,
+    fit_session,
     likelihood_logprobs,
+    session_logprobs,
 )
+from usermirror_gym.simulators.session.session import SessionSimulator
 from usermirror_gym.train.config import Calibration, TrainConfig
 from usermirror_gym.train.data import TrainData, TrainSource
 from usermirror_gym.train.objectives.letters import answer_of, answerable
 from usermirror_gym.train.objectives.sequences import name_keys
 from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
-Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights
+Weights = LikelihoodWeights | ChoiceWeights | AffinityWeights | SessionWeights
 MakeSimulator = Callable[[TimeSplit], Any]
 _CHUNK = 64
 """Scenes of one question to the engine."""
@@ -44,6 +48,7 @@ class Asked:
     Attributes:
         values: likelihood: conditional, unconditional and number of tokens, each ``(S, K)``;
             affinity: affinity and item_bias, each ``(S, K)``;
+            session: features ``(S, K, 1 + F)``;
             letters and options: log-probabilities ``(S, K + 1)``, *none of these* last.
         mask: ``(S, K)``.
         targets: ``(S,)``; the length of the list is *none of these*.
@@ -76,6 +81,8 @@ class Asked:
 
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""
+        if self.values[0].ndim == 3:
+            return fit_session(*self.values, self.mask, self.targets, outside=self.outside)
         if len(self.values) == 1:
             bias = settings.position_bias
             return fit_choice(*self.values, self.mask, self.targets, position_bias=bias)
@@ -87,6 +94,8 @@ class Asked:
         if isinstance(weights, LikelihoodWeights):
             cond, uncond, n_tokens = self.values
             return likelihood_logprobs(weights, cond, uncond, n_tokens, self.mask)
+        if isinstance(weights, SessionWeights):
+            return session_logprobs(weights, *self.values, self.mask)
         if isinstance(weights, AffinityWeights):
             affinity, item_bias = self.values
             return affinity_logprobs(weights, affinity, item_bias, self.mask)
@@ -192,7 +201,7 @@ def fitted_settings(weights: Weights) -> Mapping[str, Any]:
 
 def _values(simulator: Any, scenes: Sequence[Scene], width: int) -> list[FloatArray]:
     """What the engine says, padded to lists of one width."""
-    if isinstance(simulator, LikelihoodSimulator | AffinitySimulator):
+    if isinstance(simulator, LikelihoodSimulator | AffinitySimulator | SessionSimulator):
         *values, _ = simulator.scores(scenes)
         return [_padded(own, width, 0.0) for own in values]
     logprobs = simulator.logprobs(scenes)
@@ -201,7 +210,8 @@ def _values(simulator: Any, scenes: Sequence[Scene], width: int) -> list[FloatAr
 
 def _padded(values: FloatArray, width: int, fill: float) -> FloatArray:
     short = width - values.shape[1]
-    return np.pad(values.astype(np.float64), ((0, 0), (0, short)), constant_values=fill)
+    room = ((0, 0), (0, short), *[(0, 0)] * (values.ndim - 2))
+    return np.pad(values.astype(np.float64), room, constant_values=fill)
 
 
 def _scores(asked: Asked, logprobs: FloatArray) -> dict[str, float]:

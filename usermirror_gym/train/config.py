@@ -15,7 +15,7 @@ from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.scenes.words.prompt import PromptConfig
 
 Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
-Readout = Literal["likelihood", "letters", "options", "affinity"]
+Readout = Literal["likelihood", "letters", "options", "affinity", "session"]
 Precision = Literal["float32", "bfloat16", "auto"]
 LossOn = Literal["answer", "everything"]
 
@@ -123,6 +123,64 @@ class Affinity(Settings):
     """Format of the written head."""
 
 
+class Session(Settings):
+    """The readout ``session``; see :mod:`usermirror_gym.train.session.fit`."""
+
+    words: Literal["llm", "noise", "metadata", "none"] = "llm"
+    """What items are known by: what the LLM says of their lines; noise in its place, or their
+    categories and year, which are controls; nothing."""
+    parts: Annotated[tuple[StatePart, ...], Field(min_length=1)] = (
+        (8, "mean"), (15, "mean"), (22, "last"),
+    )  # fmt: skip
+    """llm: hidden states that a line is known by, as in ``affinity``."""
+    components: Positive = 128
+    """llm, noise: numbers of them that are used, the strongest directions."""
+    ids: bool = True
+    """Whether items of training have what their words leave open."""
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the items whose words must do alone, anew in every step."""
+    dim: Positive = 64
+    """Numbers of an item's vector."""
+    tastes: Positive = 2
+    """Ways to weigh the lines of the past; ``dim`` is a multiple."""
+    lines: Positive = 1000
+    """Newest lines of a history that are read."""
+    most_lines: Positive = 250
+    """The longest history of a training step."""
+    profile: bool = True
+    """Whether the user's profile is read."""
+    appeal: bool = True
+    """Whether features that are not personal are read: popularity as an opener and of late, mean
+    rating, age (:mod:`usermirror_gym.data.appeal`)."""
+    steps: Annotated[int, Field(ge=0)] = 1200
+    """Steps on what was taken."""
+    next_share: Share = 0.5
+    """Of them that predict what came next; the others what goes together, without its order."""
+    batch_size: Positive = 160
+    """Users of one such step."""
+    list_steps: Annotated[int, Field(ge=0)] = 1200
+    """Steps on the log's own lists, where it has any; they come last."""
+    list_batch_size: Positive = 512
+    """Lists of one such step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    refit: bool = True
+    """After calibration on the validation scenes, train again on all choices before T0."""
+    store: Literal["float16", "float32"] = "float16"
+    """Format of the written vectors."""
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Session:
+        if self.dim % self.tastes:
+            raise ValueError(f"dim = {self.dim} is no multiple of tastes = {self.tastes}")
+        if not self.ids and self.words == "none":
+            raise ValueError("without ids and words nothing tells items apart")
+        if not self.steps and not self.list_steps:
+            raise ValueError("steps and list_steps are both 0: nothing would be learned")
+        return self
+
+
 class DataSettings(Settings):
     """What is trained on: a finished build, or the settings of one that the run makes itself."""
 
@@ -170,9 +228,12 @@ class TrainConfig(Settings):
     lora: LoRA | None = LoRA()
     """``null``: all weights are trained."""
     stages: tuple[Stage, ...] = ()
-    """Trainings of the weights, one after another; none only with ``affinity``."""
+    """Trainings of the LLM's weights, one after another; none only with ``affinity`` or
+    ``session``."""
     affinity: Affinity | None = None
     """readout affinity: its head, fitted when all stages are done."""
+    session: Session | None = None
+    """readout session: its network, trained when all stages are done."""
     precision: Precision = "auto"
     """``auto``: bfloat16 on a GPU that has it, else float32."""
     gradient_checkpointing: bool = False
@@ -200,10 +261,13 @@ class TrainConfig(Settings):
     def _fits_together(self) -> TrainConfig:
         if self.merge and self.lora is None:
             raise ValueError("without an adapter (lora: null) there is nothing to merge")
-        if (self.readout == "affinity") != (self.affinity is not None):
-            raise ValueError("the readout 'affinity' and the settings 'affinity' need each other")
-        if not self.stages and self.affinity is None:
-            raise ValueError("stages is empty, and without 'affinity' there is nothing to train")
+        for name in ("affinity", "session"):
+            if (self.readout == name) != (getattr(self, name) is not None):
+                raise ValueError(f"the readout {name!r} and the settings {name!r} need each other")
+        if not self.stages and self.affinity is None and self.session is None:
+            raise ValueError(
+                "stages is empty, and without 'affinity' or 'session' there is nothing to train"
+            )
         if self.merge and not self.stages:
             raise ValueError("without stages there is nothing to merge")
         last = self.stages[-1].objective if self.stages else None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import TimeSplit
+from usermirror_gym.data.appeal import appeal
 from usermirror_gym.engines.adapters import HEAD_WEIGHTS
 from usermirror_gym.engines.choosing import load_engine
 from usermirror_gym.files import replacing_folder, sha256
@@ -23,9 +23,18 @@ from usermirror_gym.simulators.checkpoint import write_simulator
 from usermirror_gym.train.affinity_head import fit_head, read_states
 from usermirror_gym.train.calibrate import ask, cross_fitted, fitted_settings, scores_of
 from usermirror_gym.train.card import write_card
-from usermirror_gym.train.config import TRAINED_FILE, TrainConfig, data_folder, stage_folder
+from usermirror_gym.train.config import (
+    TRAINED_FILE,
+    Affinity,
+    Session,
+    TrainConfig,
+    data_folder,
+    stage_folder,
+)
 from usermirror_gym.train.data import TrainData
 from usermirror_gym.train.loop.model import write_weights
+from usermirror_gym.train.session.heads import SessionHeads, words_of
+from usermirror_gym.types import TIMESTAMP, Float32Array
 
 
 def write_checkpoint(
@@ -49,12 +58,14 @@ def write_checkpoint(
             write_weights(config, last / TRAINED_FILE, staging)
             if config.readout == "options":
                 shutil.copyfile(last / HEAD_WEIGHTS, staging / HEAD_WEIGHTS)
-        heads = None if config.affinity is None else Heads(config, folder, staging, data, display)
+        heads = _heads(config, folder, staging, data, display)
         if heads is not None:
-            heads.write(data.split.before)
+            heads.write(data.split)
         scores = _calibrate(config, staging, data, heads, display)
         if heads is not None and heads.settings.refit:
-            heads.write(data.split.dataset.interactions)
+            dataset = data.split.dataset
+            whole = TimeSplit(dataset, int(dataset.interactions[TIMESTAMP].max()) + 1)
+            heads.write(whole)
             heads.simulator(data.split)  # its first answers need not wait for the items
         build = read_build(data_folder(config, folder))
         checksum = sha256(build.folder / "manifest.json")
@@ -62,41 +73,80 @@ def write_checkpoint(
     return folder / "checkpoint"
 
 
-class Heads:
-    """Affinity heads of a run, fitted on more or fewer choices.
+class Heads(Protocol):
+    """What a run trains beside the weights of its LLM, on more or fewer choices."""
 
-    Args:
-        staging: the simulator's folder, with its adapter or weights if they were trained.
+    @property
+    def settings(self) -> Affinity | Session: ...
+
+    def write(self, split: TimeSplit) -> None:
+        """Train on what was before the cut, and put the result into the simulator's folder."""
+        ...
+
+    def simulator(self, split: TimeSplit) -> UserSimulator:
+        """The one in the folder, which knows what was read of the items already."""
+        ...
+
+
+def _heads(
+    config: TrainConfig, folder: Path, staging: Path, data: TrainData, display: Display
+) -> Heads | None:
+    """``None`` where there are none.
 
     Raises:
         ConfigError: data of more than one source.
         EngineError: the model has no such layer.
     """
-
-    def __init__(
-        self, config: TrainConfig, folder: Path, staging: Path, data: TrainData, display: Display
-    ) -> None:
-        assert config.affinity is not None
-        self.settings, self._folder = config.affinity, staging
-        self._history_lines = config.prompt_config.history_lines
-        n_items = data.split.dataset.n_items
-        asked = data.builder.item_lines(tuple(range(1, n_items + 1)))
-        self._lines = asked.options
+    if config.affinity is None and config.session is None:
+        return None
+    asked = data.builder.item_lines(tuple(range(1, data.split.dataset.n_items + 1)))
+    engine = None
+    if config.session is None or config.session.words == "llm":
         checkpoint = config.checkpoint if config.keeps_base else str(staging)
         adapter = {"adapter": str(staging)} if config.writes_adapter else {}
         engine = load_engine(checkpoint, "transformers", **adapter)
-        self._states = read_states(engine, asked, self.settings, folder / "states", display=display)
+    place = folder / "states"
+    if config.session is not None:
+        words = words_of(
+            config.session, data.split.dataset, asked, engine, place, seed=config.seed,
+            display=display,
+        )  # fmt: skip
+        return SessionHeads(
+            config.session, folder, staging, words, asked.options, seed=config.seed,
+            display=display,
+        )  # fmt: skip
+    assert config.affinity is not None
+    assert engine is not None
+    states = read_states(engine, asked, config.affinity, place, display=display)
+    lines = config.prompt_config.history_lines
+    return AffinityHeads(config.affinity, staging, states, asked.options, lines)
 
-    def write(self, events: pd.DataFrame) -> None:
-        """Fit a head on these choices and put it into the simulator's folder."""
-        head = fit_head(self._states, events, self.settings, self._history_lines, self._lines)
-        write_head(self._folder, head, self.settings.store)
+
+@dataclass(frozen=True)
+class AffinityHeads:
+    """Affinity heads of a run.
+
+    Attributes:
+        folder: the simulator's, with its adapter or weights if they were trained.
+        states: ``(n + 1, F)`` of the lines of all items.
+        lines: their texts.
+        history_lines: lines of the memory that shall count.
+    """
+
+    settings: Affinity
+    folder: Path
+    states: Float32Array
+    lines: tuple[str, ...]
+    history_lines: int
+
+    def write(self, split: TimeSplit) -> None:
+        head = fit_head(self.states, split.before, self.settings, self.history_lines, self.lines)
+        write_head(self.folder, head, self.settings.store)
 
     def simulator(self, split: TimeSplit) -> UserSimulator:
-        """The one in the folder, which knows what was read of the items already."""
-        made = make_simulator(str(self._folder), split)
+        made = make_simulator(str(self.folder), split)
         assert isinstance(made, AffinitySimulator)
-        made.take_states(np.arange(1, len(self._states)), self._states[1:])
+        made.take_states(np.arange(1, len(self.states)), self.states[1:])
         return made
 
 
@@ -113,6 +163,8 @@ def _calibrate(
         settings["checkpoint"] = config.checkpoint
     if heads is not None:  # a head has learned one kind of item, and says nonsense of any other
         settings["domain"] = data.split.dataset.domain
+    if config.session is not None and config.session.appeal:
+        settings["general"] = (1.0,) * (1 + len(appeal(data.split).names))
     write_simulator(staging, settings)
 
     def uncorrected(split: TimeSplit) -> UserSimulator:

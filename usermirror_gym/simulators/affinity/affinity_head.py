@@ -23,7 +23,7 @@ from usermirror_gym.engines.base import Pool, StatePart
 from usermirror_gym.errors import CheckpointError, UnknownNameError
 from usermirror_gym.files import write_bytes
 from usermirror_gym.foreign import parse_json
-from usermirror_gym.types import Float32Array, FloatArray
+from usermirror_gym.types import BoolArray, Float32Array, FloatArray
 
 AFFINITY_WEIGHTS = "affinity.safetensors"
 HeadDtype = Literal["float16", "float32"]
@@ -91,6 +91,13 @@ class LineMemory:
     def e(self) -> int:
         """Numbers that are remembered of a line, for each of its two parts."""
         return self.history.shape[1]
+
+    def knows(self, lines: Sequence[str]) -> BoolArray:
+        """``(len(lines),)`` which of these are remembered."""
+        digests = line_digests(lines)
+        rows = np.minimum(np.searchsorted(self.digests, digests), len(self.digests) - 1)
+        known: BoolArray = self.digests[rows] == digests
+        return known
 
     def recall(self, lines: Sequence[str]) -> LineVectors:
         """Of these lines, ``(len(lines), e)`` and ``(len(lines),)``; zeros for unknown ones."""

@@ -103,6 +103,39 @@ class AffinityWeights:
 
 
 @dataclass(frozen=True)
+class SessionWeights:
+    """How much taste counts, and what can be said of an item without knowing the user.
+
+    Which item is a conditional logit of ``match * match_i + general . g_i``, with g the net's bias
+    of the item and then the features of :mod:`usermirror_gym.data.appeal`.  Whether any is taken::
+
+        value = log sum_i exp(value_match * match_i + value_general * (general . g_i))
+        P(none of these) = 1 / (1 + exp(value - outside_utility))
+    """
+
+    match: float = 1.0
+    general: tuple[float, ...] = (1.0,)
+    """Of the net's bias, then of the features; without features one number."""
+    outside_utility: float | None = 0.0
+    """Utility of *none of these*; ``None``: the choice is forced."""
+    value_match: float | None = None
+    """``None``: both steps are one conditional logit."""
+    value_general: float = 1.0
+
+    @property
+    def coefficients(self) -> FloatArray:
+        """``(1 + F,)`` of which item."""
+        return np.array([self.match, *self.general])
+
+    @property
+    def value_coefficients(self) -> FloatArray:
+        """``(1 + F,)`` of whether any."""
+        if self.value_match is None:
+            return self.coefficients
+        return np.array([self.value_match, *(self.value_general * g for g in self.general)])
+
+
+@dataclass(frozen=True)
 class ChoiceWeights:
     """What is left to correct in probabilities that an LLM gives directly.
 
@@ -182,7 +215,30 @@ def affinity_logprobs(
     if weights.outside_utility is None:
         return which
     value = inclusive_value(features, weights.inclusive_value_coefficients, mask)
-    gain = value - weights.outside_utility
+    return _or_none(which, value - weights.outside_utility)
+
+
+def session_logprobs(
+    weights: SessionWeights, features: FloatArray, mask: BoolArray
+) -> FloatArray:
+    """``(S, K + 1)`` log-probabilities of the options.
+
+    Args:
+        weights: see :class:`SessionWeights`.
+        features: ``(S, K, 1 + F)`` match and what is general; what stands where ``mask`` is false
+            does not matter.
+        mask: ``(S, K)``.
+    """
+    features = np.where(mask[..., None], features, 0.0)
+    which = linear_logprobs(features, weights.coefficients, None, mask)
+    if weights.outside_utility is None:
+        return which
+    value = inclusive_value(features, weights.value_coefficients, mask)
+    return _or_none(which, value - weights.outside_utility)
+
+
+def _or_none(which: FloatArray, gain: FloatArray) -> FloatArray:
+    """``(S, K + 1)``: which item, times whether any; ``gain`` is the logit of that."""
     taken = -np.logaddexp(0.0, -gain)
     return np.column_stack([which[:, :-1] + taken[:, None], -np.logaddexp(0.0, gain)])
 
@@ -258,6 +314,38 @@ def fit_affinity(
         return AffinityWeights(taste, general, None)
     value = fit_linear(features[..., :1], mask, targets, outside=True, whether=True)
     return AffinityWeights(taste, general, value.outside, float(value.slopes[0]))
+
+
+def fit_session(
+    features: FloatArray, mask: BoolArray, targets: IntArray, *, outside: bool = True
+) -> SessionWeights:
+    """As :func:`fit_likelihood`, for the numbers of the session readout and their two steps.
+
+    Args:
+        features: ``(S, K, 1 + F)``, see :func:`session_logprobs`.
+        mask: ``(S, K)``.
+        targets: ``(S,)``.
+        outside: see :func:`fit_likelihood`.
+
+    Raises:
+        DataError: as :func:`fit_likelihood`.
+    """
+    check_choices(mask, targets, outside)
+    check_finite("features", features, np.broadcast_to(mask[..., None], features.shape))
+    features = np.where(mask[..., None], features, 0.0)
+    none = targets == mask.sum(axis=1)
+    if none.all():
+        raise DataError(
+            "nobody took an item in these scenes: nothing says which one is liked. Give more scenes"
+        )
+    which = fit_linear(features[~none], mask[~none], targets[~none], outside=False)
+    match, *general = which.slopes.tolist()
+    if not (outside and none.any()):
+        return SessionWeights(match, tuple(general), None)
+    both = np.stack([features[..., 0], features[..., 1:] @ which.slopes[1:]], axis=-1)
+    value = fit_linear(both, mask, targets, outside=True, whether=True)
+    slopes = value.slopes.tolist()
+    return SessionWeights(match, tuple(general), value.outside, *slopes)
 
 
 def fit_choice(

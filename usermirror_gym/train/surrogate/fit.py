@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def fit(
         net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
     questions, targets = student.inputs(train.questions), torch.from_numpy(train.probs)
-    now = _read(state, net, optimizer) or {
+    now = read_state(state, net, optimizer) or {
         "curve": [divergence(student, validation)], "best": deepcopy(net.state_dict()), "since": 0,
     }  # fmt: skip
     progress(len(now["curve"]) - 1)
@@ -75,7 +75,9 @@ def fit(
         now["since"] = 0 if better else now["since"] + 1
         if better:
             now["best"] = deepcopy(net.state_dict())
-        _write(state, net, optimizer, now)
+        write_state(
+            state, net, optimizer, {"curve": now["curve"], "since": now["since"]}, now["best"]
+        )
         progress(1)
     net.load_state_dict(now["best"])
     student.net = net
@@ -159,37 +161,53 @@ def _part(questions: NetInputs, rows: Any) -> NetInputs:
     return NetInputs(*(column[rows] for column in questions))
 
 
-def _write(
-    path: Path | None, net: SurrogateNet, optimizer: torch.optim.Optimizer, now: dict[str, Any]
+def write_state(
+    path: Path | None,
+    net: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, Any],
+    best: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
+    """Keep where a training is.
+
+    Args:
+        path: ``None`` keeps nothing.
+        facts: as JSON.
+        best: weights that are kept beside those of now.
+    """
     if path is None:
         return
     learned = optimizer.state_dict()
-    groups = {"net": net.state_dict(), "best": now["best"], **learned["state"]}
+    groups = {"net": net.state_dict(), "best": best or {}, **learned["state"]}
     tensors = {
         f"{group}/{name}": value.detach().clone().contiguous()
         for group, values in groups.items() for name, value in values.items()
     }  # fmt: skip
-    facts = {"curve": now["curve"], "since": now["since"], "groups": learned["param_groups"]}
-    write_bytes(path, save(tensors, {"fit": json.dumps(facts)}))
+    told = json.dumps({**facts, "groups": learned["param_groups"]})
+    write_bytes(path, save(tensors, {"fit": told}))
 
 
-def _read(
-    path: Path | None, net: SurrogateNet, optimizer: torch.optim.Optimizer
-) -> dict[str, Any] | None:
+def read_state(
+    path: Path | None, net: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put a training where it was; the facts, and ``best`` if it was kept.  Empty if nothing was.
+
+    Raises:
+        RunError: a file that cannot be read.
+    """
     if path is None or not path.is_file():
-        return None
+        return {}
     groups: dict[str, dict[str, torch.Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            facts = parse_json(file.metadata()["fit"])
+            facts: dict[str, Any] = parse_json(file.metadata()["fit"])
             for key in file.keys():  # noqa: SIM118
                 group, _, name = key.partition("/")
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
         net.load_state_dict(groups.pop("net"))
-        best = groups.pop("best")
+        best = groups.pop("best", None)
         state = {int(number): values for number, values in groups.items()}
-        optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
-        return {"curve": facts["curve"], "since": facts["since"], "best": best}
+        optimizer.load_state_dict({"state": state, "param_groups": facts.pop("groups")})
+        return facts if best is None else facts | {"best": best}
     except Exception as error:  # safetensors' and torch's own errors, KeyError, TypeError ...
         raise RunError(f"cannot read {path}: {error}. Delete it to fit again.") from error

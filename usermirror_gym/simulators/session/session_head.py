@@ -1,0 +1,198 @@
+"""What a trained session readout knows of items, and its file.
+
+One file, ``session.safetensors``: the weights of :class:`SessionNet` under ``net/``; of lines of
+training ``known`` (n,) uint64 (``line_digests``), ``known_past`` (n, d), ``known_option`` (n, d),
+``known_bias`` (n,); and, if other lines can be read, ``mean`` (F,), ``past`` (F, d), ``option``
+(F, d) and ``bias`` (F,), which make the same of what the LLM says of them.  Large arrays may be
+float16.  Its metadata has the sizes, the parts of the LLM's states, and the profile features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeInt, TypeAdapter
+
+from usermirror_gym.engines.adapters import find_files
+from usermirror_gym.engines.base import Pool, StatePart
+from usermirror_gym.errors import CheckpointError
+from usermirror_gym.files import write_bytes
+from usermirror_gym.foreign import parse_json
+from usermirror_gym.simulators.affinity.affinity_head import LineMemory, LineVectors
+from usermirror_gym.simulators.surrogate.profile_codes import ProfileFeature
+from usermirror_gym.types import Float32Array
+
+if TYPE_CHECKING:
+    from usermirror_gym.simulators.session.session_net import SessionNet
+
+SESSION_WEIGHTS = "session.safetensors"
+_KNOWN = ("known", "known_past", "known_option", "known_bias")
+_WORDS = ("mean", "past", "option", "bias")
+
+
+@dataclass(frozen=True, eq=False)
+class LineMap:
+    """From what an LLM says of a line to its vectors; linear, see :class:`SessionHead`."""
+
+    parts: tuple[StatePart, ...]
+    mean: Float32Array  # (F,)
+    past: Float32Array  # (F, d)
+    option: Float32Array  # (F, d)
+    bias: Float32Array  # (F,)
+
+    @property
+    def d(self) -> int:
+        """Numbers of a vector."""
+        return self.past.shape[1]
+
+    @cached_property
+    def vectors_digest(self) -> str:
+        """Sixteen hexadecimal digits of everything."""
+        content = hashlib.sha256(json.dumps(self.parts).encode())
+        for name in _WORDS:
+            content.update(getattr(self, name).tobytes())
+        return content.hexdigest()[:16]
+
+    def vectors(self, states: Float32Array, lines: object = None) -> LineVectors:
+        """Of n lines.
+
+        Args:
+            states: ``(n, F)``.
+
+        Raises:
+            CheckpointError: the states are those of another model.
+        """
+        if states.shape[1:] != self.mean.shape:
+            raise CheckpointError(
+                f"the session readout reads {len(self.mean)} numbers of a line, and this model "
+                f"gives {states.shape[1]}: use it with the weights that it was trained on."
+            )
+        centred = states.astype(np.float64) - self.mean
+        return LineVectors(centred @ self.past, centred @ self.option, centred @ self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class SessionHead:
+    """All that training leaves.
+
+    Attributes:
+        net: reads users.
+        known: vectors of the lines of training.
+        words: makes those of others; without it an unknown line has zeros.
+        profiles: what is read of a user.
+    """
+
+    net: SessionNet
+    known: LineMemory
+    words: LineMap | None = None
+    profiles: tuple[ProfileFeature, ...] = ()
+
+    def __post_init__(self) -> None:
+        d = self.net.shape.dim
+        shapes = [self.known.history.shape[1]]
+        if self.words is not None:
+            shapes += [self.words.past.shape[1], self.words.option.shape[1]]
+        if set(shapes) != {d}:
+            raise CheckpointError(f"vectors of {shapes} numbers, and the network reads {d}")
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of everything."""
+        content = hashlib.sha256(repr((self.net.shape, self.profiles)).encode())
+        for name, values in self.net.state_dict().items():
+            content.update(name.encode() + values.detach().numpy().tobytes())
+        for values in vars(self.known).values():
+            content.update(values.tobytes())
+        if self.words is not None:
+            content.update(self.words.vectors_digest.encode())
+        return content.hexdigest()[:16]
+
+
+def write_session(
+    folder: str | Path, head: SessionHead, dtype: Literal["float16", "float32"] = "float16"
+) -> Path:
+    """Write ``session.safetensors``, whole or not at all.
+
+    Args:
+        folder: made if absent.
+        head: what was trained.
+        dtype: of the vectors; the network is float32.
+
+    Returns:
+        the file.
+
+    Raises:
+        CheckpointError: a number that cannot be stored.
+    """
+    from safetensors.numpy import save
+
+    net = {f"net/{n}": t.detach().numpy() for n, t in head.net.state_dict().items()}
+    known = head.known
+    large = {"known_past": known.history, "known_option": known.option,
+             "known_bias": known.item_bias}  # fmt: skip
+    if head.words is not None:
+        large |= {name: getattr(head.words, name) for name in _WORDS}
+    with np.errstate(over="ignore"):
+        arrays = {name: values.astype(dtype) for name, values in large.items()} | net
+    path = Path(folder) / SESSION_WEIGHTS
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{path}: {name} holds numbers beyond {dtype}: train again")
+    arrays["known"] = known.digests
+    about = {
+        "shape": asdict(head.net.shape),
+        "parts": None if head.words is None else head.words.parts,
+        "profiles": [asdict(feature) for feature in head.profiles],
+    }
+    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    return write_bytes(path, save(contiguous, {"session": json.dumps(about)}))
+
+
+def read_session(folder: str | Path) -> SessionHead:
+    """What :func:`write_session` wrote.
+
+    Raises:
+        CheckpointError: there is none, or the file has another content; names the file.
+    """
+    import torch
+    from safetensors import safe_open
+
+    from usermirror_gym.simulators.session.session_net import SessionNet, SessionShape
+
+    (path,) = find_files(Path(folder).expanduser(), (SESSION_WEIGHTS,), "session readout")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = parse_json((file.metadata() or {})["session"])
+        net = SessionNet(TypeAdapter(SessionShape).validate_python(about["shape"]))
+        weights = {
+            name.removeprefix("net/"): torch.from_numpy(values)
+            for name, values in arrays.items() if name.startswith("net/")
+        }  # fmt: skip
+        net.load_state_dict(weights)
+        for name, values in arrays.items():
+            if not np.isfinite(values).all():
+                raise CheckpointError(f"{name} holds numbers that are not finite")
+        known = LineMemory(*(arrays[name] for name in _KNOWN))
+        words = None
+        if about["parts"] is not None:
+            parts = _PARTS.validate_python(about["parts"])
+            words = LineMap(parts, *(arrays[name].astype(np.float32) for name in _WORDS))
+        profiles = TypeAdapter(tuple[ProfileFeature, ...]).validate_python(about["profiles"])
+        return SessionHead(net.eval(), known, words, profiles)
+    except Exception as error:  # safetensors' and torch's own errors, OSError, TypeError, KeyError
+        raise CheckpointError(
+            f"cannot read {path} as a session readout ({type(error).__name__}: {error}). Fetch or "
+            "train it again."
+        ) from error
+
+
+_PARTS: TypeAdapter[tuple[StatePart, ...]] = TypeAdapter(
+    Annotated[tuple[tuple[NonNegativeInt, Pool], ...], Field(min_length=1)]
+)

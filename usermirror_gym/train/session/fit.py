@@ -1,0 +1,399 @@
+"""The session readout learns from a log: what goes with what, what came next, what was refused.
+
+Three kinds of steps:
+
+taste
+    a random part of what a user took, in no order, predicts the rest, by a softmax over the
+    catalogue.  The order in which a site lists its items is no help here, so that what is learned is
+    what goes together, not which page stood behind which.
+next
+    what was taken so far, with its ages, predicts what was taken next, likewise.
+lists
+    the log's own lists, where it has them: a nested logit over the items and *none of these*, with
+    what the user took and passed over before.
+
+Vectors of items are a linear map of what the LLM says of their lines, plus what it leaves open.
+Where a run is killed it goes on, and ends with the same weights: what a step draws depends on the
+seed and its number alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.simulators.session.session import MOST_PASSED, rating_scale
+from usermirror_gym.simulators.session.session_net import (
+    LONG_AGO,
+    UNKNOWN_TIME,
+    ItemTables,
+    Lines,
+    SessionNet,
+    SessionShape,
+    age_classes,
+    rating_classes,
+)
+from usermirror_gym.threads import one_thread
+from usermirror_gym.train.config import Session
+from usermirror_gym.train.surrogate.fit import read_state, write_state
+from usermirror_gym.types import (
+    ITEM_ID,
+    PAD,
+    RATING,
+    TIMESTAMP,
+    USER_ID,
+    Float32Array,
+    IntArray,
+)
+
+_LEAST = 3
+"""Lines that a user has to have for a step to be about them."""
+_TARGETS = 60
+"""Most items that a part of a history predicts at once."""
+_SAVE_EVERY = 50
+_FAR = -1e4
+
+
+@dataclass(frozen=True)
+class Log:
+    """What users did, as arrays that are quick to cut.
+
+    Attributes:
+        items, times, marks: ``(N,)`` ordered by user, then time.
+        starts: ``(n_users + 2,)`` where each user's rows begin.
+        codes: ``(n_users + 1, C)`` profile features.
+        lists: the log's own lists, if it has any.
+    """
+
+    items: IntArray
+    times: IntArray
+    marks: IntArray
+    starts: IntArray
+    codes: IntArray
+    lists: Shown | None
+
+    @classmethod
+    def of(cls, split: TimeSplit, codes: IntArray) -> Log:
+        """Of what was before the cut."""
+        events = split.before.sort_values([USER_ID, TIMESTAMP], kind="stable")
+        users = events[USER_ID].to_numpy(np.int64)
+        starts = np.searchsorted(users, np.arange(split.dataset.n_users + 2))
+        marks = rating_classes(events[RATING].to_numpy(np.float64), *rating_scale(split))
+        return cls(
+            events[ITEM_ID].to_numpy(np.int64), events[TIMESTAMP].to_numpy(np.int64), marks,
+            starts, codes, Shown.of(split),
+        )  # fmt: skip
+
+    @property
+    def sizes(self) -> IntArray:
+        """``(n_users + 1,)`` rows of each."""
+        return np.diff(self.starts)
+
+
+class Shown(NamedTuple):
+    """M lists of at most K items before the cut, and what each user had passed over by then."""
+
+    users: IntArray  # (M,)
+    times: IntArray  # (M,)
+    slates: IntArray  # (M, K)
+    clicked: np.ndarray  # (M, K) bool
+    passed: IntArray  # (P,) by user, then time
+    passed_at: IntArray  # (P,)
+    starts: IntArray  # (n_users + 2,)
+
+    @classmethod
+    def of(cls, split: TimeSplit) -> Shown | None:
+        lists = split.dataset.impressions
+        count = 0 if lists is None else int(np.searchsorted(lists.timestamps, split.t0))
+        if lists is None or count == 0:
+            return None
+        offsets, stop = lists.offsets[: count + 1], lists.offsets[count]
+        sizes = np.diff(offsets)
+        place = np.arange(sizes.max()) < sizes[:, None]
+        slates = np.zeros(place.shape, np.int64)
+        clicked = np.zeros(place.shape, np.bool_)
+        slates[place], clicked[place] = lists.items[:stop], lists.clicked[:stop]
+        users, times = lists.user_ids[:count], lists.timestamps[:count]
+        missed = ~lists.clicked[:stop]
+        whose = np.repeat(users, sizes)[missed]
+        order = np.argsort(whose, kind="stable")  # lists are ordered by time
+        return cls(
+            users, times, slates, clicked, lists.items[:stop][missed][order],
+            np.repeat(times, sizes)[missed][order],
+            np.searchsorted(whose[order], np.arange(split.dataset.n_users + 2)),
+        )  # fmt: skip
+
+
+class Student(nn.Module):
+    """The network and the vectors of one catalogue.
+
+    Args:
+        shape: of the network.
+        counts: ``(n + 1,)`` how often each item was taken.
+        words: ``(n + 1, e)`` what is known of the items' texts, of unit variance.
+        ids: whether items have what their words leave open.
+    """
+
+    words: Tensor | None
+
+    def __init__(
+        self,
+        shape: SessionShape,
+        counts: IntArray,
+        words: Float32Array | None,
+        settings: Session,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.net = SessionNet(shape, seed=seed, dropout=settings.dropout)
+        self.id_dropout = settings.id_dropout
+        draw = torch.Generator().manual_seed(seed + 1)
+        rows = len(counts)
+
+        def normal(*size: int, scale: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*size, generator=draw) * scale)
+
+        small = 0.05 if settings.ids else 0.0
+        self.past, self.option = (normal(rows, shape.dim, scale=small) for _ in range(2))
+        logs = np.log1p(counts.astype(np.float64))
+        self.bias = nn.Parameter(torch.tensor(logs - logs[1:].mean(), dtype=torch.float32))
+        if not settings.ids:
+            for own in (self.past, self.option):
+                own.requires_grad_(False)
+        self.register_buffer("words", None if words is None else torch.from_numpy(words))
+        if words is not None:
+            e = words.shape[1]
+            self.words_past, self.words_option = (
+                normal(e, shape.dim, scale=0.5 * e**-0.5) for _ in range(2)
+            )
+            self.words_bias = nn.Parameter(torch.zeros(e))
+        self.value = nn.Parameter(torch.ones(2))
+        self.outside = nn.Parameter(torch.zeros(()))
+
+    def tables(self) -> ItemTables:
+        """Vectors of all items."""
+        past, option, bias = self.past, self.option, self.bias
+        if self.training and self.id_dropout and self.words is not None:
+            kept = (torch.rand(len(past), 1) >= self.id_dropout).float()
+            past, option = past * kept, option * kept
+        if self.words is not None:
+            past = past + self.words @ self.words_past
+            option = option + self.words @ self.words_option
+            bias = bias + self.words @ self.words_bias
+        real = torch.ones(len(past), 1)
+        real[PAD] = 0.0
+        return ItemTables(past * real, option * real, bias)
+
+
+class Batch(NamedTuple):
+    """One step's examples."""
+
+    lines: Lines
+    targets: Tensor  # (B, T) items that were taken, 0 behind; of lists (B, 1) places
+    slates: Tensor | None = None  # (B, K)
+
+
+def fit_student(
+    split: TimeSplit,
+    codes: IntArray,
+    words: Float32Array | None,
+    shape: SessionShape,
+    settings: Session,
+    *,
+    seed: int,
+    state: Path | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Student:
+    """Train on what was before the cut of a split.
+
+    Args:
+        codes: ``(n_users + 1, C)`` profile features.
+        words: ``(n + 1, e)``, see :class:`Student`.
+        state: file that keeps where the training is; one that is there goes on.
+        progress: told how many steps were done since the last call.
+
+    Raises:
+        ConfigError: nobody took enough to learn from.
+    """
+    log = Log.of(split, codes)
+    if not (log.sizes > _LEAST).any():
+        raise ConfigError(
+            f"no user of {split.dataset.name!r} has more than {_LEAST} interactions before the cut:"
+            " there is nothing that the session readout could learn from"
+        )
+    student = Student(shape, split.popularity, words, settings, seed)
+    plan = _plan(settings, log)
+    optimizer = torch.optim.AdamW(
+        [p for p in student.parameters() if p.requires_grad], settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )  # fmt: skip
+    done = read_state(state, student, optimizer).get("step", 0)
+    progress(done)
+    total = len(plan)
+    for step in range(done, total):
+        kind, share, first = plan[step]
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * share
+        rng = np.random.default_rng([seed, step])
+        batch = _DRAW[kind](log, settings, rng)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**62)))
+            student.train()
+            loss = _loss(student, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == total:
+            write_state(state, student, optimizer, {"step": step + 1})
+        progress(1)
+    return student.eval()
+
+
+def n_steps(settings: Session, split: TimeSplit) -> int:
+    """How many steps a fit takes."""
+    lists = split.dataset.impressions
+    return settings.steps + (settings.list_steps if lists is not None and len(lists) else 0)
+
+
+def _plan(settings: Session, log: Log) -> list[tuple[str, float, bool]]:
+    """Kind of every step, and its share of the learning rate."""
+    phases: list[tuple[list[str], int]] = []
+    turns = max(round(1 / settings.next_share), 1) if settings.next_share else 0
+    kinds = ["next" if turns and i % turns == turns - 1 else "taste" for i in range(settings.steps)]
+    phases.append((kinds, settings.steps))
+    if log.lists is not None and settings.list_steps:
+        phases.append((["lists"] * settings.list_steps, settings.list_steps))
+    plan = []
+    for kinds, count in phases:
+        for i, kind in enumerate(kinds):
+            fall = 0.5 * (1 + math.cos(math.pi * i / count)) + 0.02
+            plan.append((kind, min(1.0, (i + 1) / 50) * fall, i == 0))
+    return plan
+
+
+def _draw_taste(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
+    sizes = log.sizes
+    weights = np.where(sizes > _LEAST, np.minimum(sizes, 300), 0) ** 0.5
+    users = rng.choice(len(sizes), settings.batch_size, p=weights / weights.sum())
+    known = rng.random(len(users)) < 0.5
+    rows, targets, ages = [], [], []
+    for user, dated in zip(users, known, strict=True):
+        own = log.starts[user] + rng.permutation(sizes[user])
+        count = _length(max(_LEAST, sizes[user] // 2), settings, rng)
+        rows.append(own[:count])
+        targets.append(log.items[own[count : count + _TARGETS]])
+        ages.append(np.full(count, LONG_AGO if dated else UNKNOWN_TIME))
+    return Batch(_lines(log, users, rows, ages), _padded(targets))
+
+
+def _draw_next(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
+    sizes = log.sizes
+    room = np.maximum(sizes - _LEAST, 0)
+    weights = np.minimum(room, 300) ** 0.5
+    users = rng.choice(len(sizes), settings.batch_size, p=weights / weights.sum())
+    rows, targets, ages = [], [], []
+    for user in users:
+        place = int(rng.integers(_LEAST, sizes[user]))
+        count = _length(place, settings, rng)
+        start = log.starts[user] + place
+        rows.append(np.arange(start - count, start))
+        ages.append(age_classes(log.times[start] - log.times[start - count : start]))
+        targets.append(log.items[start : start + 1])
+    return Batch(_lines(log, users, rows, ages), _padded(targets))
+
+
+def _draw_lists(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
+    shown = log.lists
+    assert shown is not None
+    picked = rng.integers(len(shown.users), size=settings.list_batch_size)
+    users, rows, ages, passed = shown.users[picked], [], [], []
+    for user, time in zip(users, shown.times[picked], strict=True):
+        start = log.starts[user]
+        end = start + np.searchsorted(log.times[start : log.starts[user + 1]], time)
+        own = np.arange(max(start, end - settings.most_lines), end)
+        rows.append(own)
+        ages.append(age_classes(time - log.times[own]))
+        begin = shown.starts[user]
+        until = begin + np.searchsorted(shown.passed_at[begin : shown.starts[user + 1]], time)
+        passed.append(shown.passed[max(begin, until - MOST_PASSED) : until][::-1])
+    slates, clicked = shown.slates[picked].copy(), shown.clicked[picked]
+    places = np.where(clicked.any(axis=1), _one_of(clicked, rng), slates.shape[1])
+    chosen = np.arange(slates.shape[1]) == places[:, None]
+    slates[clicked & ~chosen] = PAD  # one choice at a time: the others were taken as well
+    lines = _lines(log, users, rows, ages, passed)
+    return Batch(lines, torch.from_numpy(places[:, None]), torch.from_numpy(slates))
+
+
+_DRAW = {"taste": _draw_taste, "next": _draw_next, "lists": _draw_lists}
+
+
+def _loss(student: Student, batch: Batch) -> Tensor:
+    tables, lines = student.tables(), batch.lines
+    query = student.net.query(lines, tables.past)
+    if batch.slates is None:
+        utility = query @ tables.option.T + tables.bias
+        had = torch.zeros(utility.shape, dtype=torch.bool).scatter_(1, lines.items, True)
+        had[:, PAD] = True
+        logs = utility.masked_fill(had, _FAR).log_softmax(dim=1)
+        # What was had cannot be predicted, and a target that was had before says nothing.
+        real = (batch.targets != PAD) & ~had.gather(1, batch.targets)
+        share = real / real.sum(dim=1, keepdim=True).clamp(min=1)
+        return -(logs.gather(1, batch.targets) * share).sum() / len(logs)
+    mask = batch.slates != PAD
+    match = student.net.match(query, lines, batch.slates, tables.option, tables.past)
+    general = tables.bias[batch.slates]
+    which = (match + general).masked_fill(~mask, _FAR).log_softmax(dim=1)
+    value = (student.value[0] * match + student.value[1] * general).masked_fill(~mask, _FAR)
+    gain = (value.logsumexp(dim=1) - student.outside)[:, None]
+    logs = torch.cat([which + logsigmoid(gain), logsigmoid(-gain)], dim=1)
+    return -logs.gather(1, batch.targets).mean()
+
+
+def _lines(
+    log: Log,
+    users: IntArray,
+    rows: list[IntArray],
+    ages: list[IntArray],
+    passed: list[IntArray] | None = None,
+) -> Lines:
+    refused = _padded(passed) if passed else torch.zeros(len(rows), 0, dtype=torch.long)
+    return Lines(
+        _padded([log.items[own] for own in rows]), _padded(ages),
+        _padded([log.marks[own] for own in rows]), refused, torch.from_numpy(log.codes[users]),
+    )  # fmt: skip
+
+
+def _padded(rows: list[IntArray]) -> Tensor:
+    sizes = np.array([len(row) for row in rows])
+    real = np.arange(max(sizes.max(), 1)) < sizes[:, None]
+    table = np.zeros(real.shape, np.int64)
+    table[real] = np.concatenate(rows)
+    return torch.from_numpy(table)
+
+
+def _length(most: int, settings: Session, rng: np.random.Generator) -> int:
+    """Of a history: from a few lines to all, log-uniformly."""
+    most = min(most, settings.most_lines)
+    drawn = math.exp(rng.uniform(math.log(_LEAST), math.log(max(settings.most_lines, _LEAST + 1))))
+    return min(most, round(drawn))
+
+
+def _one_of(clicked: np.ndarray, rng: np.random.Generator) -> IntArray:
+    """``(B,)`` a random true column of each row that has one."""
+    drawn = rng.random(clicked.shape)
+    picked: IntArray = np.where(clicked, drawn, -1.0).argmax(axis=1)
+    return picked
+
+
+__all__ = ["Batch", "Log", "Student", "fit_student", "n_steps", "one_thread"]

@@ -1,0 +1,184 @@
+"""From a run's data to the session readout in a simulator's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.data.appeal import appeal
+from usermirror_gym.engines.base import Engine
+from usermirror_gym.errors import ConfigError
+from usermirror_gym.progress import Display
+from usermirror_gym.simulators import SessionSimulator, UserSimulator, make_simulator
+from usermirror_gym.simulators.affinity.affinity_head import LineMemory
+from usermirror_gym.simulators.session.session_head import LineMap, SessionHead, write_session
+from usermirror_gym.simulators.session.session_net import SessionShape
+from usermirror_gym.simulators.surrogate.profile_codes import profile_codes, profile_features
+from usermirror_gym.train.affinity_head import read_states
+from usermirror_gym.train.config import Session
+from usermirror_gym.train.session.fit import Student, fit_student, n_steps
+from usermirror_gym.types import TITLE, TOKEN, Float32Array, FloatArray, Prompt
+
+_NOTHING = 1e-6
+"""Directions of the states this much smaller than the largest are rounding."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What items are known by: ``(n + 1, e)`` of unit variance, and how it follows from states."""
+
+    values: Float32Array | None
+    mean: FloatArray | None = None  # (F,)
+    space: FloatArray | None = None  # (F, e)
+
+    @classmethod
+    def of_states(cls, states: Float32Array, parts: int, components: int) -> Words:
+        """Principal components, each part of the states weighing alike, all of unit variance.
+
+        Args:
+            states: ``(n + 1, F)``; row 0 is not read.
+
+        Raises:
+            ConfigError: all items read alike.
+        """
+        real = states[1:].astype(np.float64)
+        mean = real.mean(axis=0)
+        centred = real - mean
+        blocks = centred.reshape(len(real), parts, -1)
+        scale = np.sqrt((blocks**2).sum(axis=2).mean(axis=0))
+        if not scale.all():
+            raise ConfigError("all items read alike: their words tell them apart by nothing")
+        per_number = np.repeat(scale, blocks.shape[2])
+        _, size, right = np.linalg.svd(centred / per_number, full_matrices=False)
+        kept = right[: min(components, int((size > _NOTHING * size[0]).sum()))]
+        # A vector and its opposite are the same direction: the same one every time.
+        kept = kept * np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(axis=1)])[:, None]
+        spread = size[: len(kept)] / np.sqrt(len(real))
+        space = kept.T / per_number[:, None] / spread
+        return cls(_padded_rows(centred @ space), mean, space)
+
+
+def words_of(
+    settings: Session, dataset: RecDataset, asked: Prompt, engine: Engine | None, folder: Path,
+    *, seed: int, display: Display,
+) -> Words:  # fmt: skip
+    """What the settings say that items are known by.
+
+    Args:
+        asked: the items' lines, see ``PromptBuilder.item_lines``.
+        engine: reads them, if they are read.
+        folder: keeps what was read.
+        seed: of noise.
+    """
+    if settings.words == "llm":
+        assert engine is not None
+        states = read_states(engine, asked, settings, folder, display=display)
+        return Words.of_states(states, len(settings.parts), settings.components)
+    if settings.words == "noise":
+        rng = np.random.default_rng([seed, 11])
+        return Words(_padded_rows(rng.normal(size=(dataset.n_items, settings.components))))
+    if settings.words == "metadata":
+        return Words(_padded_rows(metadata(dataset)))
+    return Words(None)
+
+
+def metadata(dataset: RecDataset) -> FloatArray:
+    """``(n, e)`` categories and numbers of the catalogue, each column of unit variance.
+
+    Of a text column the parts between commas that at least two items have; of a title its year.
+    """
+    columns = []
+    for name in dataset.items.columns.difference([TOKEN], sort=False):
+        column = dataset.items[name]
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            columns.append(column.to_numpy(np.float64, na_value=np.nan)[:, None])
+            continue
+        texts = column.astype("string").fillna("")
+        if name == TITLE:
+            years = pd.to_numeric(texts.str.extract(r"\((\d{4})\)\s*$")[0], errors="coerce")
+            decades = pd.get_dummies(years // 10).to_numpy(np.float64)
+            columns += [years.to_numpy(np.float64)[:, None], decades]
+            continue
+        words = texts.str.lower().str.get_dummies(sep=", ")
+        shared = words.sum(axis=0)
+        columns.append(words.loc[:, (shared > 1) & (shared < len(words))].to_numpy(np.float64))
+    values = np.concatenate([np.zeros((dataset.n_items, 1)), *columns], axis=1)
+    values = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
+    spread = values.std(axis=0)
+    return (values - values.mean(axis=0))[:, spread > 0] / spread[spread > 0]
+
+
+class SessionHeads:
+    """Session readouts of a run, trained on more or fewer choices.
+
+    Args:
+        staging: the simulator's folder.
+        words: what items are known by.
+        lines: of all items, in order.
+    """
+
+    def __init__(
+        self,
+        settings: Session,
+        folder: Path,
+        staging: Path,
+        words: Words,
+        lines: tuple[str, ...],
+        *,
+        seed: int,
+        display: Display,
+    ) -> None:
+        self.settings, self._folder, self._staging = settings, folder, staging
+        self._words, self._lines, self._seed, self._display = words, lines, seed, display
+
+    def write(self, split: TimeSplit) -> None:
+        """Train on what was before the cut, and put the readout into the simulator's folder."""
+        settings, dataset = self.settings, split.dataset
+        features = profile_features(dataset.users) if settings.profile else ()
+        shape = SessionShape(
+            settings.dim, settings.tastes, settings.lines, sum(f.size for f in features),
+            appeal(split).names if settings.appeal else (),
+        )  # fmt: skip
+        total = n_steps(settings, split)
+        with self._display.phase("session", total, "step") as advance:
+            student = fit_student(
+                split, profile_codes(features, dataset.users), self._words.values, shape, settings,
+                seed=self._seed, state=self._folder / f"session-{split.t0}.safetensors",
+                progress=advance,
+            )  # fmt: skip
+        write_session(self._staging, self._head(student, split, features), settings.store)
+
+    def simulator(self, split: TimeSplit) -> UserSimulator:
+        """The one in the folder."""
+        made = make_simulator(str(self._staging), split)
+        assert isinstance(made, SessionSimulator)
+        return made
+
+    def _head(self, student: Student, split: TimeSplit, features: tuple) -> SessionHead:
+        with torch.no_grad():
+            past, option, bias = (table.numpy() for table in student.tables())
+        # Of items that read alike the best known speaks for all.
+        order = np.argsort(-split.popularity[1:], kind="stable")
+        known = LineMemory.of(
+            [self._lines[i] for i in order], *(table[1:][order] for table in (past, option, bias))
+        )
+        found = self._words
+        if found.space is None:
+            return SessionHead(student.net, known, None, features)
+        assert found.mean is not None
+        with torch.no_grad():
+            maps = [w.numpy().astype(np.float64) for w in
+                    (student.words_past, student.words_option, student.words_bias)]  # fmt: skip
+        mapped = [(found.space @ weights).astype(np.float32) for weights in maps]
+        # An item that nobody has taken yet is as little known as the least of those of training.
+        words = LineMap(self.settings.parts, found.mean.astype(np.float32), *mapped)
+        return SessionHead(student.net, known, words, features)
+
+
+def _padded_rows(values: FloatArray) -> Float32Array:
+    return np.concatenate([np.zeros((1, values.shape[1])), values]).astype(np.float32)
