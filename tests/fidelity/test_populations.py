@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.fidelity.fidelity_example import block, example_card
 from tests.fidelity.test_slices import UNIFORM, row, table
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.fidelity.card import fidelity_card
 from usermirror_gym.fidelity.checks import criteria, sentences
 from usermirror_gym.fidelity.checks.base import CardSizes
 from usermirror_gym.fidelity.checks.populations import Populations, populations
-from usermirror_gym.fidelity.pages import render_markdown
+from usermirror_gym.fidelity.pages import figures, render_markdown
 from usermirror_gym.fidelity.scenes import CardScenes, find_scenes
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene
@@ -82,19 +85,51 @@ def test_a_card_tells_near_from_far_for_everybody(data: CardScenes) -> None:
     everybody, forced = mine["all users"], card["choosers"][0]["overall"]["forced"]
     assert everybody["accuracy"]["mean"] == pytest.approx(forced["accuracy"]["mean"])
     # The history check asks the same question of all lists.
-    for metric, block in card["history"].items():
-        assert everybody["own_history"][metric]["mean"] == pytest.approx(block["mean"])
+    for metric, gap in card["history"].items():
+        assert everybody["own_history"][metric]["mean"] == pytest.approx(gap["mean"])
     assert everybody["own_history"]["log_loss"]["mean"] < 0.02
     near, far = mine["environment users, near"], mine["environment users, far"]
     assert near["n"] + far["n"] <= mine["environment users"]["n"] < everybody["n"]
     assert other["all users"]["own_history"]["accuracy"]["mean"] == 0  # it reads no history
     controls = [c for c in card["choosers"] if c["kind"] == "control"]
     assert all(r["own_history"] is None for c in controls for r in c["populations"])
+    first, *_ = sentences(card)
+    assert first.startswith(f"On users that the environment plays: near ({near['n']:,} lists")
     said = " ".join(sentences(card))
     assert f"near ({near['n']:,} lists" in said
     page = render_markdown(card | {"bars": criteria(card), "verdict": [said]})
-    assert "Environment users, near and far" in page
+    titles = [line for line in page.splitlines() if line.startswith("## ")]
+    assert titles.index("## Environment users, near and far") == titles.index("## In words") + 1
     assert "| items with none" in page
+
+
+def scored(name: str, n: int, gain: bool = True) -> dict[str, Any]:
+    return {
+        "name": name, "n": n, "users": n, "few": n < 30, "accuracy": block(0.402),
+        "log_loss": block(1.41),
+        "own_history": {"accuracy": block(0.031), "log_loss": block(-0.07)} if gain else None,
+    }  # fmt: skip
+
+
+def test_the_card_says_first_how_it_does_near_and_far() -> None:
+    card = example_card()
+    rows = [scored("environment users", 99), scored("environment users, near", 60)]
+    card["choosers"][0]["populations"] = [*rows, scored("environment users, far", 1_040, False)]
+    expected = [
+        ("environment users, near (60 lists): accuracy, log-loss", "40.2 %, 1.410"),
+        ("near: own minus swapped history", "+3.1 points, -0.070 nats"),
+        ("environment users, far (1,040 lists): accuracy, log-loss", "40.2 %, 1.410"),
+    ]
+    assert figures(card)[:4] == [*expected, ("real choices", "2,000")]
+    page = render_markdown(card)
+    lines = [line for line in page.splitlines() if line.startswith("- **")]
+    assert lines[0] == "- **40.2 %, 1.410** environment users, near (60 lists): accuracy, log-loss"
+    # Nobody was asked about a later sitting: the card does not hide it.
+    card["choosers"][0]["populations"] = rows
+    missing = ("environment users, far: accuracy, log-loss", "no lists")
+    assert figures(card)[:3] == [*expected[:2], missing]
+    del card["choosers"][0]["populations"]
+    assert figures(card)[0] == ("real choices", "2,000")
 
 
 def test_a_card_of_an_earlier_version_has_no_such_part(data: CardScenes) -> None:

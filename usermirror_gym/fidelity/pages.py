@@ -26,6 +26,7 @@ from usermirror_gym.fidelity.checks.parts import (
     share,
     sorted_choosers,
 )
+from usermirror_gym.fidelity.checks.populations import headline
 from usermirror_gym.files import read_json, write_json, write_text
 from usermirror_gym.report.page import render
 from usermirror_gym.report.plots import Plot
@@ -157,18 +158,19 @@ def card_plots(card: Card) -> list[Plot]:
 
 
 def figures(card: Card) -> list[tuple[str, str]]:
-    """The line of large numbers at the top."""
+    """The line of large numbers at the top: first of users whom the environment plays."""
     me, scenes = own(card), card["scenes"]
     forced, gap = me["overall"]["forced"], card["history"] and card["history"]["accuracy"]["mean"]
     found = [
+        *headline(card),
         ("real choices", f"{scenes['with_target']:,}"),
-        ("accuracy", f"{share(forced['accuracy']['mean'])} %"),
-        ("log-loss", number(forced["log_loss"]["mean"])),
+        ("accuracy, all of them", f"{share(forced['accuracy']['mean'])} %"),
+        ("log-loss, all of them", number(forced["log_loss"]["mean"])),
         ("of what must hold", count(card)),
     ]
     further = (
         ("calibration error", me["calibration"], "ece"),
-        ("own minus swapped history", card["history"], "accuracy"),
+        ("own minus swapped history, all", card["history"], "accuracy"),
         ("AUC of none of these", card["outside"], "auc"),
         ("change under a permutation", card["order"], "mean_change"),
     )

@@ -76,7 +76,7 @@ class Populations(Check):
         ]
 
     def tables(self, card: Card) -> list[View | None]:
-        """The simulator in every population, and everybody near and far."""
+        """Everybody near and far, and the simulator in every population."""
         columns: dict[str, Any] = {
             "population": "name",
             "lists": lambda row: f"{row['n']:,}{' (few)' if row['few'] else ''}",
@@ -88,10 +88,41 @@ class Populations(Check):
         }
         note = (
             "near: last line of the history less than a minute old; far: an hour and more; own "
-            "history: own minus another user's; few: less than 30 lists."
+            "history: own minus another user's of the same length; few: less than 30 lists."
         )
         mine = View.of("By population", own(card).get("populations") or [], columns, note)
-        return [mine, _everybody(card)]
+        return [_everybody(card), mine]
+
+
+def headline(card: Card) -> list[tuple[str, str]]:
+    """What a card says first: label and number of the simulator near, then far.
+
+    Nothing of a card that does not know who can be played.
+    """
+    found = _by_name(own(card))
+    if STARTED not in found:
+        return []
+    said = []
+    for name in _HEADLINE:
+        short = name.removeprefix(f"{STARTED}, ")
+        row = found.get(name)
+        if row is None:
+            said.append((f"{name}: accuracy, log-loss", "no lists"))
+            continue
+        bare = {**row["accuracy"], "low": None}, {**row["log_loss"], "low": None}
+        lists = f"{row['n']:,} lists"
+        said.append((
+            f"{name} ({lists}): accuracy, log-loss",
+            f"{points(bare[0])} %, {interval(bare[1], '.3f')}",
+        ))  # fmt: skip
+        if gain := row["own_history"]:
+            worth = {metric: {**block, "low": None} for metric, block in gain.items()}
+            said.append((
+                f"{short}: own minus swapped history",
+                f"{points(worth['accuracy'], sign=True)} points, "
+                f"{interval(worth['log_loss'], '.3f', sign=True)} nats",
+            ))  # fmt: skip
+    return said
 
 
 def populations(scenes: pa.Table, split: TimeSplit | None) -> dict[str, BoolArray]:
