@@ -50,6 +50,7 @@ def fidelity_card(
     baselines: Mapping[str, UserSimulator] | None = None,
     remake: Remake | None = None,
     options: Mapping[str, Any] | None = None,
+    tried: int | None = None,
     sizes: CardSizes | None = None,
     seed: int = 0,
     store: Path | None = None,
@@ -70,6 +71,7 @@ def fidelity_card(
         remake: makes the simulator for another data set, for attacks, which edit titles; e.g.
             ``lambda split: make_simulator(name, split, **options)``.
         options: the simulator's settings, as they are to be shown.
+        tried: how many configurations were tried on validation before it was chosen, if known.
         sizes: of the further checks.
         seed: of permutations, swaps, ladders, attacks and resamples.
         store: folder for the answers of simulator, base and controls; with it a run that was
@@ -105,7 +107,12 @@ def fidelity_card(
         model = getattr(getattr(simulator, "engine", None), "model_id", None)
     card = {
         "format": FORMAT,
-        "simulator": {"name": answered[0].name, "model": model, "options": options or {}},
+        "simulator": {
+            "name": answered[0].name,
+            "model": model,
+            "options": options or {},
+            "tried": tried,
+        },
         "base": next((row.name for row in answered if row.kind == BASE), None),
         "scenes": _scene_facts(data, choices, others, seed),
         **run_checks(context),
@@ -174,5 +181,6 @@ def _scene_facts(
         "users": len(np.unique(choices.users)),
         "seen_users": len(np.unique(choices.users[seen])),
         "hash": scenes_digest(choices.scenes),
-        "swapped_as_long": float(np.mean(as_long)),
+        # Texts have no lines that could be counted.
+        "swapped_as_long": None if data.split is None else float(np.mean(as_long)),
     } | exposure(data.evaluation, data.split)

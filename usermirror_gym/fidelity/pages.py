@@ -198,6 +198,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("users", scenes["users"]),
         ("of them seen before T0", scenes["seen_users"]),
         ("seed", str(scenes["seed"])),
+        ("configurations tried on validation", card["simulator"].get("tried") or "unknown"),
         *(fact for check in CHECKS for fact in check.facts(card)),
         ("seconds to answer", own(card).get("seconds")),
         ("seconds in all", card.get("seconds")),
