@@ -121,9 +121,20 @@ def test_the_card_says_first_how_it_does_near_and_far() -> None:
         ("environment users, far (1,040 lists): accuracy, log-loss", "40.2 %, 1.410"),
     ]
     assert figures(card)[:4] == [*expected, ("real choices", "2,000")]
+    assert ("own minus swapped history, all", "+13.1 points, -0.201 nats") in figures(card)
     page = render_markdown(card)
     lines = [line for line in page.splitlines() if line.startswith("- **")]
     assert lines[0] == "- **40.2 %, 1.410** environment users, near (60 lists): accuracy, log-loss"
+    (near_and_far, _) = Populations().tables(card)
+    assert near_and_far is not None
+    assert near_and_far.columns[2:] == [
+        f"{which}: {what}"
+        for which in ("near", "far")
+        for what in ("accuracy %", "log-loss", "own history, points", "own history, nats")
+    ]
+    cells = [cell.text for cell in near_and_far.rows[0]]
+    assert cells[4:6] == ["+3.1 [+1.1, +5.1]", "-0.070 [-0.090, -0.050]"]
+    assert cells[8:] == ["–"] * 2  # not asked with another's
     # Nobody was asked about a later sitting: the card does not hide it.
     card["choosers"][0]["populations"] = rows
     missing = ("environment users, far: accuracy, log-loss", "no lists")

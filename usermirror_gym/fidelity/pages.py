@@ -160,7 +160,7 @@ def card_plots(card: Card) -> list[Plot]:
 def figures(card: Card) -> list[tuple[str, str]]:
     """The line of large numbers at the top: first of users whom the environment plays."""
     me, scenes = own(card), card["scenes"]
-    forced, gap = me["overall"]["forced"], card["history"] and card["history"]["accuracy"]["mean"]
+    forced, gap = me["overall"]["forced"], card["history"]
     found = [
         *headline(card),
         ("real choices", f"{scenes['with_target']:,}"),
@@ -168,16 +168,17 @@ def figures(card: Card) -> list[tuple[str, str]]:
         ("log-loss, all of them", number(forced["log_loss"]["mean"])),
         ("of what must hold", count(card)),
     ]
+    if gap:
+        worth = f"{100 * gap['accuracy']['mean']:+.1f} points, {gap['log_loss']['mean']:+.3f} nats"
+        found.append(("own minus swapped history, all", worth))
     further = (
         ("calibration error", me["calibration"], "ece"),
-        ("own minus swapped history, all", card["history"], "accuracy"),
         ("AUC of none of these", card["outside"], "auc"),
         ("change under a permutation", card["order"], "mean_change"),
     )
-    for label, part, key in further:
-        if part and part[key]:
-            text = f"{100 * gap:+.1f} points" if key == "accuracy" else number(part[key]["mean"])
-            found.append((label, text))
+    found += [
+        (label, number(part[key]["mean"])) for label, part, key in further if part and part[key]
+    ]
     return found
 
 

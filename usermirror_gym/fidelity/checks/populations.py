@@ -70,9 +70,9 @@ class Populations(Check):
             return []
         near, far = (found[name] for name in _HEADLINE)
         return [
-            f"On users that the environment plays: near {_score(near)}; far {_score(far)}"
-            f"{_worth(far)}. Near, the last line of the history is less than a minute old; far, an "
-            "hour and more, where the order of a page says nothing."
+            f"On users that the environment plays: near {_score(near)}{_worth(near)}; far "
+            f"{_score(far)}{_worth(far)}. Near, the last line of the history is less than a minute "
+            "old; far, an hour and more, where the order of a page says nothing."
         ]
 
     def tables(self, card: Card) -> list[View | None]:
@@ -197,16 +197,22 @@ def _everybody(card: Card) -> View | None:
         spec = points if metric == "accuracy" else lambda block: interval(block, ".3f")
         return lambda row: MISSING if row[which] is None else spec(row[which][metric])
 
+    def worth(which: str, metric: str) -> Any:
+        return lambda row: _gain(row[which], metric)
+
     columns: dict[str, Any] = {
         "chooser": lambda row: row["chooser"]["name"],
         "kind": lambda row: KINDS[row["chooser"]["kind"]],
-        **{
-            f"{which}: {label}": shown(which, metric)
-            for which in ("near", "far")
-            for metric, label in (("accuracy", "accuracy %"), ("log_loss", "log-loss"))
-        },
-        "far: own history, points": lambda row: _gain(row["far"], "accuracy"),
-        "far: own history, nats": lambda row: _gain(row["far"], "log_loss"),
     }
-    note = "Order of a page helps near; far shows taste."
+    for which in ("near", "far"):
+        columns |= {
+            f"{which}: accuracy %": shown(which, "accuracy"),
+            f"{which}: log-loss": shown(which, "log_loss"),
+            f"{which}: own history, points": worth(which, "accuracy"),
+            f"{which}: own history, nats": worth(which, "log_loss"),
+        }
+    note = (
+        "Order of a page helps near; far shows taste. own history: own minus another user's of the "
+        "same length."
+    )
     return View.of("Environment users, near and far", rows, columns, note)
