@@ -115,16 +115,13 @@ def test_the_card_says_first_how_it_does_near_and_far() -> None:
     card = example_card()
     rows = [scored("environment users", 99), scored("environment users, near", 60)]
     card["choosers"][0]["populations"] = [*rows, scored("environment users, far", 1_040, False)]
-    expected = [
-        ("environment users, near (60 lists): accuracy, log-loss", "40.2 %, 1.410"),
-        ("near: own minus swapped history", "+3.1 points, -0.070 nats"),
-        ("environment users, far (1,040 lists): accuracy, log-loss", "40.2 %, 1.410"),
-    ]
+    near = ("environment users, near (60 lists)", "40.2 %, 1.410 nats")
+    worth = ("own minus swapped, near", "+3.1 points, -0.070 nats")
+    expected = [near, ("environment users, far (1,040 lists)", "40.2 %, 1.410 nats"), worth]
     assert figures(card)[:4] == [*expected, ("real choices", "2,000")]
     assert ("own minus swapped history, all", "+13.1 points, -0.201 nats") in figures(card)
-    page = render_markdown(card)
-    lines = [line for line in page.splitlines() if line.startswith("- **")]
-    assert lines[0] == "- **40.2 %, 1.410** environment users, near (60 lists): accuracy, log-loss"
+    lines = [line for line in render_markdown(card).splitlines() if line.startswith("- **")]
+    assert lines[0] == "- **40.2 %, 1.410 nats** environment users, near (60 lists)"
     (near_and_far, _) = Populations().tables(card)
     assert near_and_far is not None
     assert near_and_far.columns[2:] == [
@@ -137,8 +134,14 @@ def test_the_card_says_first_how_it_does_near_and_far() -> None:
     assert cells[8:] == ["–"] * 2  # not asked with another's
     # Nobody was asked about a later sitting: the card does not hide it.
     card["choosers"][0]["populations"] = rows
-    missing = ("environment users, far: accuracy, log-loss", "no lists")
-    assert figures(card)[:3] == [*expected[:2], missing]
+    assert figures(card)[:3] == [near, ("environment users, far", "no lists"), worth]
+    assert "nats; far no lists. Near, the last line" in sentences(card)[0]
+    (near_alone, _) = Populations().tables(card)
+    assert near_alone is not None
+    assert [cell.text for cell in near_alone.rows[0]][6:] == ["–"] * 4
+    assert near_alone.note.endswith("another user's of any length.")
+    card["scenes"]["swapped_as_long"] = 1.0
+    assert "another user's of the same length" in render_markdown(card)
     del card["choosers"][0]["populations"]
     assert figures(card)[0] == ("real choices", "2,000")
 

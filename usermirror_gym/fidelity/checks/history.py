@@ -33,7 +33,7 @@ class History(Check):
         if not gap:
             return []
         numbers = (
-            f"own minus another user's history{_how_long(card)}: "
+            f"own minus another user's history{how_long(card)}: "
             f"{points(gap['accuracy'], sign=True)} points of accuracy, "
             f"{interval(gap['log_loss'], '.3f', sign=True)} nats of log-loss"
         )
@@ -60,8 +60,8 @@ class History(Check):
         return [("swapped histories as long as the own", None if share is None else f"{share:.1%}")]
 
 
-def _how_long(card: Card) -> str:
-    """Of the history that is put in; cards of earlier versions did not look at it."""
+def how_long(card: Card) -> str:
+    """Words about the history that is put in; cards of earlier versions did not look at it."""
     share = card["scenes"].get("swapped_as_long")
     if share is None:
         return " of any length"
