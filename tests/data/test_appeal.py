@@ -85,7 +85,8 @@ def test_the_catalogue_says_how_old_an_item_is(build: Build) -> None:
     exact = ages(available_from=[T0 - 99 * DAY, None, T0 + 5 * DAY])
     assert exact == pytest.approx([0.0, 1.0, 0.0, -1.0])
     old, _, new = ages(year=[1940, 0, 1972])[1:]
-    assert old == pytest.approx(1) and new == pytest.approx(-1)
+    assert old == pytest.approx(1)
+    assert new == pytest.approx(-1)
     assert ages() == [0, 0, 0, 0]  # equally old
 
 
@@ -100,4 +101,5 @@ def test_what_is_not_known_is_zero(build: Build) -> None:
     # An item that nobody took is not as good as one of the mean.
     assert column(found, "log popularity").tolist() == pytest.approx([0, 1, -1, -3])
     empty = appeal(TimeSplit(build(events), 0))
-    assert empty.values.shape == (4, 5) and not empty.values.any()
+    assert empty.values.shape == (4, 5)
+    assert not empty.values.any()

@@ -20,13 +20,23 @@ from usermirror_gym.fidelity.baselines.registry import RECIPES
 from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import package_versions
-from usermirror_gym.scenes import Rankers, Scene, SceneBatch, ScenePlan, domain_text, draw_scenes
+from usermirror_gym.scenes import (
+    Rankers,
+    Scene,
+    SceneBatch,
+    ScenePlan,
+    domain_text,
+    draw_scenes,
+    swap_histories,
+)
 from usermirror_gym.scenes.table import SCHEMA, scenes_of
 from usermirror_gym.scenes.words.render import scene_table
 from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.testing.data import tiny_split
 
-QUICK = ("Pop", "ItemKNN", "EASE", "logit")
+NOBODY = ("non-personal", "list model")
+PAIR = "ItemKNN + non-personal"
+QUICK = (*NOBODY, "Pop", "ItemKNN", "sequence kNN", "EASE", "logit")
 
 
 def table(split: TimeSplit, count: int, window, name: str, seed: int = 0) -> pa.Table:
@@ -58,7 +68,7 @@ def none_yet() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def fitted(split, train, none_yet):
-    return classic_baselines(split, train, none_yet, names=(*QUICK, "stack"))
+    return classic_baselines(split, train, none_yet, names=(*QUICK, PAIR, "stack"))
 
 
 def forced_loss(chooser: UserSimulator, scenes: pa.Table) -> float:
@@ -69,20 +79,43 @@ def forced_loss(chooser: UserSimulator, scenes: pa.Table) -> float:
 
 
 def test_names_and_kinds():
-    assert BASELINES == ("Pop", "ItemKNN", "BPR", "EASE", "SASRec", "logit", "trees", "stack")
-    assert KINDS["SASRec"] == "classic"
+    assert list(BASELINES) == [
+        *NOBODY, "Pop", "ItemKNN", "sequence kNN", "BPR", "EASE", "SASRec", "logit", "trees", PAIR,
+        "stack",
+    ]  # fmt: skip
+    assert KINDS["SASRec"] == KINDS[PAIR] == "classic"
+    assert {KINDS[name] for name in NOBODY} == {"control"}
     assert KINDS["stack"] == "reference"
 
 
 def test_choosers_come_in_the_order_asked_for(fitted):
-    assert list(fitted) == [*QUICK, "stack"]
+    assert list(fitted) == [*QUICK, PAIR, "stack"]
     assert all(isinstance(chooser, UserSimulator) for chooser in fitted.values())
     assert [chooser.name for chooser in fitted.values()] == list(fitted)
     assert fitted["stack"].about["settings"] == {"members": list(QUICK)}
     assert fitted["EASE"].about["seconds"] > 0
 
 
-@pytest.mark.parametrize("name", [*QUICK, "stack"])
+def test_a_pair_is_weighed_from_its_parts_whoever_else_is_asked(
+    split, train, none_yet, fitted, evaluation
+):
+    found = classic_baselines(split, train, none_yet, names=(PAIR, "stack", "Pop"))
+    assert list(found) == [PAIR, "stack", "Pop"]
+    assert found[PAIR].about["settings"] == {"members": ["ItemKNN", "non-personal"]}
+    assert found["stack"].about["settings"] == {"members": ["Pop"]}
+    scenes = scenes_of(evaluation)
+    assert (found[PAIR].choose(scenes).probs == fitted[PAIR].choose(scenes).probs).all()
+
+
+@pytest.mark.parametrize("name", NOBODY)
+def test_who_knows_nobody_says_the_same_to_everybody(fitted, evaluation, name):
+    scenes = scenes_of(evaluation)
+    others = swap_histories(scenes)
+    assert (fitted[name].choose(scenes).probs == fitted[name].choose(others).probs).all()
+    assert (fitted[PAIR].choose(scenes).probs != fitted[PAIR].choose(others).probs).any()
+
+
+@pytest.mark.parametrize("name", [*QUICK, PAIR, "stack"])
 def test_answers_are_distributions_whatever_the_company(fitted, evaluation, name):
     scenes = scenes_of(evaluation)[:40]
     probs = fitted[name].choose(scenes).probs
@@ -109,7 +142,7 @@ def test_options_in_another_order_keep_their_probabilities(fitted, evaluation, n
 def test_those_who_read_the_history_know_taste(fitted, evaluation):
     """Two groups of users like two halves of the films: popularity cannot see that."""
     losses = {name: forced_loss(chooser, evaluation) for name, chooser in fitted.items()}
-    for name in ("ItemKNN", "EASE", "logit", "stack"):
+    for name in ("ItemKNN", "EASE", "logit", PAIR, "stack"):
         assert losses[name] < losses["Pop"] - 0.15, losses
     assert losses["stack"] < min(losses[name] for name in QUICK) + 0.05, losses
 

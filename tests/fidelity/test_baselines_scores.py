@@ -16,6 +16,7 @@ from usermirror_gym.fidelity.baselines.item_item import (
     ItemItemScorer,
     fit_ease,
     fit_item_knn,
+    fit_sequence_knn,
     interaction_matrix,
 )
 from usermirror_gym.fidelity.baselines.printed import history_matrix
@@ -50,6 +51,23 @@ def test_similarity_is_the_cosine_of_the_audiences():
     assert weights[1, 2] == pytest.approx(2 / np.sqrt(3 * 2))
     assert weights[2, 3] == pytest.approx(1 / np.sqrt(2 * 2))
     assert weights[1, 1] == weights[1, 4] == 0
+
+
+def test_what_follows_what_by_distance_and_direction():
+    """One user takes 1, 2, 3 and another 1, 2; nobody's last is followed by the next one's first"""
+    log = split_of([(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)], 4)
+    plain = {"past_power": 0.0, "list_power": 0.0}
+    weights = fit_sequence_knn(log, window=2, distance=1.0, backward=0.25, **plain).weights
+    expected = np.zeros((5, 5))
+    expected[1, 2], expected[2, 3], expected[1, 3] = 2, 1, 1 / 2
+    assert weights.toarray() == pytest.approx(expected + 0.25 * expected.T)
+    near = fit_sequence_knn(log, window=1, backward=0.0, past_power=1.0, list_power=0.5).weights
+    assert near.toarray()[1, 2] == pytest.approx(2 / (2 * np.sqrt(2)))
+    assert near.toarray()[1, 3] == near.toarray()[2, 1] == 0
+    # Later lines count for more.
+    scorer = fit_sequence_knn(log, window=1, backward=0.0, decay=0.5, **plain)
+    scores = scorer.catalogue(SceneBatch.of([scene((2, 1), (2, 3))]))[0]
+    assert scores[2] / scores[3] == pytest.approx(2 / 0.5)
 
 
 def test_powers_and_shrinkage_of_the_similarity():

@@ -15,6 +15,7 @@ from usermirror_gym.errors import ConfigError, RunError
 from usermirror_gym.fidelity.compare import (
     SCORES,
     Entry,
+    card_table,
     compare,
     comparison_tables,
     read_entries,
@@ -121,6 +122,18 @@ def test_one_table_and_one_page(folders: list[Path], tmp_path: Path) -> None:
     assert "good against bad" in shown
     assert "[38.0, 42.0]" in shown
     assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_whose_histories_were_swapped_at_any_length_is_said(folders: list[Path]) -> None:
+    card = json.loads((folders[0] / "card.json").read_text())
+    card["scenes"]["swapped_as_long"] = 1.0
+    (folders[0] / "card.json").write_text(json.dumps(card))
+    table = card_table(compare(read_entries(folders)))
+    assert table is not None
+    assert table.note.endswith("in cards of earlier versions: bad, third.")
+    alone = card_table({"cards": compare(read_entries(folders))["cards"][:1]})
+    assert alone is not None
+    assert "earlier versions" not in alone.note
 
 
 def test_equal_names_are_told_apart_by_their_folders(folders: list[Path]) -> None:

@@ -208,7 +208,7 @@ def test_each_outcome_has_its_words(card: Card, accuracy: float, loss: float, wo
 @pytest.mark.parametrize(
     ("accuracy", "loss", "words"),
     [
-        (0.13, -0.2, "It reads the history (own"),
+        (0.13, -0.2, "It reads the history (own minus another user's history of any length:"),
         (0.0, -0.2, "It reads the history by its log-loss, not shown by its accuracy"),
         (0.13, 0.0, "It reads the history by its accuracy, not shown by its log-loss"),
         (0.0, 0.0, "It is not shown to read the history"),
@@ -219,6 +219,16 @@ def test_each_outcome_has_its_words(card: Card, accuracy: float, loss: float, wo
 def test_what_is_said_of_the_history(card: Card, accuracy: float, loss: float, words: str) -> None:
     card["history"] = {"accuracy": block(accuracy, 0.02), "log_loss": block(loss, 0.02)}
     assert said(card, words[:12]).startswith(words)
+
+
+def test_how_long_the_swapped_histories_are_is_said(card: Card) -> None:
+    card["scenes"]["swapped_as_long"] = 1.0
+    assert said(card, "It reads").startswith(
+        "It reads the history (own minus another user's history of the same length: +13.1"
+    )
+    card["scenes"]["swapped_as_long"] = 0.97
+    assert "history of the same length (for 97.0% of the lists): +13.1" in said(card, "It reads")
+    assert "swapped histories as long as the own: 97.0%" in render_markdown(card)
 
 
 def test_a_history_that_helps_one_score_and_harms_the_other_is_said_as_such(card: Card) -> None:

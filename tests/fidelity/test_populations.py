@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.fidelity.fidelity_example import block, example_card
 from tests.fidelity.test_slices import UNIFORM, row, table
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.fidelity.card import fidelity_card
 from usermirror_gym.fidelity.checks import criteria, sentences
 from usermirror_gym.fidelity.checks.base import CardSizes
 from usermirror_gym.fidelity.checks.populations import Populations, populations
-from usermirror_gym.fidelity.pages import render_markdown
+from usermirror_gym.fidelity.pages import figures, render_markdown
 from usermirror_gym.fidelity.scenes import CardScenes, find_scenes
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import Scene
@@ -82,19 +85,65 @@ def test_a_card_tells_near_from_far_for_everybody(data: CardScenes) -> None:
     everybody, forced = mine["all users"], card["choosers"][0]["overall"]["forced"]
     assert everybody["accuracy"]["mean"] == pytest.approx(forced["accuracy"]["mean"])
     # The history check asks the same question of all lists.
-    for metric, block in card["history"].items():
-        assert everybody["own_history"][metric]["mean"] == pytest.approx(block["mean"])
+    for metric, gap in card["history"].items():
+        assert everybody["own_history"][metric]["mean"] == pytest.approx(gap["mean"])
     assert everybody["own_history"]["log_loss"]["mean"] < 0.02
     near, far = mine["environment users, near"], mine["environment users, far"]
     assert near["n"] + far["n"] <= mine["environment users"]["n"] < everybody["n"]
     assert other["all users"]["own_history"]["accuracy"]["mean"] == 0  # it reads no history
     controls = [c for c in card["choosers"] if c["kind"] == "control"]
     assert all(r["own_history"] is None for c in controls for r in c["populations"])
+    first, *_ = sentences(card)
+    assert first.startswith(f"On users that the environment plays: near ({near['n']:,} lists")
     said = " ".join(sentences(card))
     assert f"near ({near['n']:,} lists" in said
     page = render_markdown(card | {"bars": criteria(card), "verdict": [said]})
-    assert "Environment users, near and far" in page
+    titles = [line for line in page.splitlines() if line.startswith("## ")]
+    assert titles.index("## Environment users, near and far") == titles.index("## In words") + 1
     assert "| items with none" in page
+
+
+def scored(name: str, n: int, gain: bool = True) -> dict[str, Any]:
+    return {
+        "name": name, "n": n, "users": n, "few": n < 30, "accuracy": block(0.402),
+        "log_loss": block(1.41),
+        "own_history": {"accuracy": block(0.031), "log_loss": block(-0.07)} if gain else None,
+    }  # fmt: skip
+
+
+def test_the_card_says_first_how_it_does_near_and_far() -> None:
+    card = example_card()
+    rows = [scored("environment users", 99), scored("environment users, near", 60)]
+    card["choosers"][0]["populations"] = [*rows, scored("environment users, far", 1_040, False)]
+    near = ("environment users, near (60 lists)", "40.2 %, 1.410 nats")
+    worth = ("own minus swapped, near", "+3.1 points, -0.070 nats")
+    expected = [near, ("environment users, far (1,040 lists)", "40.2 %, 1.410 nats"), worth]
+    assert figures(card)[:4] == [*expected, ("real choices", "2,000")]
+    assert ("own minus swapped history, all", "+13.1 points, -0.201 nats") in figures(card)
+    lines = [line for line in render_markdown(card).splitlines() if line.startswith("- **")]
+    assert lines[0] == "- **40.2 %, 1.410 nats** environment users, near (60 lists)"
+    (near_and_far, _) = Populations().tables(card)
+    assert near_and_far is not None
+    assert near_and_far.columns[2:] == [
+        f"{which}: {what}"
+        for which in ("near", "far")
+        for what in ("accuracy %", "log-loss", "own history, points", "own history, nats")
+    ]
+    cells = [cell.text for cell in near_and_far.rows[0]]
+    assert cells[4:6] == ["+3.1 [+1.1, +5.1]", "-0.070 [-0.090, -0.050]"]
+    assert cells[8:] == ["–"] * 2  # not asked with another's
+    # Nobody was asked about a later sitting: the card does not hide it.
+    card["choosers"][0]["populations"] = rows
+    assert figures(card)[:3] == [near, ("environment users, far", "no lists"), worth]
+    assert "nats; far no lists. Near, the last line" in sentences(card)[0]
+    (near_alone, _) = Populations().tables(card)
+    assert near_alone is not None
+    assert [cell.text for cell in near_alone.rows[0]][6:] == ["–"] * 4
+    assert near_alone.note.endswith("another user's of any length.")
+    card["scenes"]["swapped_as_long"] = 1.0
+    assert "another user's of the same length" in render_markdown(card)
+    del card["choosers"][0]["populations"]
+    assert figures(card)[0] == ("real choices", "2,000")
 
 
 def test_a_card_of_an_earlier_version_has_no_such_part(data: CardScenes) -> None:

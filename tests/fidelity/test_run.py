@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.fidelity.fidelity_example import example_card
 from usermirror_gym.corpus.released.read import ReleasedEval, read_released
 from usermirror_gym.corpus.released.rows import EvalScene
 from usermirror_gym.data import TimeSplit
@@ -22,10 +23,12 @@ from usermirror_gym.errors import ConfigError, RunError, SceneError, UnknownName
 from usermirror_gym.fidelity import pages as fidelity_pages
 from usermirror_gym.fidelity import run as fidelity_run
 from usermirror_gym.fidelity.answers import scenes_digest
+from usermirror_gym.fidelity.pages import render_markdown
 from usermirror_gym.fidelity.released import ReleasedSimulator, released_scenes
 from usermirror_gym.fidelity.run import (
     EvaluateConfig,
     card_folders,
+    configurations_tried,
     default_folder,
     evaluate,
     is_released,
@@ -100,7 +103,11 @@ def test_a_card_holds_what_the_settings_name(config: EvaluateConfig, tmp_path: P
     assert kinds["popularity"] == "simulator"
     assert {"uniform", "position only", "popularity only", "list only"} <= kinds.keys()
     assert kinds["swapped history"] == "swapped"
-    assert card["simulator"] == {"name": "popularity", "model": "popularity", "options": {}}
+    assert card["simulator"] == {
+        "name": "popularity", "model": "popularity", "options": {}, "tried": None,
+    }  # fmt: skip
+    assert "configurations tried on validation: unknown" in render_markdown(card)
+    assert card["scenes"]["swapped_as_long"] == 1
     assert card["scenes"]["source"] == "mine"
     assert card["scenes"]["with_target"] == 30
     assert card["order"]["scenes"] == 6
@@ -229,6 +236,21 @@ def affinity(tmp_path: Path) -> str:
     settings = {"checkpoint": "smollm2-135m-instruct", "readout": "affinity", "history_lines": 10}
     write_simulator(folder, settings | {"item_bias": 0.5, "outside_utility": 0.25})
     return str(folder)
+
+
+def test_how_many_configurations_were_tried_is_read_from_the_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "simulator.yaml").write_text("checkpoint: smollm2-135m-instruct\n")
+    assert configurations_tried(str(folder)) is None  # nothing is said
+    told: dict[Any, int | None] = {"30": None, 0: None, 30: 30}
+    for value, expected in told.items():
+        (folder / "training.json").write_text(json.dumps({"configurations_tried": value}))
+        assert configurations_tried(str(folder)) == expected
+    assert configurations_tried("popularity") is None
+    card = example_card()
+    card["simulator"]["tried"] = 30
+    assert "configurations tried on validation: 30" in render_markdown(card)
 
 
 def test_a_simulator_that_reads_states_gets_every_part_of_a_card(

@@ -116,15 +116,6 @@ def test_entropy_says_who_is_too_sure() -> None:
     assert fair["mean"] == pytest.approx(fair["real"], abs=0.03)
     assert sure["mean"] < sure["real"] - 0.1
     assert vague["mean"] > vague["real"] + 0.1
-    assert fair["items"] == pytest.approx(fair["items_real"], abs=0.02)
-
-
-def test_entropy_of_the_catalogue_by_hand() -> None:
-    scenes = [Scene(1, (), (), (), (7, 8), target=t) for t in (0, 0, 0, 1)]
-    choices = ObservedChoices.of(scenes)
-    found = entropy(np.tile([1.0, 0.0, 0.0], (4, 1)), choices)
-    assert found["items"] == 0
-    assert found["items_real"] == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
 
 
 def test_places_are_of_the_commonest_length() -> None:

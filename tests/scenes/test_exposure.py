@@ -13,7 +13,14 @@ from scipy.stats import chisquare
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.data.dataset import MAX_TIMESTAMP
 from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
-from usermirror_gym.scenes import Rankers, ScenePlan, build_scenes, draw_scenes, swap_histories
+from usermirror_gym.scenes import (
+    Rankers,
+    Scene,
+    ScenePlan,
+    build_scenes,
+    draw_scenes,
+    swap_histories,
+)
 from usermirror_gym.scenes.draw import build as build_module
 from usermirror_gym.scenes.draw.columns import SceneColumns
 from usermirror_gym.scenes.draw.exposure import GAP, ORIGINS
@@ -211,7 +218,31 @@ def test_swapped_scenes_keep_the_list_and_take_another_users_memory(split: TimeS
     assert [s.slate for s in swapped] == [s.slate for s in scenes]
     assert [s.target for s in swapped] == [s.target for s in scenes]
     assert all(a.user_id != b.user_id for a, b in zip(scenes, swapped, strict=True))
-    assert sorted(s.history for s in swapped) == sorted(s.history for s in scenes)
+    assert [len(s.history) for s in swapped] == [len(s.history) for s in scenes]
+    histories = {(s.user_id, s.history[-1:]) for s in scenes}
+    assert all((s.user_id, s.history[-1:]) in histories for s in swapped)
+
+
+def test_a_swapped_history_is_as_long_as_the_own_and_ends_where_the_other_does() -> None:
+    scenes = [
+        Scene(
+            user_id=user, history=tuple(range(100 * user, 100 * user + n)), ratings=(3.0,) * n,
+            ages=tuple(range(n, 0, -1)), slate=(1, 2), behaviours=tuple(map(str, range(n))),
+        )
+        for user, n in ((1, 9), (2, 6), (3, 6), (4, 2), (5, 0))
+    ]  # fmt: skip
+    swapped = swap_histories(scenes, seed=3)
+    # Nobody else has nine lines.
+    assert [len(scene.history) for scene in swapped] == [6, 6, 6, 2, 0]
+    for mine, other in zip(scenes, swapped, strict=True):
+        assert other.user_id != mine.user_id
+        n, whole = len(other.history), scenes[other.user_id - 1]
+        assert other.history == whole.history[len(whole.history) - n :]
+        assert other.ages == whole.ages[len(whole.history) - n :]
+        assert other.behaviours == whole.behaviours[len(whole.history) - n :]
+        assert len(other.ratings) == n
+    assert swap_histories(scenes, seed=3) == swapped
+    assert swap_histories(scenes[:1]) == scenes[:1]  # alone, there is nobody to swap with
 
 
 def test_clear_errors(split: TimeSplit) -> None:

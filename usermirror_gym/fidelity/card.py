@@ -39,9 +39,6 @@ from usermirror_gym.scenes import Scene, swap_histories
 from usermirror_gym.scenes.table import scenes_of
 from usermirror_gym.simulators.base import UserSimulator
 
-_SWAPPED_TOO = ("classic", "reference")
-"""Whose own history is weighed, too: they answer at once."""
-
 
 def fidelity_card(
     simulator: UserSimulator,
@@ -53,6 +50,7 @@ def fidelity_card(
     baselines: Mapping[str, UserSimulator] | None = None,
     remake: Remake | None = None,
     options: Mapping[str, Any] | None = None,
+    tried: int | None = None,
     sizes: CardSizes | None = None,
     seed: int = 0,
     store: Path | None = None,
@@ -73,6 +71,7 @@ def fidelity_card(
         remake: makes the simulator for another data set, for attacks, which edit titles; e.g.
             ``lambda split: make_simulator(name, split, **options)``.
         options: the simulator's settings, as they are to be shown.
+        tried: how many configurations were tried on validation before it was chosen, if known.
         sizes: of the further checks.
         seed: of permutations, swaps, ladders, attacks and resamples.
         store: folder for the answers of simulator, base and controls; with it a run that was
@@ -94,7 +93,8 @@ def fidelity_card(
             "build scenes with removed below 1"
         )
     asker = Asker(store, options or {}, display or Display(quiet=True))
-    answered = _answers(simulator, scenes, data, base, baselines or {}, seed, asker)
+    others = swap_histories(scenes, seed)
+    answered = _answers(simulator, scenes, others, data, base, baselines or {}, asker)
     for place, (kind, own) in enumerate((("simulator", name), (BASE, base_name))):
         if own is not None and answered[place].kind == kind:
             answered[place] = replace(answered[place], name=own)
@@ -107,9 +107,14 @@ def fidelity_card(
         model = getattr(getattr(simulator, "engine", None), "model_id", None)
     card = {
         "format": FORMAT,
-        "simulator": {"name": answered[0].name, "model": model, "options": options or {}},
+        "simulator": {
+            "name": answered[0].name,
+            "model": model,
+            "options": options or {},
+            "tried": tried,
+        },
         "base": next((row.name for row in answered if row.kind == BASE), None),
-        "scenes": _scene_facts(data, choices, seed),
+        "scenes": _scene_facts(data, choices, others, seed),
         **run_checks(context),
         "bars": [],
         "verdict": [],
@@ -122,14 +127,17 @@ def fidelity_card(
 def _answers(
     simulator: UserSimulator,
     scenes: Sequence[Scene],
+    others: Sequence[Scene],
     data: CardScenes,
     base: UserSimulator | None,
     baselines: Mapping[str, UserSimulator],
-    seed: int,
     asker: Asker,
 ) -> list[Answered]:
-    """Everybody's answers; the simulator's first."""
-    others = swap_histories(scenes, seed)
+    """Everybody's answers; the simulator's first.
+
+    Args:
+        others: the scenes with swapped histories.
+    """
     asked: list[tuple[str, str, UserSimulator, Sequence[Scene], str, bool]] = [
         (simulator.name, "simulator", simulator, scenes, "", True),
         *([] if base is None else [(f"base: {base.name}", BASE, base, scenes, BASE, True)]),
@@ -144,7 +152,7 @@ def _answers(
     for name, kind, who, where, part, keep in asked:
         name = f"{name} ({kind})" if name in rows else name
         rows[name] = Answered(name, kind, *asker(who, where, name, part=part, keep=keep))
-        if kind in _SWAPPED_TOO:
+        if name in baselines:  # whose own history is weighed, too: they answer at once
             swapped = asker(who, others, f"{name}, swapped", keep=False).probs
             rows[name] = replace(rows[name], swapped=swapped)
     own, *rest = rows.values()
@@ -152,10 +160,16 @@ def _answers(
     return [replace(own, swapped=swapped), *rest]
 
 
-def _scene_facts(data: CardScenes, choices: ObservedChoices, seed: int) -> dict[str, Any]:
+def _scene_facts(
+    data: CardScenes, choices: ObservedChoices, others: Sequence[Scene], seed: int
+) -> dict[str, Any]:
     lengths = choices.shown.sum(axis=1)
     low, high = int(lengths.min()), int(lengths.max())
     seen = data.evaluation["seen_user"].to_numpy(zero_copy_only=False)
+    as_long = [
+        len(own.history) == len(other.history)
+        for own, other in zip(choices.scenes, others, strict=True)
+    ]
     return {
         "source": data.source,
         "t0": None if data.split is None else data.split.t0,
@@ -167,4 +181,6 @@ def _scene_facts(data: CardScenes, choices: ObservedChoices, seed: int) -> dict[
         "users": len(np.unique(choices.users)),
         "seen_users": len(np.unique(choices.users[seen])),
         "hash": scenes_digest(choices.scenes),
+        # Texts have no lines that could be counted.
+        "swapped_as_long": None if data.split is None else float(np.mean(as_long)),
     } | exposure(data.evaluation, data.split)

@@ -153,6 +153,11 @@ def card_table(comparison: Mapping[str, Any]) -> View | None:
         "much holds of what each card says must hold. Ranges are 95% intervals over users."
     )
     rows = sorted(comparison["cards"], key=_loss)
+    if old := [row["name"] for row in rows if row.get("swapped_as_long") is None]:
+        note += (
+            " The other history was of any length, not as long as the own, in cards of earlier "
+            f"versions: {', '.join(old)}."
+        )
     return View.of("One row per simulator", rows, columns, note)
 
 
@@ -184,6 +189,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "log_loss": forced["log_loss"],
         "ece": (me["calibration"] or {}).get("ece"),
         "history": (card["history"] or {}).get("accuracy"),
+        "swapped_as_long": scenes.get("swapped_as_long"),
         "auc": (card["outside"] or {}).get("auc"),
         "mean_change": (card["order"] or {}).get("mean_change"),
         "bars": count(card),

@@ -26,6 +26,7 @@ from usermirror_gym.fidelity.checks.parts import (
     share,
     sorted_choosers,
 )
+from usermirror_gym.fidelity.checks.populations import headline
 from usermirror_gym.files import read_json, write_json, write_text
 from usermirror_gym.report.page import render
 from usermirror_gym.report.plots import Plot
@@ -157,25 +158,27 @@ def card_plots(card: Card) -> list[Plot]:
 
 
 def figures(card: Card) -> list[tuple[str, str]]:
-    """The line of large numbers at the top."""
+    """The line of large numbers at the top: first of users whom the environment plays."""
     me, scenes = own(card), card["scenes"]
-    forced, gap = me["overall"]["forced"], card["history"] and card["history"]["accuracy"]["mean"]
+    forced, gap = me["overall"]["forced"], card["history"]
     found = [
+        *headline(card),
         ("real choices", f"{scenes['with_target']:,}"),
-        ("accuracy", f"{share(forced['accuracy']['mean'])} %"),
-        ("log-loss", number(forced["log_loss"]["mean"])),
+        ("accuracy, all of them", f"{share(forced['accuracy']['mean'])} %"),
+        ("log-loss, all of them", number(forced["log_loss"]["mean"])),
         ("of what must hold", count(card)),
     ]
+    if gap:
+        worth = f"{100 * gap['accuracy']['mean']:+.1f} points, {gap['log_loss']['mean']:+.3f} nats"
+        found.append(("own minus swapped history, all", worth))
     further = (
         ("calibration error", me["calibration"], "ece"),
-        ("own minus swapped history", card["history"], "accuracy"),
         ("AUC of none of these", card["outside"], "auc"),
         ("change under a permutation", card["order"], "mean_change"),
     )
-    for label, part, key in further:
-        if part and part[key]:
-            text = f"{100 * gap:+.1f} points" if key == "accuracy" else number(part[key]["mean"])
-            found.append((label, text))
+    found += [
+        (label, number(part[key]["mean"])) for label, part, key in further if part and part[key]
+    ]
     return found
 
 
@@ -196,6 +199,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("users", scenes["users"]),
         ("of them seen before T0", scenes["seen_users"]),
         ("seed", str(scenes["seed"])),
+        ("configurations tried on validation", card["simulator"].get("tried") or "unknown"),
         *(fact for check in CHECKS for fact in check.facts(card)),
         ("seconds to answer", own(card).get("seconds")),
         ("seconds in all", card.get("seconds")),

@@ -47,6 +47,8 @@ from usermirror_gym.simulators.registry import CLASSIC, available_simulators
 
 RELEASED_TRAIN, RELEASED_EVAL = HUB_NAMES
 _ANSWERS = "answers"
+_TRAINING = "training.json"
+"""Of a checkpoint: how it was made."""
 
 
 def evaluate(
@@ -194,6 +196,19 @@ def shown_settings(name: str, given: Collection[str] = ()) -> dict[str, Any]:
     return shown
 
 
+def configurations_tried(name: str) -> int | None:
+    """How many were tried on validation before this one was chosen, if its checkpoint says so.
+
+    That is ``configurations_tried`` in ``training.json``, a whole number from 1.
+    """
+    folder = None if name in CLASSIC else find_simulator(name)
+    if folder is None or not (folder / _TRAINING).is_file():
+        return None
+    told = read_json(folder / _TRAINING)
+    found = told.get("configurations_tried") if isinstance(told, dict) else None
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def untrained(config: EvaluateConfig) -> str | None:
     """The name of the simulator's base: see :attr:`EvaluateConfig.base`."""
     if config.base is not None:
@@ -278,8 +293,9 @@ def _card(
     remake = None
     if data.split is not None:
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731
+    tried = configurations_tried(config.simulator)
     card = fidelity_card(
-        simulator, data, name=config.label, base=question.base,
+        simulator, data, tried=tried, name=config.label, base=question.base,
         base_name=f"{question.base_name} (base)", baselines=_baselines(config, data, display),
         remake=remake, options=question.settings, sizes=sizes, seed=config.seed, store=store,
         display=display,

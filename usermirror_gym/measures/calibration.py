@@ -12,7 +12,6 @@ from usermirror_gym.types import FloatArray, IntArray
 
 BINS = 15
 _CALIBRATED_DRAWS = 200
-_CHOICE_DRAWS = 20
 
 
 def calibration(
@@ -141,29 +140,21 @@ def _if_calibrated(confidence: FloatArray, bins: IntArray, seed: int) -> dict[st
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95))}
 
 
-def entropy(probs: FloatArray, choices: ObservedChoices, seed: int = 0) -> dict[str, float | None]:
+def entropy(probs: FloatArray, choices: ObservedChoices) -> dict[str, float | None]:
     """Entropies in nats, on lists that hold the true item, *none of these* left out.
 
     Returns:
         ``mean``: of the probabilities, list by list.  ``real``: the mean surprise ``-log p`` at the
         real choices; the same number if the probabilities are right, more if they are too sure.
-        ``items``, ``items_real``: of how the choices spread over the catalogue, one choice drawn
-        per list (mean of 20 draws) and the real ones; fewer nats are fewer, more popular items.
     """
     held = choices.contains_choice
     if not held.any():
-        return dict.fromkeys(("mean", "real", "items", "items_real"))
-    shown, targets = choices.shown[held], choices.targets[held]
-    items = forced(probs[held], shown)
-    slates = choices.batch.slates[held]
-    drawn = _draw(items, np.random.default_rng(seed))
-    rows = np.arange(len(items))
-    each = -(items * np.log(np.maximum(items, FLOOR))).sum(axis=1)
+        return {"mean": None, "real": None}
+    items, targets = forced(probs[held], choices.shown[held]), choices.targets[held]
+    logs = np.log(np.maximum(items, FLOOR))
     return {
-        "mean": float(each.mean()),
-        "real": float(-np.log(np.maximum(items[rows, targets], FLOOR)).mean()),
-        "items": float(np.mean([_spread(slates[rows, column]) for column in drawn])),
-        "items_real": _spread(slates[rows, targets]),
+        "mean": float(-(items * logs).sum(axis=1).mean()),
+        "real": float(-logs[np.arange(len(items)), targets].mean()),
     }
 
 
@@ -180,15 +171,3 @@ def positions(
     shares = forced(probs, choices.shown)[:, :common]
     shares[sizes != common] = np.nan
     return [interval._asdict() for interval in bootstrap.intervals(shares)]
-
-
-def _draw(items: FloatArray, rng: np.random.Generator) -> IntArray:
-    """``(draws, S)`` columns drawn from the rows."""
-    upto = np.cumsum(items, axis=1)
-    u = rng.random((_CHOICE_DRAWS, len(items), 1)) * upto[:, -1:]
-    return (u >= upto).sum(axis=2)
-
-
-def _spread(items: IntArray) -> float:
-    shares = np.unique(items, return_counts=True)[1] / len(items)
-    return float(-(shares * np.log(shares)).sum() + 0.0)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import RunError, UnknownNameError
 from usermirror_gym.fidelity.baselines.base import ScoredBaseline, Stages, Trial, judge
-from usermirror_gym.fidelity.baselines.registry import RECIPES
+from usermirror_gym.fidelity.baselines.registry import CONTROLS, PAIRS, RECIPES
 from usermirror_gym.files import load_arrays, read_json, save_arrays, write_json
 from usermirror_gym.measures.choice_models import NestedLogit
 from usermirror_gym.progress import Display
@@ -29,9 +29,10 @@ from usermirror_gym.types import FloatArray
 FORMAT = 2
 """Changes whenever the same data and recipe would be fitted differently."""
 STACK = "stack"
-BASELINES = (*RECIPES, STACK)
+BASELINES = (*RECIPES, *PAIRS, STACK)
 """Names, in the order of reports."""
-KINDS = {name: "reference" if name == STACK else "classic" for name in BASELINES}
+KINDS = dict.fromkeys(BASELINES, "classic") | dict.fromkeys(CONTROLS, "control")
+KINDS[STACK] = "reference"
 """A stack combines the others: it bounds what can be reached and is no rival."""
 
 
@@ -57,8 +58,8 @@ def classic_baselines(
         split: cut at T0; only ``split.before`` is read.
         train, validation: tables of scenes before T0
             (:data:`usermirror_gym.scenes.table.SCHEMA`).
-        names: of :data:`BASELINES`.  The stack weighs the other names that are given, all of them
-            if it is alone.
+        names: of :data:`BASELINES`.  The stack weighs the other names that are given and are no
+            mixtures themselves, all of them if there are none.
         seed: of whatever draws.
         store: folder for what takes long to fit; a killed run goes on from there.  What another
             recipe, another version of a package, or other data left there is not used, and what
@@ -76,14 +77,19 @@ def classic_baselines(
     for name in names:
         if name not in BASELINES:
             raise UnknownNameError("classic baseline", name, BASELINES)
-    members = [name for name in names if name != STACK] or list(RECIPES)
+    single = [name for name in names if name in RECIPES]
+    mixed = {n: PAIRS.get(n, single or list(RECIPES)) for n in names if n not in RECIPES}
     stages = Stages.of(split, train, validation, seed=seed)
     folder = None if store is None else store / _key(split, train, validation, seed)
     fitting = _Fitting(stages, folder, display or Display(quiet=True))
     with fitting.alone():
-        found = {name: fitting.baseline(name) for name in members}
-    if STACK in names:
-        found[STACK] = fitting.stack(found)
+        needed = dict.fromkeys([*single, *(part for parts in mixed.values() for part in parts)])
+        found = {name: fitting.baseline(name) for name in needed}
+    mixtures = {
+        name: fitting.mixture(name, {part: found[part] for part in parts})
+        for name, parts in mixed.items()
+    }
+    found |= mixtures
     return {name: found[name] for name in dict.fromkeys(names)}
 
 
@@ -103,7 +109,7 @@ class _Fitting:
         return locked(self.folder, "fits", wait=self.display.say)
 
     def baseline(self, name: str) -> ScoredBaseline:
-        """One that is no stack."""
+        """One that is no mixture."""
         trial = self.settled[name] = self._read(name) or self._settle(name)
         started = time.perf_counter()
         columns = RECIPES[name].build(self.stages.outer, trial.settings, self.folder)
@@ -114,10 +120,10 @@ class _Fitting:
         )
         return ScoredBaseline(name, columns, trial.logit, _about(trial, seconds))
 
-    def stack(self, members: dict[str, ScoredBaseline]) -> ScoredBaseline:
-        """A choice model over the utilities of the others."""
+    def mixture(self, name: str, members: dict[str, ScoredBaseline]) -> ScoredBaseline:
+        """A choice model over the utilities of others."""
         started = time.perf_counter()
-        values = np.stack([self.settled[name].utilities for name in members], axis=2)
+        values = np.stack([self.settled[part].utilities for part in members], axis=2)
         trial = judge({"members": list(members)}, values, self.stages.calibration)
         others = list(members.values())
 
@@ -126,7 +132,7 @@ class _Fitting:
 
         seconds = sum(other.about["seconds"] for other in others)
         seconds += time.perf_counter() - started
-        return ScoredBaseline(STACK, columns, trial.logit, _about(trial, seconds))
+        return ScoredBaseline(name, columns, trial.logit, _about(trial, seconds))
 
     def _settle(self, name: str) -> Trial:
         self.display.say(f"{name}: choosing settings")

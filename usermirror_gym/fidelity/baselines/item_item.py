@@ -80,6 +80,42 @@ def fit_item_knn(
     return ItemItemScorer((_nearest(similar, k) if k else similar).tocsr(), decay)
 
 
+def fit_sequence_knn(
+    split: TimeSplit,
+    *,
+    window: int = 10,
+    distance: float = 0.5,
+    backward: float = 0.3,
+    decay: float = 0.8,
+    past_power: float = 0.5,
+    list_power: float = 0.5,
+) -> ItemItemScorer:
+    """What follows what in the users' logs, and with a weight of its own what comes before it.
+
+    ``(f(h, i) + backward * f(i, h)) / (n_h^past_power * n_i^list_power)`` for h, of the past, and
+    i, of the list, where f sums ``d^-distance`` over all times that the second came d interactions
+    after the first in the log of one user; n counts interactions.
+
+    Args:
+        window: largest d.
+        decay: see :class:`ItemItemScorer`.
+    """
+    events = split.before.sort_values(USER_ID, kind="stable")  # which are in the order of time
+    users, items = (events[c].to_numpy() for c in (USER_ID, ITEM_ID))
+    n = split.dataset.n_items + 1
+    follows = sparse.csr_matrix((n, n))
+    for d in range(1, min(window, len(items) - 1) + 1):
+        near = users[d:] == users[:-d]
+        pair = (items[:-d][near], items[d:][near])
+        follows = follows + sparse.csr_matrix((np.full(near.sum(), d**-distance), pair), (n, n))
+    together = (follows + backward * follows.T).tocoo()
+    counts = np.maximum(split.popularity.astype(np.float64), 1.0)
+    off = together.row != together.col
+    row, col = together.row[off], together.col[off]
+    values = together.data[off] / (counts[row] ** past_power * counts[col] ** list_power)
+    return ItemItemScorer(sparse.csr_matrix((values, (row, col)), (n, n)), decay)
+
+
 def fit_ease(split: TimeSplit, *, reg: float, decay: float = 1.0) -> ItemItemScorer:
     """Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019.
 
@@ -126,6 +162,20 @@ class ItemKNN(Searched):
         "k": (0, 50, 100, 200, 400),
     }
     fit = staticmethod(fit_item_knn)
+
+
+class SequenceKNN(Searched):
+    """What follows what."""
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "decay": (0.8, 1.0, 0.9, 0.65, 0.5),
+        "backward": (0.3, 0.0, 1.0),
+        "distance": (0.5, 0.0, 1.0),
+        "window": (10, 3, 20),
+        "list_power": (0.5, 0.25, 0.75, 1.0),
+        "past_power": (0.5, 0.25, 0.75, 1.0),
+    }
+    fit = staticmethod(fit_sequence_knn)
 
 
 class EASE(Searched):

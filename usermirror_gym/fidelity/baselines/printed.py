@@ -141,13 +141,7 @@ class PrintedFeatures:
 
     @cached_property
     def _numbers(self) -> dict[str, FloatArray]:
-        items = self.split.dataset.items
-        return {
-            str(name): np.r_[np.nan, items[name].to_numpy(np.float64, na_value=np.nan)]
-            for name in items.columns
-            if pd.api.types.is_numeric_dtype(items[name])
-            and not pd.api.types.is_bool_dtype(items[name])
-        }
+        return item_numbers(self.split.dataset)
 
     @cached_property
     def _groups(self) -> dict[str, _Group]:
@@ -248,6 +242,17 @@ def item_words(dataset: RecDataset) -> dict[str, _Words]:
         if words is not None:
             found[str(name)] = words
     return found
+
+
+def item_numbers(dataset: RecDataset) -> dict[str, FloatArray]:
+    """Columns of numbers by name, ``(n_items + 1,)``; NaN where there is none."""
+    items = dataset.items
+    return {
+        str(name): np.r_[np.nan, items[name].to_numpy(np.float64, na_value=np.nan)]
+        for name in items.columns
+        if pd.api.types.is_numeric_dtype(items[name])
+        and not pd.api.types.is_bool_dtype(items[name])
+    }
 
 
 def profile_groups(dataset: RecDataset) -> dict[str, IntArray]:

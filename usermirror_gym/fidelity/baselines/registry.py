@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +13,11 @@ from usermirror_gym.fidelity.baselines.base import (
     Settings,
     Stages,
     Trial,
-    best,
     judge,
 )
-from usermirror_gym.fidelity.baselines.item_item import EASE, ItemKNN
+from usermirror_gym.fidelity.baselines.item_item import EASE, ItemKNN, SequenceKNN
+from usermirror_gym.fidelity.baselines.learned import ListModel, NonPersonal, Printed
 from usermirror_gym.fidelity.baselines.recommenders import HISTORY, NEIGHBOURS, Recommender
-from usermirror_gym.measures.choice_models import OptionScorer, fit_logit, fit_trees
-from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
-
-Learn = Callable[[Past, Settings], OptionScorer]
-"""Learns from the scenes of a past whose list contains the choice."""
 
 
 class Pop(Baseline):
@@ -39,57 +32,12 @@ class Pop(Baseline):
         return lambda batch: weights[batch.slates][:, :, None]
 
 
-def learn_logit(past: Past, settings: Settings) -> OptionScorer:
-    """Settings: ``ridge``, see :func:`~usermirror_gym.measures.choice_models.fit_logit`."""
-    return fit_logit(*_known(past), **settings)
-
-
-def learn_trees(past: Past, settings: Settings) -> OptionScorer:
-    """Settings: those of scikit-learn's HistGradientBoostingClassifier."""
-    return fit_trees(*_known(past), past.seed, **settings)
-
-
-@dataclass
-class Printed(Baseline):
-    """A model over printed features.
-
-    Attributes:
-        learn: fits it.
-        options: settings to try.
-    """
-
-    learn: Learn
-    options: Sequence[Settings]
-
-    def settle(self, stages: Stages) -> Trial:
-        choices = stages.calibration
-        values = stages.inner.printed.columns(choices.batch)
-
-        def attempt(settings: Settings) -> Trial:
-            score = self.learn(stages.inner, settings)
-            return judge(settings, _feature(values, choices.shown, score), choices)
-
-        return best(attempt(settings) for settings in self.options)
-
-    def build(self, past: Past, settings: Settings, store: Path | None) -> Columns:
-        score = self.learn(past, settings)
-        return lambda batch: _feature(past.printed.columns(batch), batch.slates != PAD, score)
-
-
-def _known(past: Past) -> tuple[FloatArray, BoolArray, IntArray]:
-    """Features, lists and choices of the scenes whose list contains the choice."""
-    kept = past.choices.contains_choice
-    return past.printed_values[kept], past.choices.shown[kept], past.choices.targets[kept]
-
-
-def _feature(values: FloatArray, mask: BoolArray, score: OptionScorer) -> FloatArray:
-    """``(S, K, 1)`` scores of features ``(S, K, F)``; 0 where there is no option."""
-    return np.where(mask, score(values, mask), 0.0)[:, :, None]
-
-
 RECIPES: dict[str, Baseline] = {
+    "non-personal": NonPersonal(),
+    "list model": ListModel(),
     "Pop": Pop(),
     "ItemKNN": ItemKNN(),
+    "sequence kNN": SequenceKNN(),
     "BPR": Recommender(
         model="BPR",
         configs=[
@@ -110,9 +58,9 @@ RECIPES: dict[str, Baseline] = {
         ],
         max_epochs=30,
     ),
-    "logit": Printed(learn_logit, [{"ridge": ridge} for ridge in (1.0, 10.0, 30.0, 100.0)]),
+    "logit": Printed("logit", [{"ridge": ridge} for ridge in (1.0, 10.0, 30.0, 100.0)]),
     "trees": Printed(
-        learn_trees,
+        "trees",
         [
             {"max_iter": rounds, "learning_rate": 0.06, "max_leaf_nodes": leaves}
             for leaves in (7, 15)
@@ -120,4 +68,8 @@ RECIPES: dict[str, Baseline] = {
         ],
     ),
 }  # fmt: skip
-"""The classic baselines by name."""
+"""The baselines by name; the first know nothing of the user."""
+CONTROLS = ("non-personal", "list model")
+"""Of them, what a real user has and they lack is the history."""
+PAIRS = {"ItemKNN + non-personal": ("ItemKNN", "non-personal")}
+"""Utilities of two baselines, weighed together."""

@@ -29,6 +29,8 @@ Card = Mapping[str, Any]
 Remake = Callable[[TimeSplit], UserSimulator]
 """The simulator, made for another data set."""
 BASE, SWAPPED = "base", "swapped history"
+"""Other choosers that are the simulator: before it was trained, and in front of the newest lines of
+another user, as many as the user's own (:func:`usermirror_gym.scenes.swap_histories`)."""
 SHOWN = ("accuracy", "log_loss")
 """What slices and paired differences are given of."""
 SHOWN_COLUMNS = [METRICS.index(name) for name in SHOWN]

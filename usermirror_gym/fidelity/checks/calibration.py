@@ -25,7 +25,7 @@ class Calibration(Check):
             "choosers": [
                 {
                     "calibration": calibration(row.probs, choices, bootstrap, seed),
-                    "entropy": entropy(row.probs, choices, seed),
+                    "entropy": entropy(row.probs, choices),
                 }
                 for row in context.answered
             ]
@@ -91,8 +91,6 @@ class Calibration(Check):
         return [
             ("mean entropy of its probabilities", entropies.get("mean")),
             ("mean surprise at the real choices", entropies.get("real")),
-            ("entropy of the items it takes", entropies.get("items")),
-            ("entropy of the items really taken", entropies.get("items_real")),
             ("calibration error of all options", found.get("options_ece")),
         ]
 

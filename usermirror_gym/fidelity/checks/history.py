@@ -1,4 +1,8 @@
-"""Does it read the history?  The same simulator is asked again with another user's."""
+"""Does it read the history?  The same simulator is asked again with another user's.
+
+That is as long as the user's own (:func:`usermirror_gym.scenes.swap_histories`): that more lines
+tell more is no sign of taste.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +33,9 @@ class History(Check):
         if not gap:
             return []
         numbers = (
-            f"own minus another user's history: {points(gap['accuracy'], sign=True)} points of "
-            f"accuracy, {interval(gap['log_loss'], '.3f', sign=True)} nats of log-loss"
+            f"own minus another user's history{how_long(card)}: "
+            f"{points(gap['accuracy'], sign=True)} points of accuracy, "
+            f"{interval(gap['log_loss'], '.3f', sign=True)} nats of log-loss"
         )
         accuracy = standing(gap["accuracy"])
         both = (accuracy, standing(gap["log_loss"], lower_is_better=True))
@@ -49,3 +54,15 @@ class History(Check):
         else:
             said = "It is not shown to read the history"
         return [f"{said} ({numbers})."]
+
+    def facts(self, card: Card) -> list[tuple[str, Any]]:
+        share = card["scenes"].get("swapped_as_long")
+        return [("swapped histories as long as the own", None if share is None else f"{share:.1%}")]
+
+
+def how_long(card: Card) -> str:
+    """Words about the history that is put in; cards of earlier versions did not look at it."""
+    share = card["scenes"].get("swapped_as_long")
+    if share is None:
+        return " of any length"
+    return " of the same length" + (f" (for {share:.1%} of the lists)" if share < 1 else "")

@@ -24,6 +24,7 @@ from usermirror_gym.fidelity.checks.base import (
     Context,
     by_name,
 )
+from usermirror_gym.fidelity.checks.history import how_long
 from usermirror_gym.fidelity.checks.parts import KINDS, own, sorted_choosers
 from usermirror_gym.fidelity.checks.slices import FEW
 from usermirror_gym.measures.choice_scores import scores_given_click
@@ -38,6 +39,7 @@ MANY = 20
 EVERYBODY, STARTED, UNSEEN = "all users", "environment users", "users unseen before T0"
 NEAR_NAME, FAR_NAME = f"{STARTED}, near", f"{STARTED}, far"
 _HEADLINE = (NEAR_NAME, FAR_NAME)
+_NO_LISTS = "no lists"
 
 
 class Populations(Check):
@@ -66,17 +68,17 @@ class Populations(Check):
 
     def sentences(self, card: Card) -> list[str]:
         found = _by_name(own(card))
-        if not all(name in found for name in _HEADLINE):
+        if STARTED not in found:
             return []
-        near, far = (found[name] for name in _HEADLINE)
+        near, far = (_score(found.get(name)) for name in _HEADLINE)
         return [
-            f"On users that the environment plays: near {_score(near)}; far {_score(far)}"
-            f"{_worth(far)}. Near, the last line of the history is less than a minute old; far, an "
-            "hour and more, where the order of a page says nothing."
+            f"On users that the environment plays: near {near}; far {far}. Near, the last line of "
+            "the history is less than a minute old; far, an hour and more, where the order of a "
+            "page says nothing."
         ]
 
     def tables(self, card: Card) -> list[View | None]:
-        """The simulator in every population, and everybody near and far."""
+        """Everybody near and far, and the simulator in every population."""
         columns: dict[str, Any] = {
             "population": "name",
             "lists": lambda row: f"{row['n']:,}{' (few)' if row['few'] else ''}",
@@ -88,10 +90,39 @@ class Populations(Check):
         }
         note = (
             "near: last line of the history less than a minute old; far: an hour and more; own "
-            "history: own minus another user's; few: less than 30 lists."
+            f"history: own minus another user's{how_long(card)}; few: less than 30 lists."
         )
         mine = View.of("By population", own(card).get("populations") or [], columns, note)
-        return [mine, _everybody(card)]
+        return [_everybody(card), mine]
+
+
+def headline(card: Card) -> list[tuple[str, str]]:
+    """What a card says first: label and number of the simulator near and far, side by side.
+
+    Nothing of a card that does not know who can be played.
+    """
+    found = _by_name(own(card))
+    if STARTED not in found:
+        return []
+    scores, worths = [], []
+    for name in _HEADLINE:
+        if (row := found.get(name)) is None:
+            scores.append((name, _NO_LISTS))
+            continue
+        accuracy, loss = (_bare(row[metric]) for metric in SHOWN)
+        lists = f"{row['n']:,} lists{', few' if row['few'] else ''}"
+        shown = f"{points(accuracy)} %, {interval(loss, '.3f')} nats"
+        scores.append((f"{name} ({lists})", shown))
+        if gain := row["own_history"]:
+            accuracy, loss = (_bare(gain[metric]) for metric in SHOWN)
+            shown = f"{points(accuracy, sign=True)} points, {interval(loss, '.3f', sign=True)} nats"
+            worths.append((f"own minus swapped, {name.removeprefix(STARTED + ', ')}", shown))
+    return [*scores, *worths]
+
+
+def _bare(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Without its interval."""
+    return {**block, "low": None}
 
 
 def populations(scenes: pa.Table, split: TimeSplit | None) -> dict[str, BoolArray]:
@@ -127,10 +158,12 @@ def _by_name(chooser: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {row["name"]: row for row in chooser.get("populations") or ()}
 
 
-def _score(row: Mapping[str, Any]) -> str:
+def _score(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return _NO_LISTS
     few = ", few" if row["few"] else ""
     accuracy, loss = points(row["accuracy"]), interval(row["log_loss"], ".3f")
-    return f"({row['n']:,} lists{few}) accuracy {accuracy} % and log-loss {loss}"
+    return f"({row['n']:,} lists{few}) accuracy {accuracy} % and log-loss {loss}{_worth(row)}"
 
 
 def _worth(row: Mapping[str, Any]) -> str:
@@ -158,24 +191,30 @@ def _everybody(card: Card) -> View | None:
     rows: list[dict[str, Any]] = [
         {"chooser": chooser, "near": named.get(NEAR_NAME), "far": named.get(FAR_NAME)}
         for chooser, named in found
-        if FAR_NAME in named
+        if named.keys() & {*_HEADLINE}
     ]
-    rows.sort(key=lambda row: row["far"]["log_loss"]["mean"])
+    rows.sort(key=lambda row: (row["far"] or row["near"])["log_loss"]["mean"])
 
     def shown(which: str, metric: str) -> Any:
         spec = points if metric == "accuracy" else lambda block: interval(block, ".3f")
         return lambda row: MISSING if row[which] is None else spec(row[which][metric])
 
+    def worth(which: str, metric: str) -> Any:
+        return lambda row: _gain(row[which], metric)
+
     columns: dict[str, Any] = {
         "chooser": lambda row: row["chooser"]["name"],
         "kind": lambda row: KINDS[row["chooser"]["kind"]],
-        **{
-            f"{which}: {label}": shown(which, metric)
-            for which in ("near", "far")
-            for metric, label in (("accuracy", "accuracy %"), ("log_loss", "log-loss"))
-        },
-        "far: own history, points": lambda row: _gain(row["far"], "accuracy"),
-        "far: own history, nats": lambda row: _gain(row["far"], "log_loss"),
     }
-    note = "Order of a page helps near; far shows taste."
+    for which in ("near", "far"):
+        columns |= {
+            f"{which}: accuracy %": shown(which, "accuracy"),
+            f"{which}: log-loss": shown(which, "log_loss"),
+            f"{which}: own history, points": worth(which, "accuracy"),
+            f"{which}: own history, nats": worth(which, "log_loss"),
+        }
+    note = (
+        "Order of a page helps near; far shows taste. own history: own minus another user's"
+        f"{how_long(card)}."
+    )
     return View.of("Environment users, near and far", rows, columns, note)

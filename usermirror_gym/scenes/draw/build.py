@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import TimeSplit
@@ -217,19 +216,35 @@ def _shuffle(draft: Draft, origin: IntArray, removed: BoolArray) -> tuple[IntArr
 
 
 def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
-    """The same lists in front of another user's profile and history.
+    """The same lists in front of another user's profile and history, which is as long.
 
-    Every scene gets the memory of another scene, of a different user wherever there is one.
+    What a longer history is worth must not count as what the user's own is worth.  A scene of n
+    lines gets the newest n of a scene that has at least n, of a different user wherever there is
+    one; where nobody else has so many, the longest of another user, which is shorter.  A donor
+    gives as seldom as can be.
     """
-    order = np.random.default_rng(seed).permutation(len(scenes))
-    # Sorted by user in random user order, a shift by the largest group meets another user.
-    ranks, _ = pd.factorize(np.array([scenes[i].user_id for i in order]))
-    order = order[np.argsort(ranks, kind="stable")]
-    donors = np.roll(order, -int(np.bincount(ranks).max(initial=1)))
+    users = np.array([scene.user_id for scene in scenes], np.int64)
+    lengths = np.array([len(scene.history) for scene in scenes], np.int64)
+    rng, given = np.random.default_rng(seed), np.zeros(len(scenes), np.int64)
     swapped = list(scenes)
-    for own, donor in zip(order, donors, strict=True):
-        mine = scenes[own]
-        swapped[own] = replace(
-            scenes[donor], slate=mine.slate, target=mine.target, name=mine.name, notes=mine.notes
-        )
+    # The longest first: few can give to them.
+    for own in np.lexsort((rng.permutation(len(scenes)), -lengths)):
+        others = users != users[own]
+        if not others.any():
+            continue
+        enough = others & (lengths >= min(lengths[own], lengths[others].max()))
+        rows = np.flatnonzero(enough)
+        donor = rng.choice(rows[given[rows] == given[rows].min()])
+        given[donor] += 1
+        swapped[own] = _remembering(scenes[own], scenes[donor])
     return swapped
+
+
+def _remembering(scene: Scene, donor: Scene) -> Scene:
+    """A scene with the memory of another, of which no more lines than it had."""
+    lines = slice(max(len(donor.history) - len(scene.history), 0), None)
+    return replace(
+        donor, history=donor.history[lines], ratings=donor.ratings[lines], ages=donor.ages[lines],
+        behaviours=donor.behaviours[lines], slate=scene.slate, target=scene.target,
+        name=scene.name, notes=scene.notes,
+    )  # fmt: skip
