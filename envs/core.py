@@ -150,13 +150,14 @@ class SessionCore:
 
     def _scenes(self, slates: IntArray, rows: IntArray) -> SceneBatch:
         """The live rows' scenes; the history is that at T0, this session follows in turns."""
-        memory, users = self.world.memory, self.user_ids[rows]
+        users = self.user_ids[rows]
+        past = self.world.remembered(users)
         columns: dict[str, Callable[[], np.ndarray]] = {
             "user_ids": lambda: users,
-            "history": lambda: memory.items[users],
-            "ratings": lambda: memory.ratings[users],
-            "ages": lambda: memory.ages[users],
-            "history_lengths": lambda: memory.lengths[users],
+            "history": lambda: past("items"),
+            "ratings": lambda: past("ratings"),
+            "ages": lambda: past("ages"),
+            "history_lengths": lambda: past("lengths"),
             "turn_slates": lambda: self.turn_slates[rows, : self.turns[rows].max()],
             "turn_chosen": lambda: self.turn_chosen[rows, : self.turns[rows].max()],
             "turn_counts": lambda: self.turns[rows],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from usermirror_gym.configs.session import DEFAULT_SIMULATOR, MIN_HISTORY
 from usermirror_gym.data import Memory, RecDataset, TimeSplit, load_dataset, time_cut
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.words.template import DomainText, domain_text
-from usermirror_gym.simulators.base import UserSimulator, fingerprint
+from usermirror_gym.simulators.base import UserSimulator, fingerprint, history_lines
 from usermirror_gym.simulators.ratings import BiasRatings, RatingModel
 from usermirror_gym.simulators.registry import make_simulator
 from usermirror_gym.types import IntArray
@@ -26,7 +27,8 @@ class World:
         split: the data set and its T0; sessions start at T0 from the real history.
         simulator: plays the users.
         users: ids of the users whose sessions may be started.
-        history_size: H, how many past items an observation and a scene hold at most.
+        history_size: H, how many past items an observation holds at most, and a scene unless the
+            simulator reads more (``history_lines``).
         ratings: draws the rating of a chosen item.
     """
 
@@ -45,6 +47,17 @@ class World:
     def known_ratings(self) -> np.ndarray:
         """``memory.ratings`` with 0 where the log has none: what agents observe."""
         return np.nan_to_num(self.memory.ratings)
+
+    def remembered(self, users: IntArray) -> Callable[[str], np.ndarray]:
+        """Columns of the memory at T0 of these users, by name, as scenes hold it: a simulator may
+        read more of it than observations show."""
+        lines = history_lines(self.simulator)
+        if lines <= self.history_size:
+            return lambda name: getattr(self.memory, name)[users]
+        known = (self.split.histories.get(user) for user in users.tolist())
+        longest = max((len(history) for history in known if history is not None), default=1)
+        wide = cache(lambda: self.split.memory(users, min(lines, longest)))
+        return lambda name: getattr(wide(), name)
 
     @property
     def inputs(self) -> dict[str, str]:

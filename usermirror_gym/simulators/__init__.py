@@ -27,6 +27,6 @@ __all__ = [
     "DEFAULT_SIMULATOR", "AffinityHead", "AffinitySimulator", "AffinityWeights", "BiasRatings",
     "ChoiceBatch", "ChoiceWeights", "LettersSimulator", "LikelihoodSimulator", "LikelihoodWeights",
     "OptionsSimulator", "PopularityChooser", "RatingModel", "RationaleSimulator",
-    "RecordingSimulator", "SessionSimulator", "SessionWeights", "SurrogateSimulator", "Thinking", "UniformChooser",
-    "UserSimulator", "available_simulators", "make_simulator",
+    "RecordingSimulator", "SessionSimulator", "SessionWeights", "SurrogateSimulator", "Thinking",
+    "UniformChooser", "UserSimulator", "available_simulators", "make_simulator",
 ]  # fmt: skip

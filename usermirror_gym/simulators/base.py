@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.types import FloatArray, IntArray
@@ -50,6 +50,28 @@ class UserSimulator(Protocol):
             SceneError: a scene cannot be put to this simulator; names the scene.
         """
         ...
+
+
+class Wrapping:
+    """What stands before another simulator, ``inner``, says of its LLM and of what it reads."""
+
+    inner: UserSimulator
+
+    @property
+    def engine(self) -> Any:
+        """Of the simulator behind it, if that has one."""
+        return getattr(self.inner, "engine", None)
+
+    @property
+    def history_lines(self) -> int:
+        """See :func:`history_lines`."""
+        return history_lines(self.inner)
+
+
+def history_lines(simulator: UserSimulator) -> int:
+    """Lines of a history that it wants to be shown, if it says so (``history_lines``); 0: what it
+    reads is no more than environments show agents."""
+    return int(getattr(simulator, "history_lines", 0))
 
 
 def fingerprint(simulator: UserSimulator) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene
-from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
+from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator, Wrapping
 from usermirror_gym.types import FloatArray
 
 
-class RecordingSimulator:
+class RecordingSimulator(Wrapping):
     """Another simulator, which keeps ``capacity`` of all scenes that it is asked about, each with
     equal probability.
 
@@ -35,11 +34,6 @@ class RecordingSimulator:
 
     def __len__(self) -> int:
         return len(self._scenes)
-
-    @property
-    def engine(self) -> Any:
-        """Of the simulator behind it, if that has one."""
-        return getattr(self.inner, "engine", None)
 
     def clear(self) -> None:
         """Forget all scenes; the next ones are sampled as the first ones were."""

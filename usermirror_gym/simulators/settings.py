@@ -29,7 +29,8 @@ class LLMSettings(BaseModel):
     adapter: str | None = None
     """Folder of a LoRA adapter to these weights; a simulator's folder implies its own."""
     head: str | None = None
-    """options, affinity, session, surrogate: folder of the head; a simulator's folder implies its own."""
+    """options, affinity, session, surrogate: folder of the head; a simulator's folder implies its
+    own."""
     readout: Literal[
         "letters", "likelihood", "options", "affinity", "session", "surrogate"
     ] = "letters"  # fmt: skip
@@ -63,9 +64,10 @@ class LLMSettings(BaseModel):
     outside_utility: float | None = LikelihoodWeights.outside_utility
     """likelihood, affinity, session: utility of *none of these*."""
     match: float = SessionWeights.match
-    """session: see SessionWeights, for the next three and ``outside_utility`` too."""
+    """session: see SessionWeights, for the next four and ``outside_utility`` too."""
     general: tuple[float, ...] = SessionWeights.general
-    value_match: float | None = SessionWeights.value_match
+    far: tuple[float, ...] = SessionWeights.far
+    value_match: float = SessionWeights.value_match
     value_general: float = SessionWeights.value_general
     domain: str | None = None
     """What its items were in training, ``"movie"`` say; data of another domain are refused."""

@@ -24,7 +24,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import kept_array
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators.affinity.affinity_head import AffinityHead, LineMemory
-from usermirror_gym.train.config import Affinity
+from usermirror_gym.train.config import Affinity, Session
 from usermirror_gym.types import (
     ITEM_ID,
     TIMESTAMP,
@@ -42,7 +42,7 @@ _BLOCK = 1024
 
 
 def read_states(
-    engine: Engine, asked: Prompt, settings: Affinity, folder: Path, *, display: Display
+    engine: Engine, asked: Prompt, settings: Affinity | Session, folder: Path, *, display: Display
 ) -> Float32Array:
     """``(n_items + 1, F)`` states of the items' lines; row 0, of padding, is zeros.
 

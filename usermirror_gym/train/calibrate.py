@@ -48,7 +48,7 @@ class Asked:
     Attributes:
         values: likelihood: conditional, unconditional and number of tokens, each ``(S, K)``;
             affinity: affinity and item_bias, each ``(S, K)``;
-            session: features ``(S, K, 1 + F)``;
+            session: features ``(S, K, 1 + F)`` and far ``(S,)``;
             letters and options: log-probabilities ``(S, K + 1)``, *none of these* last.
         mask: ``(S, K)``.
         targets: ``(S,)``; the length of the list is *none of these*.
@@ -82,7 +82,8 @@ class Asked:
     def fit(self, settings: Calibration) -> Weights:
         """The weights under which these choices are most likely."""
         if self.values[0].ndim == 3:
-            return fit_session(*self.values, self.mask, self.targets, outside=self.outside)
+            features, far = self.values
+            return fit_session(features, far > 0, self.mask, self.targets, outside=self.outside)
         if len(self.values) == 1:
             bias = settings.position_bias
             return fit_choice(*self.values, self.mask, self.targets, position_bias=bias)
@@ -95,7 +96,8 @@ class Asked:
             cond, uncond, n_tokens = self.values
             return likelihood_logprobs(weights, cond, uncond, n_tokens, self.mask)
         if isinstance(weights, SessionWeights):
-            return session_logprobs(weights, *self.values, self.mask)
+            features, far = self.values
+            return session_logprobs(weights, features, far > 0, self.mask)
         if isinstance(weights, AffinityWeights):
             affinity, item_bias = self.values
             return affinity_logprobs(weights, affinity, item_bias, self.mask)
@@ -121,14 +123,21 @@ def validation_scenes(config: TrainConfig, source: TrainSource, sources: int) ->
 
 
 def ask(
-    config: TrainConfig, make_simulator: MakeSimulator, data: TrainData, *, display: Display
+    config: TrainConfig,
+    make_simulator: MakeSimulator,
+    data: TrainData,
+    *,
+    more: Sequence[Scene] = (),
+    display: Display,
 ) -> Asked:
     """Put the validation scenes to the simulator, before any correction.
 
     Args:
         make_simulator: makes the simulator of a data set.
+        more: scenes of the last source behind them.
     """
     parts = [validation_scenes(config, source, len(data.sources)) for source in data.sources]
+    parts[-1] = [*parts[-1], *more]
     scenes = [scene for part in parts for scene in part]
     counts = np.array([len(scene.slate) for scene in scenes])
     width = int(counts.max())
@@ -201,7 +210,10 @@ def fitted_settings(weights: Weights) -> Mapping[str, Any]:
 
 def _values(simulator: Any, scenes: Sequence[Scene], width: int) -> list[FloatArray]:
     """What the engine says, padded to lists of one width."""
-    if isinstance(simulator, LikelihoodSimulator | AffinitySimulator | SessionSimulator):
+    if isinstance(simulator, SessionSimulator):
+        features, far, _ = simulator.scores(scenes)
+        return [_padded(features, width, 0.0), far.astype(np.float64)]
+    if isinstance(simulator, LikelihoodSimulator | AffinitySimulator):
         *values, _ = simulator.scores(scenes)
         return [_padded(own, width, 0.0) for own in values]
     logprobs = simulator.logprobs(scenes)

@@ -111,9 +111,11 @@ def _heads(
             config.session, data.split.dataset, asked, engine, place, seed=config.seed,
             display=display,
         )  # fmt: skip
+        scenes = data.scenes_validation
+        missing = [scene.target == len(scene.slate) for scene in scenes]
         return SessionHeads(
             config.session, folder, staging, words, asked.options, seed=config.seed,
-            display=display,
+            removed=sum(missing) / max(len(missing), 1), display=display,
         )  # fmt: skip
     assert config.affinity is not None
     assert engine is not None
@@ -170,8 +172,11 @@ def _calibrate(
     def uncorrected(split: TimeSplit) -> UserSimulator:
         return make_simulator(str(staging), split) if heads is None else heads.simulator(split)
 
-    asked = ask(config, uncorrected, data, display=display)
+    more = heads.more_scenes(data.split) if isinstance(heads, SessionHeads) else ()
+    asked = ask(config, uncorrected, data, more=more, display=display)
     write_simulator(staging, settings | dict(fitted_settings(asked.fit(config.calibration))))
     logprobs = cross_fitted(asked, config.calibration, config.seed)
-    scores = scores_of(asked, logprobs, [source.name for source in data.sources])
+    scored = np.arange(len(asked)) < len(asked) - len(more)
+    names = [source.name for source in data.sources]
+    scores = scores_of(asked.rows(scored), logprobs[scored], names)
     return scores | {"folds": config.calibration.folds}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -17,7 +16,7 @@ from usermirror_gym.data import TimeSplit
 from usermirror_gym.measures.choice_models import fit_logit
 from usermirror_gym.measures.choice_scores import ObservedChoices
 from usermirror_gym.scenes import Scene, SceneBatch
-from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator
+from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator, Wrapping
 from usermirror_gym.simulators.classic import UniformChooser
 from usermirror_gym.types import PAD, BoolArray, FloatArray, IntArray
 
@@ -26,25 +25,20 @@ Features = Callable[[IntArray], FloatArray]
 """Padded lists ``(S, K)`` of item ids -> ``(S, K, F)``."""
 
 
-class HistoryHidden:
+class HistoryHidden(Wrapping):
     """The same simulator, which is told nothing of the user."""
 
     def __init__(self, simulator: UserSimulator) -> None:
-        self.simulator = simulator
+        self.inner = simulator
 
     @property
     def name(self) -> str:
         """The name of the simulator and what is hidden from it."""
-        return f"{self.simulator.name}, {LIST_ONLY}"
-
-    @property
-    def engine(self) -> Any:
-        """Of the simulator behind it, if that has one."""
-        return getattr(self.simulator, "engine", None)
+        return f"{self.inner.name}, {LIST_ONLY}"
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         """See :class:`~usermirror_gym.simulators.UserSimulator`."""
-        return self.simulator.choose([hide_history(scene) for scene in scenes])
+        return self.inner.choose([hide_history(scene) for scene in scenes])
 
 
 def hide_history(scene: Scene) -> Scene:

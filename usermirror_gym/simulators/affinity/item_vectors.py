@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from usermirror_gym.engines.base import Engine
+from usermirror_gym.engines.base import Engine, StatePart
 from usermirror_gym.errors import RunError
 from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.progress import Display, in_phase
 from usermirror_gym.scenes.words.prompt import PromptBuilder
-from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
+from usermirror_gym.simulators.affinity.affinity_head import LineVectors
 from usermirror_gym.types import PAD, Float32Array, FloatArray, IntArray, Prompt
 
 _FORMAT = 1
@@ -29,6 +30,29 @@ _BLOCK = 128
 """Lines per call of the engine; what was read is saved in between."""
 _LONG = 256
 """From so many new lines on there is a progress bar."""
+
+
+class LineReader(Protocol):
+    """What makes vectors of lines: an affinity head, or a part of another readout."""
+
+    @property
+    def d(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[StatePart]:
+        """What it reads of a line."""
+        ...
+
+    @property
+    def vectors_digest(self) -> str:
+        """Changes with what :meth:`vectors` gives."""
+        ...
+
+    def vectors(self, states: Float32Array, lines: Sequence[str]) -> LineVectors:
+        """Of n lines, ``states`` is ``(n, F)``."""
+        ...
 
 
 class ItemVectors:
@@ -42,7 +66,7 @@ class ItemVectors:
     """
 
     def __init__(
-        self, engine: Engine, builder: PromptBuilder, head: AffinityHead, cache: Path | None
+        self, engine: Engine, builder: PromptBuilder, head: LineReader, cache: Path | None
     ) -> None:
         self._engine, self._builder, self._head = engine, builder, head
         self._cache = cache

@@ -13,7 +13,7 @@ minus infinity where there is no option.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -107,32 +107,30 @@ class SessionWeights:
     """How much taste counts, and what can be said of an item without knowing the user.
 
     Which item is a conditional logit of ``match * match_i + general . g_i``, with g the net's bias
-    of the item and then the features of :mod:`usermirror_gym.data.appeal`.  Whether any is taken::
+    of the item and then the features of :mod:`usermirror_gym.data.appeal`.  Of users who come back
+    after an hour and more the weights are others: ``far`` is added to them.  Whether any item is
+    taken, with m and g the two parts of that utility::
 
-        value = log sum_i exp(value_match * match_i + value_general * (general . g_i))
+        value = log sum_i exp(value_match * m_i + value_general * g_i)
         P(none of these) = 1 / (1 + exp(value - outside_utility))
     """
 
     match: float = 1.0
     general: tuple[float, ...] = (1.0,)
     """Of the net's bias, then of the features; without features one number."""
+    far: tuple[float, ...] = ()
+    """What is added to match and general; nothing by default."""
     outside_utility: float | None = 0.0
     """Utility of *none of these*; ``None``: the choice is forced."""
-    value_match: float | None = None
-    """``None``: both steps are one conditional logit."""
+    value_match: float = 1.0
+    """With both 1 the two steps are one conditional logit."""
     value_general: float = 1.0
 
     @property
     def coefficients(self) -> FloatArray:
-        """``(1 + F,)`` of which item."""
-        return np.array([self.match, *self.general])
-
-    @property
-    def value_coefficients(self) -> FloatArray:
-        """``(1 + F,)`` of whether any."""
-        if self.value_match is None:
-            return self.coefficients
-        return np.array([self.value_match, *(self.value_general * g for g in self.general)])
+        """``(2, 1 + F)`` always, and after an hour in addition."""
+        near = np.array([self.match, *self.general])
+        return np.stack([near, np.array(self.far) if self.far else np.zeros_like(near)])
 
 
 @dataclass(frozen=True)
@@ -219,7 +217,7 @@ def affinity_logprobs(
 
 
 def session_logprobs(
-    weights: SessionWeights, features: FloatArray, mask: BoolArray
+    weights: SessionWeights, features: FloatArray, far: BoolArray, mask: BoolArray
 ) -> FloatArray:
     """``(S, K + 1)`` log-probabilities of the options.
 
@@ -227,13 +225,17 @@ def session_logprobs(
         weights: see :class:`SessionWeights`.
         features: ``(S, K, 1 + F)`` match and what is general; what stands where ``mask`` is false
             does not matter.
+        far: ``(S,)`` whether an hour and more has passed since the newest line.
         mask: ``(S, K)``.
     """
-    features = np.where(mask[..., None], features, 0.0)
-    which = linear_logprobs(features, weights.coefficients, None, mask)
+    near, more = weights.coefficients
+    slopes = near + more * far[:, None, None]  # (S, 1, 1 + F)
+    parts = np.where(mask[..., None], features, 0.0) * slopes
+    both = np.stack([parts[..., 0], parts[..., 1:].sum(axis=-1)], axis=-1)
+    which = linear_logprobs(both, np.ones(2), None, mask)
     if weights.outside_utility is None:
         return which
-    value = inclusive_value(features, weights.value_coefficients, mask)
+    value = inclusive_value(both, np.array([weights.value_match, weights.value_general]), mask)
     return _or_none(which, value - weights.outside_utility)
 
 
@@ -317,12 +319,17 @@ def fit_affinity(
 
 
 def fit_session(
-    features: FloatArray, mask: BoolArray, targets: IntArray, *, outside: bool = True
+    features: FloatArray,
+    far: BoolArray,
+    mask: BoolArray,
+    targets: IntArray,
+    *,
+    outside: bool = True,
 ) -> SessionWeights:
     """As :func:`fit_likelihood`, for the numbers of the session readout and their two steps.
 
     Args:
-        features: ``(S, K, 1 + F)``, see :func:`session_logprobs`.
+        features, far: see :func:`session_logprobs`.
         mask: ``(S, K)``.
         targets: ``(S,)``.
         outside: see :func:`fit_likelihood`.
@@ -338,14 +345,22 @@ def fit_session(
         raise DataError(
             "nobody took an item in these scenes: nothing says which one is liked. Give more scenes"
         )
-    which = fit_linear(features[~none], mask[~none], targets[~none], outside=False)
-    match, *general = which.slopes.tolist()
+    held, size = far[:, None, None] * features, features.shape[2]
+    some = bool((far & ~none).any())
+    wide = np.concatenate([features, held], axis=2) if some else features
+    slopes = fit_linear(wide[~none], mask[~none], targets[~none], outside=False).slopes
+    near, more = slopes[:size], slopes[size:]
+    match, *general = near.tolist()
+    weights = SessionWeights(match, tuple(general), tuple(more.tolist()), None)
     if not (outside and none.any()):
-        return SessionWeights(match, tuple(general), None)
-    both = np.stack([features[..., 0], features[..., 1:] @ which.slopes[1:]], axis=-1)
+        return weights
+    parts = features * (near + (more * far[:, None, None] if some else 0.0))
+    both = np.stack([parts[..., 0], parts[..., 1:].sum(axis=-1)], axis=-1)
     value = fit_linear(both, mask, targets, outside=True, whether=True)
-    slopes = value.slopes.tolist()
-    return SessionWeights(match, tuple(general), value.outside, *slopes)
+    return replace(
+        weights, outside_utility=value.outside, value_match=float(value.slopes[0]),
+        value_general=float(value.slopes[1]),
+    )  # fmt: skip
 
 
 def fit_choice(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.data import TimeSplit
 from usermirror_gym.data.appeal import appeal
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.scenes.scene import Scene, SceneBatch
@@ -25,9 +25,7 @@ from usermirror_gym.threads import one_thread
 from usermirror_gym.types import (
     PAD,
     RATING,
-    TIMESTAMP,
     BoolArray,
-    Float32Array,
     FloatArray,
     IntArray,
 )
@@ -43,6 +41,7 @@ class SessionScores(NamedTuple):
     """What is said of S lists: the arguments of ``fit_session``."""
 
     features: FloatArray  # (S, K, 1 + F)
+    far: BoolArray  # (S,) whether the newest line is an hour old and more
     mask: BoolArray  # (S, K)
 
 
@@ -96,8 +95,7 @@ class SessionSimulator:
         return f"session({self._origin}, net@{self.head.digest[:8]}, {told})"
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
-        features, mask = self.scores(scenes)
-        probs = np.exp(session_logprobs(self.weights, features, mask))
+        probs = np.exp(session_logprobs(self.weights, *self.scores(scenes)))
         return ChoiceBatch(probs / probs.sum(axis=1, keepdims=True))
 
     def scores(self, scenes: Sequence[Scene]) -> SessionScores:
@@ -116,8 +114,9 @@ class SessionSimulator:
             match[rows] = self._match(part, self._codes[batch.user_ids[rows]], slates[rows])
         general = [self._bias[slates]]
         if len(self.weights.general) > 1:
-            general += np.moveaxis(self._appeal[slates], -1, 0)
-        return SessionScores(np.stack([match, *general], axis=-1), slates != PAD)
+            general += list(self._appeal.T[:, slates])
+        features = np.stack([match, *general], axis=-1)
+        return SessionScores(features, sequences.far(), slates != PAD)
 
     def _match(self, part: Sequences, profiles: IntArray, slates: IntArray) -> FloatArray:
         """``(B, K)`` of users whose lines take equal room."""
@@ -217,9 +216,21 @@ class Sequences(NamedTuple):
             [rating_classes(batch.ratings, *scale), np.zeros(chosen.shape, np.int64)], axis=1
         )
         kept = (items != PAD) & (_behind(items) < lines)
-        order = np.argsort(~kept, axis=1, kind="stable")[:, : max(int(kept.sum(axis=1).max(initial=0)), 1)]
-        columns = (np.take_along_axis(np.where(kept, c, 0), order, 1) for c in (items, ages, marks))
-        return cls(*columns, _refused(batch, seen, passed))
+        order = np.argsort(~kept, axis=1, kind="stable")[
+            :, : max(int(kept.sum(axis=1).max(initial=0)), 1)
+        ]
+        items, ages, marks = (
+            np.take_along_axis(np.where(kept, c, 0), order, 1) for c in (items, ages, marks)
+        )
+        return cls(items, ages, marks, _refused(batch, seen, passed))
+
+    def far(self) -> BoolArray:
+        """``(B,)`` whether an hour and more has passed since the newest line."""
+        from usermirror_gym.simulators.session.session_net import FAR
+
+        newest = np.maximum((self.items != PAD).sum(axis=1) - 1, 0)
+        far: BoolArray = np.take_along_axis(self.ages, newest[:, None], axis=1)[:, 0] >= FAR
+        return far
 
     def groups(self) -> Iterator[tuple[IntArray, int, int]]:
         """Rows that take equal room, and how much; a row's room does not depend on the others."""
@@ -258,14 +269,11 @@ def passed_over(split: TimeSplit) -> list[IntArray]:
     order = np.argsort(users, kind="stable")
     users, items = users[order], items[order]
     cuts = np.flatnonzero(np.diff(users)) + 1
-    for own, user in zip(np.split(items, cuts), users[np.r_[0, cuts]] if len(users) else (), strict=False):
+    for own, user in zip(
+        np.split(items, cuts), users[np.r_[0, cuts]] if len(users) else (), strict=False
+    ):
         found[user] = own[:MOST_PASSED]
     return found
-
-
-def until_each(dataset: RecDataset) -> IntArray:
-    """Times of the log, ascending."""
-    return np.sort(dataset.interactions[TIMESTAMP].to_numpy())
 
 
 def _behind(items: IntArray) -> IntArray:
@@ -294,6 +302,3 @@ def _room(values: np.ndarray, width: int) -> Any:
     """Cut or padded on the right."""
     values = values[:, :width]
     return np.ascontiguousarray(np.pad(values, ((0, 0), (0, width - values.shape[1]))))
-
-
-__all__ = ["Float32Array", "SessionSimulator"]

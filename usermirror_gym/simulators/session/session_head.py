@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,11 +60,12 @@ class LineMap:
             content.update(getattr(self, name).tobytes())
         return content.hexdigest()[:16]
 
-    def vectors(self, states: Float32Array, lines: object = None) -> LineVectors:
+    def vectors(self, states: Float32Array, lines: Sequence[str]) -> LineVectors:
         """Of n lines.
 
         Args:
             states: ``(n, F)``.
+            lines: their texts, which say nothing more.
 
         Raises:
             CheckpointError: the states are those of another model.

@@ -34,7 +34,8 @@ LAGS, AGES, MARKS = 18, 7, 6
 """Classes of how many lines lie behind one, of its age, and of its rating."""
 _AGE_EDGES = np.array([0, 61, 601, 3601, 86_401, 30 * 86_400])
 """Seconds: a minute, ten, an hour, a day, thirty days."""
-UNKNOWN_TIME, JUST_NOW, LONG_AGO = 0, 1, 5
+UNKNOWN_TIME, JUST_NOW, FAR, LONG_AGO = 0, 1, 4, 5
+"""Classes of ages; from ``FAR`` on it is an hour and more."""
 _GAIN = 8.0
 """Vectors start small and learn with this much more speed."""
 
@@ -142,11 +143,6 @@ class SessionNet(nn.Module):
         hidden = torch.nn.functional.gelu(_times(self.norm(taste), self.inner) + self.inner_bias)
         query: Tensor = taste + _times(self.dropout(hidden), self.outer)
         return query
-
-    def catalogue(self, query: Tensor, tables: ItemTables) -> tuple[Tensor, Tensor]:
-        """``(B, n + 1)`` match and ``(n + 1,)`` general, without appeal, of all items; for training,
-        where an item that was taken or shown before is no candidate."""
-        return query @ tables.option.T, tables.bias
 
     def match(
         self, query: Tensor, lines: Lines, slates: Tensor, option: Tensor, past: Tensor

@@ -4,8 +4,8 @@ Three kinds of steps:
 
 taste
     a random part of what a user took, in no order, predicts the rest, by a softmax over the
-    catalogue.  The order in which a site lists its items is no help here, so that what is learned is
-    what goes together, not which page stood behind which.
+    catalogue.  The order in which a site lists its items is no help here: what is learned is what
+    goes together, not which page stood behind which.
 next
     what was taken so far, with its ages, predicts what was taken next, likewise.
 lists
@@ -32,6 +32,7 @@ from torch.nn.functional import logsigmoid
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
+from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.session.session import MOST_PASSED, rating_scale
 from usermirror_gym.simulators.session.session_net import (
     LONG_AGO,
@@ -43,7 +44,6 @@ from usermirror_gym.simulators.session.session_net import (
     age_classes,
     rating_classes,
 )
-from usermirror_gym.threads import one_thread
 from usermirror_gym.train.config import Session
 from usermirror_gym.train.surrogate.fit import read_state, write_state
 from usermirror_gym.types import (
@@ -56,6 +56,8 @@ from usermirror_gym.types import (
     IntArray,
 )
 
+SITTING = 3600
+"""Seconds after which a choice opens another sitting."""
 _LEAST = 3
 """Lines that a user has to have for a step to be about them."""
 _TARGETS = 60
@@ -134,6 +136,56 @@ class Shown(NamedTuple):
         )  # fmt: skip
 
 
+def opener_scenes(
+    split: TimeSplit, *, removed: float, slate_size: int, draws: int, seed: int
+) -> list[Scene]:
+    """Choices of users who come back, an hour and more after their last: whole histories, and
+    company that is drawn by turns from all items and by popularity.
+
+    Such choices say what taste is worth; among the scenes of a build they are few.
+
+    Args:
+        split: openers from its cut on are taken; the company's popularity is that before it.
+        removed: share of the lists from which the true item is missing.
+        draws: lists of each opener.
+        seed: of the drawing.
+    """
+    events = split.dataset.interactions.sort_values([USER_ID, TIMESTAMP], kind="stable")
+    users, items, times, ratings = (
+        events[c].to_numpy() for c in (USER_ID, ITEM_ID, TIMESTAMP, RATING)
+    )
+    place = events.groupby(USER_ID).cumcount().to_numpy()
+    gaps = np.diff(times, prepend=times[:1])
+    rows = np.flatnonzero((place >= _LEAST) & (gaps > SITTING) & (times >= split.t0))
+    rng = np.random.default_rng([seed, 5])
+    popular = split.popularity / max(split.popularity.sum(), 1)
+    scenes = []
+    for row in rows:
+        past = slice(row - place[row], row)
+        own = items[users == users[row]]
+        for draw in range(draws):
+            weights = popular.copy() if draw % 2 else np.ones(len(popular))
+            weights[own] = weights[PAD] = 0.0
+            if np.count_nonzero(weights) < slate_size:
+                continue
+            company = rng.choice(len(weights), slate_size, replace=False, p=weights / weights.sum())
+            target = slate_size if rng.random() < removed else int(rng.integers(slate_size))
+            if target < slate_size:
+                company[target] = items[row]
+            scenes.append(
+                Scene(
+                    int(users[row]),
+                    tuple(items[past].tolist()),
+                    tuple(ratings[past].tolist()),
+                    tuple((times[row] - times[past]).tolist()),
+                    tuple(company.tolist()),
+                    target=target,
+                    name=f"opener {row}",
+                )
+            )
+    return scenes
+
+
 class Student(nn.Module):
     """The network and the vectors of one catalogue.
 
@@ -145,6 +197,7 @@ class Student(nn.Module):
     """
 
     words: Tensor | None
+    taken: Tensor
 
     def __init__(
         self,
@@ -177,12 +230,16 @@ class Student(nn.Module):
                 normal(e, shape.dim, scale=0.5 * e**-0.5) for _ in range(2)
             )
             self.words_bias = nn.Parameter(torch.zeros(e))
+        taken = torch.from_numpy(counts > 0).float()[:, None]
+        self.register_buffer("taken", taken, persistent=False)
         self.value = nn.Parameter(torch.ones(2))
         self.outside = nn.Parameter(torch.zeros(()))
 
     def tables(self) -> ItemTables:
         """Vectors of all items."""
-        past, option, bias = self.past, self.option, self.bias
+        # What nobody took has nothing but its words: no step has taught its own numbers.
+        past, option = self.past * self.taken, self.option * self.taken
+        bias: Tensor = self.bias
         if self.training and self.id_dropout and self.words is not None:
             kept = (torch.rand(len(past), 1) >= self.id_dropout).float()
             past, option = past * kept, option * kept
@@ -241,7 +298,7 @@ def fit_student(
     progress(done)
     total = len(plan)
     for step in range(done, total):
-        kind, share, first = plan[step]
+        kind, share = plan[step]
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * share
         rng = np.random.default_rng([seed, step])
@@ -266,7 +323,7 @@ def n_steps(settings: Session, split: TimeSplit) -> int:
     return settings.steps + (settings.list_steps if lists is not None and len(lists) else 0)
 
 
-def _plan(settings: Session, log: Log) -> list[tuple[str, float, bool]]:
+def _plan(settings: Session, log: Log) -> list[tuple[str, float]]:
     """Kind of every step, and its share of the learning rate."""
     phases: list[tuple[list[str], int]] = []
     turns = max(round(1 / settings.next_share), 1) if settings.next_share else 0
@@ -278,7 +335,7 @@ def _plan(settings: Session, log: Log) -> list[tuple[str, float, bool]]:
     for kinds, count in phases:
         for i, kind in enumerate(kinds):
             fall = 0.5 * (1 + math.cos(math.pi * i / count)) + 0.02
-            plan.append((kind, min(1.0, (i + 1) / 50) * fall, i == 0))
+            plan.append((kind, min(1.0, (i + 1) / 50) * fall))
     return plan
 
 
@@ -394,6 +451,3 @@ def _one_of(clicked: np.ndarray, rng: np.random.Generator) -> IntArray:
     drawn = rng.random(clicked.shape)
     picked: IntArray = np.where(clicked, drawn, -1.0).argmax(axis=1)
     return picked
-
-
-__all__ = ["Batch", "Log", "Student", "fit_student", "n_steps", "one_thread"]

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import RecDataset, TimeSplit
 from usermirror_gym.data.appeal import appeal
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
+from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import SessionSimulator, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import LineMemory
 from usermirror_gym.simulators.session.session_head import LineMap, SessionHead, write_session
@@ -21,9 +23,11 @@ from usermirror_gym.simulators.session.session_net import SessionShape
 from usermirror_gym.simulators.surrogate.profile_codes import profile_codes, profile_features
 from usermirror_gym.train.affinity_head import read_states
 from usermirror_gym.train.config import Session
-from usermirror_gym.train.session.fit import Student, fit_student, n_steps
+from usermirror_gym.train.session.fit import Student, fit_student, n_steps, opener_scenes
 from usermirror_gym.types import TITLE, TOKEN, Float32Array, FloatArray, Prompt
 
+_DRAWS = 6
+"""Lists of every opener that the calibration sees."""
 _NOTHING = 1e-6
 """Directions of the states this much smaller than the largest are rounding."""
 
@@ -120,6 +124,7 @@ class SessionHeads:
         staging: the simulator's folder.
         words: what items are known by.
         lines: of all items, in order.
+        removed: share of the build's lists from which the true item is missing.
     """
 
     def __init__(
@@ -130,9 +135,11 @@ class SessionHeads:
         words: Words,
         lines: tuple[str, ...],
         *,
+        removed: float,
         seed: int,
         display: Display,
     ) -> None:
+        self._removed = removed
         self.settings, self._folder, self._staging = settings, folder, staging
         self._words, self._lines, self._seed, self._display = words, lines, seed, display
 
@@ -152,6 +159,15 @@ class SessionHeads:
                 progress=advance,
             )  # fmt: skip
         write_session(self._staging, self._head(student, split, features), settings.store)
+
+    def more_scenes(self, split: TimeSplit) -> list[Scene]:
+        """What the calibration sees beside the validation scenes of the build; nothing where the
+        log has lists of its own."""
+        if split.dataset.impressions is not None:
+            return []
+        return opener_scenes(
+            split, removed=self._removed, slate_size=SLATE_SIZE, draws=_DRAWS, seed=self._seed
+        )
 
     def simulator(self, split: TimeSplit) -> UserSimulator:
         """The one in the folder."""

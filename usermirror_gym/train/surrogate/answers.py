@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -21,7 +21,12 @@ from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.randomness import keys, uniforms
 from usermirror_gym.scenes.scene import Scene, SceneBatch
-from usermirror_gym.simulators.base import ChoiceBatch, UserSimulator, forget_questions
+from usermirror_gym.simulators.base import (
+    ChoiceBatch,
+    UserSimulator,
+    Wrapping,
+    forget_questions,
+)
 from usermirror_gym.simulators.surrogate.surrogate import Questions
 from usermirror_gym.train.surrogate.config import SurrogateConfig
 from usermirror_gym.types import FloatArray, IntArray, Observation
@@ -181,20 +186,15 @@ def _users(split: TimeSplit, config: SurrogateConfig) -> tuple[IntArray, IntArra
     return np.sort(mixed[count:]), np.sort(mixed[:count])
 
 
-class _Asked:
+class _Asked(Wrapping):
     """The teacher, in an environment whose every question is kept."""
 
     def __init__(self, teacher: UserSimulator, lines: int) -> None:
-        self.teacher, self.lines, self.name = teacher, lines, teacher.name
+        self.inner, self.lines, self.name = teacher, lines, teacher.name
         self.parts: list[Answers] = []
 
-    @property
-    def engine(self) -> Any:
-        """Of the simulator behind it, if that has one."""
-        return getattr(self.teacher, "engine", None)
-
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
-        answer = self.teacher.choose(scenes)
+        answer = self.inner.choose(scenes)
         self.parts.append(_answered(Questions.of(scenes, self.lines), answer, ""))
         return answer
 
