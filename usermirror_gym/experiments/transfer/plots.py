@@ -107,8 +107,10 @@ def ranking_plot(ranking: Mapping[str, Any]) -> Plot:
         interval(ranking["scorers"][who]["sessions"][group], ".2f")
         for who in ("simulator", "popularity_user")
     )
-    whom = {"out": "Users unseen in training", "in": "Users of the training"}[group]
-    agreement = f"{whom}: Kendall tau-b {ours}; a user who chooses by popularity reaches {popular}."
+    whom = {"out": "Users unseen in the simulator's training", "in": "Users of its training"}
+    agreement = (
+        f"{whom[group]}: Kendall tau-b {ours}; a user who chooses by popularity reaches {popular}."
+    )
     return Plot(
         f"{len(rows)} recommenders, ranked twice", agreement,
         f"Takes expected in the simulator against those in the truth for {', '.join(names)}. "

@@ -26,7 +26,7 @@ EPSILONS = (0.02, 0.1, 0.25, 0.5, 0.75)
 """Random lists mixed into a recommender; the first is a near-equal policy."""
 OUT, IN = "out", "in"
 """Users whom the simulator's training never saw, and the others."""
-SIMULATOR, POPULARITY = "simulator", "popularity_user"
+SIMULATOR, POPULARITY, NEIGHBOURS = "simulator", "popularity_user", "neighbour_user"
 MEASURES: dict[str, Callable[[Sessions], FloatArray]] = {
     "sessions": lambda played: played.expected,
     "first_lists": lambda played: played.first,

@@ -17,10 +17,10 @@ Columns = dict[str, str | Callable[[Any], str | Cell]]
 _SCORERS = {
     "simulator": "simulator",
     "popularity_user": "popularity user",
+    "neighbour_user": "item-kNN user",
     "popularity_scorer": "popularity of what is shown",
 }
-_USERS = {"out": "users unseen in training", "in": "users of the training"}
-_WORLDS: Columns = {"truth": "true", "simulator": "simulator", "popularity user": "popularity_user"}
+USERS = {"out": "unseen users", "in": "training users"}
 _BOTH: Columns = {
     "truth": lambda row: points(row["true"]), "simulator": lambda row: points(row["simulator"]),
 }  # fmt: skip
@@ -56,6 +56,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     """What came out, claiming no more than the intervals show; degraded policies count nothing."""
     found = [
         *(_agreement(results["ranking"], group) for group in results["ranking"]["episodes"]),
+        _bias(results["ranking"]),
         *(f"World {name}: {_agreement(ranking, next(iter(ranking['episodes'])))}"
           for name, ranking in results["worlds"].items()),
         *(f"{name}: {parting_sentence(curve)}" for name, curve in results["curves"].items()),
@@ -76,21 +77,25 @@ def _agreement(ranking: Mapping[str, Any], group: str) -> str:
 
     def taus(who: str) -> str:
         found = ranking["scorers"][who]
-        return (
-            f"{interval(found['sessions'][group], '.2f')} by whole sessions and "
-            f"{interval(found['first_lists'][group], '.2f')} by first lists"
-        )
+        return " and ".join(interval(found[m][group], ".2f") for m in ("sessions", "first_lists"))
 
     apart = {"better": "more alike than", "worse": "less alike than"}.get(
         standing(ranking["difference"]["sessions"][group]), "not beyond chance different from"
     )
     return (
-        f"{len(ranking['policies'])} recommenders, {_USERS[group]}: Kendall tau-b of simulator and "
-        f"truth is {taus('simulator')}; of a user who chooses by popularity "
-        f"{taus('popularity_user')} (by sessions {apart} the latter). The simulator expects "
-        f"{interval(ranking['scorers']['simulator']['bias'][group], '.2f', sign=True)} takes a "
-        "session against the truth."
+        f"{len(ranking['policies'])} recommenders, {USERS[group]}: Kendall tau-b of simulator and "
+        f"truth, by sessions and by first lists, {taus('simulator')}; of a user who chooses by "
+        f"popularity {taus('popularity_user')} (by sessions {apart} the latter)."
     )
+
+
+def _bias(ranking: Mapping[str, Any]) -> str:
+    """Whether the simulator takes too much."""
+    found = "; ".join(
+        f"{USERS[group]} {interval(block, '.2f', sign=True)}"
+        for group, block in ranking["scorers"]["simulator"]["bias"].items()
+    )
+    return f"Takes a session that the simulator expects beyond those of the truth: {found}."
 
 
 def curve_table(results: Mapping[str, Any]) -> View | None:
@@ -123,16 +128,17 @@ def score_table(results: Mapping[str, Any]) -> View | None:
     """How alike each scorer ranks the recommenders."""
     ranking = results["ranking"]
     gaps = "; ".join(
-        f"{_USERS[group]} {interval(block, '.2f', sign=True)}"
+        f"{USERS[group]} {interval(block, '.2f', sign=True)}"
         for group, block in ranking["difference"]["sessions"].items()
     )
     trainings = ranking["trainings"]
     return View.of(
         "Who ranks the recommenders as the truth does",
-        [{"name": label, **ranking["scorers"][key]} for key, label in _SCORERS.items()],
+        [{"name": _SCORERS[key], **found} for key, found in ranking["scorers"].items()],
         {"Kendall tau-b": "name", **_taus(ranking)},
         f"{len(ranking['policies'])} recommenders that differ in kind or far in settings, by the "
-        f"takes expected of a session, and of its first list. {_counts(ranking)}. The simulator "
+        f"takes expected of a session, and of its first list. {_counts(ranking)}; unseen are those "
+        "of whom the simulator's training has no row. The simulator "
         f"minus the popularity user, by sessions: {gaps}. Intervals draw users anew, the same in "
         f"all worlds, and the {trainings} training{'s' if trainings != 1 else ''} of the "
         "simulator; noise makes a drawn ranking less alike, so they lean to the low side.",
@@ -168,7 +174,7 @@ def world_table(results: Mapping[str, Any]) -> View | None:
     return View.of(
         "The ranking in other worlds",
         rows,
-        {"world": "name", **_taus(first), f"popularity user, {_USERS[group]}": "popular"},
+        {"world": "name", **_taus(first), f"popularity user, {USERS[group]}": "popular"},
         "Kendall tau-b of the simulator and the truth. A world is a kind of truth (tastes from "
         "factors or from neighbours) and a seed: truth, log, recommenders, simulator and users are "
         "made anew in each. The last column is that of a user who chooses by popularity, by "
@@ -181,7 +187,7 @@ def policy_table(results: Mapping[str, Any]) -> View | None:
     return View.of(
         "Recommenders",
         results["ranking"]["policies"],
-        {"recommender": "name", **_WORLDS},
+        {"recommender": "name", **_worlds(results["ranking"])},
         "Takes expected of a session, for all users. Ranges are 95% intervals over users.",
     )
 
@@ -215,15 +221,22 @@ def degraded_table(results: Mapping[str, Any]) -> View | None:
     found = results["ranking"]["degraded"]
     if found is None:
         return None
+    taus = ", ".join(
+        f"{label} {interval(found[key], '.2f')}" for key, label in _SCORERS.items() if key in found
+    )
     return View.of(
         "Degraded policies, apart",
         found["policies"],
-        {"policy": "name", **_WORLDS},
+        {"policy": "name", **_worlds(results["ranking"])},
         "Takes expected of a session. Nothing above rests on these: random lists mixed into a "
-        "recommender make it worse for almost any user. Over them alone Kendall tau-b of simulator "
-        f"and truth is {interval(found['simulator'], '.2f')}, of the popularity user "
-        f"{interval(found['popularity_user'], '.2f')}.",
+        f"recommender make it worse for almost any user. Kendall tau-b over them alone: {taus}.",
     )
+
+
+def _worlds(ranking: Mapping[str, Any]) -> Columns:
+    """A column for everybody who plays the users."""
+    played = [key for key in ranking["scorers"] if key in ranking["policies"][0]]
+    return {"truth": "true", **{_SCORERS[key]: key for key in played if key != "popularity_scorer"}}
 
 
 def _taus(ranking: Mapping[str, Any]) -> Columns:
@@ -240,12 +253,12 @@ def _by_group(ranking: Mapping[str, Any], key: str, words: str, *, sign: bool = 
     def shown(group: str) -> Callable[[Any], str]:
         return lambda row: interval(row.get(key, {}).get(group), ".2f", sign=sign)
 
-    return {words.format(_USERS[group]): shown(group) for group in ranking["episodes"]}
+    return {words.format(USERS[group]): shown(group) for group in ranking["episodes"]}
 
 
 def _counts(ranking: Mapping[str, Any]) -> str:
     return " and ".join(
-        f"{count:,} sessions of {_USERS[group]}" for group, count in ranking["episodes"].items()
+        f"{count:,} sessions of {USERS[group]}" for group, count in ranking["episodes"].items()
     )
 
 

@@ -27,11 +27,13 @@ from usermirror_gym.agents.base import check_names
 from usermirror_gym.agents.registry import saved_inputs
 from usermirror_gym.agents.returns import Sessions, SessionSettings, play
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
+from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
 from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.envs.rewards import Reward
 from usermirror_gym.envs.session import session_model
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, adversary_rows
 from usermirror_gym.experiments.transfer.config import TransferConfig
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
@@ -42,6 +44,7 @@ from usermirror_gym.experiments.transfer.ground_truth import (
 )
 from usermirror_gym.experiments.transfer.learners import make_learner
 from usermirror_gym.experiments.transfer.ranking import (
+    NEIGHBOURS,
     POPULARITY,
     SIMULATOR,
     Policies,
@@ -56,10 +59,12 @@ from usermirror_gym.experiments.transfer.simulated_log import (
     log_of,
     save_log,
 )
+from usermirror_gym.fidelity.baselines import classic_baselines
 from usermirror_gym.files import kept_json, load_arrays, read_json, save_arrays, to_json_types
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import PopularityChooser, make_simulator
+from usermirror_gym.simulators.base import UserSimulator
 from usermirror_gym.types import BoolArray
 
 TIER = "tier"
@@ -223,22 +228,37 @@ class _Run:
         return dict(kept_json(self.folder / "ranking.json", self.ranking))
 
     def ranking(self) -> dict[str, Any]:
-        """Every policy in the truth, in every training of the simulator, and with a popularity
-        user."""
+        """Every policy in the truth, in every training of the simulator, and with the rivals."""
         policies, users = self.policies, self.plan.user_ids
-        worlds = {TRUTH: self.worlds[TRUTH], POPULARITY: make_world(
-            self.split, simulator=PopularityChooser(self.split)
-        )}  # fmt: skip
         trainings = {f"{SIMULATOR} {n}": world for n, world in enumerate(self.simulators)}
+        rivals = {
+            name: make_world(self.split, simulator=user) for name, user in self.rivals().items()
+        }
         found = self._played(
-            [*policies.distinct, *policies.degraded], "ranking", worlds | trainings
-        )
+            [*policies.distinct, *policies.degraded], "ranking",
+            {TRUTH: self.worlds[TRUTH]} | trainings | rivals,
+        )  # fmt: skip
+        others = {name: [found[name]] for name in rivals}
         return compare_rankings(
-            found[TRUTH],
-            {SIMULATOR: [found[name] for name in trainings], POPULARITY: [found[POPULARITY]]},
+            found[TRUTH], {SIMULATOR: [found[name] for name in trainings]} | others,
             [agent.name for agent in policies.distinct], users, self.unseen[users],
             **self.resampling,
         )  # fmt: skip
+
+    def rivals(self) -> dict[str, UserSimulator]:
+        """Users who choose by popularity, and by the nearest items, as a fidelity card has them,
+        fitted on what the first simulator was trained from; without scenes of it only the first."""
+        found: dict[str, UserSimulator] = {POPULARITY: PopularityChooser(self.split)}
+        folder = self.folder / SIMULATOR / "data"
+        if folder.is_dir():
+            [source] = read_build(folder).sources
+            scenes = [source.scenes(part) for part in ("train", "validation")]
+            try:
+                fitted = classic_baselines(source.split, *scenes, names=("ItemKNN",))
+                found[NEIGHBOURS] = fitted["ItemKNN"]
+            except ConfigError as error:  # too few scenes
+                self.display.say(f"ranking without a user by nearest items: {error}")
+        return found
 
     def elsewhere(self, world: str) -> dict[str, Any]:
         """The ranking in another world."""
@@ -265,6 +285,10 @@ class _Run:
     def about(self) -> dict[str, Any]:
         """What was compared, for the report."""
         c, before, lists = self.config, len(self.split.before), self.split.dataset.impressions
+        learned = {
+            "trained_on": self.worlds[self.trained_on].simulator.name,
+            "trainings": f"{c.trainings} of {c.updates} rounds of {c.train_users} sessions",
+        }
         return {
             "truth": f"{self.truth.name}, fitted on {len(self.real.interactions):,} interactions "
             f"of {self.real.name}",
@@ -273,13 +297,10 @@ class _Run:
             "simulator": self.worlds[SIMULATOR].simulator.name,
             "trained_with": f"{np.count_nonzero(~self.unseen[1:]):,} of {self.real.n_users:,} "
             f"users, {c.simulator_trainings} times",
-            "trained_on": self.worlds[self.trained_on].simulator.name,
             "sessions": f"{c.users:,} episodes of at most {c.steps} lists of "
             f"{c.slate_size}, reward {c.reward}, patience "
             f"{c.patience}",
-            "trainings": f"{c.trainings} of {c.updates} rounds of "
-            f"{c.train_users} sessions",
-        }  # fmt: skip
+        } | (learned if c.learners else {})  # fmt: skip
 
     def _curve(self, name: str) -> Curve:
         files = [self.folder / "curves" / f"{name}-{n}.npz" for n in range(self.config.trainings)]
