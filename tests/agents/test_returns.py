@@ -51,7 +51,8 @@ def test_takes_by_list_and_by_times_shown_before() -> None:
     # List by list: 1 2 new; 2 again, 3 new; 1 again and 2 a third time; 3 again and 4 new.
     new, again, third = [0.01 + 0.02 + 0.02, 0.01 + 0.01, 0.02]
     short, long = played.lists == 3, played.lists == 4
-    assert short.any() and long.any()
+    assert short.any()
+    assert long.any()
     assert played.item_lists[short].tolist() == [[3, 2, 1, 0, 0, 0]] * short.sum()
     assert played.item_takes[short, :3] == pytest.approx(
         np.tile([new, again, third], (short.sum(), 1))

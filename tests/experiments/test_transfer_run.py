@@ -223,8 +223,8 @@ def test_a_simulator_is_trained_on_the_truths_log_and_judged(
     config = TransferConfig(
         log={"ticks": 300, "lists": 80},
         recipe_settings={f"data.scenes.{name}": count for name, count in scenes.items()},
-        models=("EASE", "ItemKNN"), learners=("climber",), simulator_trainings=1, updates=8, evaluations=2, trainings=1,
-        users=60, n_resamples=200,
+        models=("EASE", "ItemKNN"), learners=("climber",), simulator_trainings=1,
+        updates=8, evaluations=2, trainings=1, users=60, n_resamples=200,
     )  # fmt: skip
     results = run_transfer(config, tmp_path)
     assert results["ranking"]["degraded"]["simulator"]["mean"] > 0.2
