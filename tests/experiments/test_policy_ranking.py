@@ -12,6 +12,7 @@ from scipy import stats
 from usermirror_gym.agents.returns import SHOWN_BEFORE, Sessions
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.ranking import compare_rankings, ranked_policies
+from usermirror_gym.experiments.transfer.report import sentences
 from usermirror_gym.measures.bootstrap import kendall_tau_b
 from usermirror_gym.testing.data import tiny_split
 
@@ -175,6 +176,22 @@ def test_takes_by_list_and_by_how_often_an_item_was_shown() -> None:
     assert [row["shown"] for row in found["by_shown"]] == [0, 1]  # nothing was shown oftener
     assert [row["true"]["mean"] for row in found["by_shown"]] == pytest.approx([0.1, 0.05])
     assert [row["simulator"]["mean"] for row in found["by_shown"]] == pytest.approx([0.3, 0.15])
+
+
+@pytest.mark.parametrize(
+    ("simulated", "words"),
+    [([1, 2, 3, 4, 5], "orders them as the truth does"),
+     ([5, 4, 3, 2, 1], "turns their order upside down"),
+     ([3, 3.01, 3, 3.01, 3], "does not order them better than chance")],
+)  # fmt: skip
+def test_sentences_say_which_way_round_the_order_is(simulated: list[float], words: str) -> None:
+    true = world([1, 2, 3, 4, 5])
+    found = compare(true, world(simulated, seed=1), popular=world([5, 4, 3, 2, 1], seed=2))
+    nothing: dict[str, Any] = {"worlds": {}, "curves": {}, "probes": [], "probe_base": ""}
+    said = sentences({"ranking": found} | nothing)
+    assert said[0].startswith(f"5 recommenders, unseen users: the simulator {words}")
+    less = "which by sessions is less like the truth" in said[0]
+    assert less == (simulated != [5, 4, 3, 2, 1])
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

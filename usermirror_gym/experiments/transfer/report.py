@@ -11,7 +11,7 @@ from usermirror_gym.experiments.transfer.plots import curve_plot, parting_senten
 from usermirror_gym.files import write_json, write_text
 from usermirror_gym.report.page import render
 from usermirror_gym.report.tables import MET, MISSED, Cell, View
-from usermirror_gym.report.text import cell, interval, points, standing
+from usermirror_gym.report.text import BETTER, OPEN, WORSE, cell, interval, points, standing
 
 Columns = dict[str, str | Callable[[Any], str | Cell]]
 _SCORERS = {
@@ -20,6 +20,15 @@ _SCORERS = {
     "neighbour_user": "item-kNN user",
     "popularity_scorer": "popularity of what is shown",
 }
+_ORDER = {
+    BETTER: "orders them as the truth does rather than by chance",
+    WORSE: "turns their order upside down",
+    OPEN: "does not order them better than chance",
+}
+_APART = {
+    BETTER: "less like the truth", WORSE: "more like the truth",
+    OPEN: "not beyond chance different",
+}  # fmt: skip
 USERS = {"out": "unseen users", "in": "training users"}
 _BOTH: Columns = {
     "truth": lambda row: points(row["true"]), "simulator": lambda row: points(row["simulator"]),
@@ -79,13 +88,12 @@ def _agreement(ranking: Mapping[str, Any], group: str) -> str:
         found = ranking["scorers"][who]
         return " and ".join(interval(found[m][group], ".2f") for m in ("sessions", "first_lists"))
 
-    apart = {"better": "more alike than", "worse": "less alike than"}.get(
-        standing(ranking["difference"]["sessions"][group]), "not beyond chance different from"
-    )
+    order = _ORDER[standing(ranking["scorers"]["simulator"]["sessions"][group])]
+    apart = _APART[standing(ranking["difference"]["sessions"][group])]
     return (
-        f"{len(ranking['policies'])} recommenders, {USERS[group]}: Kendall tau-b of simulator and "
-        f"truth, by sessions and by first lists, {taus('simulator')}; of a user who chooses by "
-        f"popularity {taus('popularity_user')} (by sessions {apart} the latter)."
+        f"{len(ranking['policies'])} recommenders, {USERS[group]}: the simulator {order}. Kendall "
+        f"tau-b with the truth, by sessions and by first lists, {taus('simulator')}; of a user who "
+        f"chooses by popularity {taus('popularity_user')}, which by sessions is {apart}."
     )
 
 
