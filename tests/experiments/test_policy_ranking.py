@@ -127,7 +127,8 @@ def test_intervals_hold_over_trainings_too() -> None:
     assert [bias[e] for e in ("mean", "low", "high")] == pytest.approx([1.0, 0.0, 2.0])
     one = compare(true, true)
     assert one["scorers"]["simulator"]["sessions"]["out"]["low"] == 1.0
-    assert (two["trainings"], one["trainings"]) == (2, 1)
+    assert [block["mean"] for block in two["trainings"]["out"]] == [1.0, -1.0]
+    assert [block["mean"] for block in one["trainings"]["in"]] == [1.0]
     assert two["policies"][0]["simulator"]["mean"] == pytest.approx(3.5)  # of both
 
 

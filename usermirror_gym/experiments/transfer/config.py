@@ -97,7 +97,15 @@ class TransferConfig(SessionConfig):
             raise ConfigError(f"worlds are given as kind:seed, such as neighbours:0, got {world!r}")
         kind, seed = found[1], int(found[2])
         truth, log = ({k: v for k, v in s.items() if k != "seed"} for s in (self.truth, self.log))
-        return replace(self, truth=truth | {"kind": kind}, log=log, seed=seed, worlds=())
+        return replace(
+            self,
+            truth=truth | {"kind": kind},
+            log=log,
+            seed=seed,
+            worlds=(),
+            learners=(),
+            tier=None,
+        )
 
     def of(self, kind: Any, what: str) -> Any:
         """``truth`` or ``log`` as its dataclass.

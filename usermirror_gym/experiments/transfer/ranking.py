@@ -101,7 +101,8 @@ def compare_rankings(
 
     Returns:
         plain types; numbers as ``{mean, low, high}``, by ``out`` and ``in`` for unseen users and
-        the others, as far as there are such.  ``episodes``, ``trainings``: how many.
+        the others, as far as there are such.  ``episodes``: how many.  ``trainings``: the tau-b of
+        each training of the simulator alone, by sessions.
         ``scorers``: for every other user, and for ``popularity_scorer`` (policies scored by how
         popular what they show is): ``sessions`` and ``first_lists``, the tau-b by
         :data:`MEASURES`; ``bias``, its expected takes a session minus the true ones; and
@@ -143,7 +144,7 @@ def compare_rankings(
     signs = everybody.signs(SIMULATOR, distinct)
     return {
         "episodes": {name: int(parts[name].sum()) for name in groups},
-        "trainings": len(others[SIMULATOR]),
+        "trainings": {n: g.trainings(distinct) for n, g in groups.items()},
         "pairs": signs["pairs"], "decided": signs["decided"],
         "scorers": scorers,
         "difference": {
@@ -181,6 +182,12 @@ class _Group:
         ours, drawn = self._taus(SIMULATOR, measure, names)
         theirs, theirs_drawn = self._taus(POPULARITY, measure, names)
         return self._interval(ours - theirs, drawn - theirs_drawn)
+
+    def trainings(self, names: Sequence[str]) -> list[dict[str, float]]:
+        """The tau-b of each training of the simulator by itself, with an interval over users."""
+        true, played = self._table(self.true, "sessions", names), self.others[SIMULATOR]
+        tables = (self._table(world, "sessions", names) for world in played)
+        return [self._interval(*self._tau(table, true)) for table in tables]
 
     def popularity(self, names: Sequence[str]) -> dict[str, float]:
         """The tau-b of how popular what the policies show is."""

@@ -139,17 +139,20 @@ def score_table(results: Mapping[str, Any]) -> View | None:
         f"{USERS[group]} {interval(block, '.2f', sign=True)}"
         for group, block in ranking["difference"]["sessions"].items()
     )
-    trainings = ranking["trainings"]
+    each = "; ".join(
+        f"{USERS[group]} {', '.join(interval(block, '.2f') for block in found)}"
+        for group, found in ranking["trainings"].items()
+    )
     return View.of(
         "Who ranks the recommenders as the truth does",
         [{"name": _SCORERS[key], **found} for key, found in ranking["scorers"].items()],
         {"Kendall tau-b": "name", **_taus(ranking)},
         f"{len(ranking['policies'])} recommenders that differ in kind or far in settings, by the "
         f"takes expected of a session, and of its first list. {_counts(ranking)}; unseen are those "
-        "of whom the simulator's training has no row. The simulator "
-        f"minus the popularity user, by sessions: {gaps}. Intervals draw users anew, the same in "
-        f"all worlds, and the {trainings} training{'s' if trainings != 1 else ''} of the "
-        "simulator; noise makes a drawn ranking less alike, so they lean to the low side.",
+        "of whom the simulator's training has no row. The simulator minus the popularity user, by "
+        f"sessions: {gaps}. Each of its trainings alone, by sessions: {each}. Intervals draw users "
+        "anew, the same in all worlds, and trainings; noise makes a drawn ranking less alike, so "
+        "they lean to the low side.",
         strong=0,
     )
 

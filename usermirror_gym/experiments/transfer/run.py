@@ -251,7 +251,7 @@ class _Run:
         found: dict[str, UserSimulator] = {POPULARITY: PopularityChooser(self.split)}
         folder = self.folder / SIMULATOR / "data"
         if folder.is_dir():
-            [source] = read_build(folder).sources
+            source = read_build(folder).sources[0]
             scenes = [source.scenes(part) for part in ("train", "validation")]
             try:
                 fitted = classic_baselines(source.split, *scenes, names=("ItemKNN",))
