@@ -9,7 +9,7 @@ from typing import Any
 
 from usermirror_gym.agents.base import Agent
 from usermirror_gym.agents.saved import HEADER, folder_digest
-from usermirror_gym.configs.plugins import made, resolve
+from usermirror_gym.configs.plugins import made, resolve, with_options
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.simulators.base import UserSimulator
 
@@ -51,7 +51,8 @@ def make_agent(
             (:func:`usermirror_gym.train.agent.run.train_agent`), which is named after its run; or
             somebody else's: an entry point of the group ``usermirror_gym.agents``, or
             ``module:Name`` of a class or a function that makes an agent, and gets ``seed``,
-            ``progress`` and ``simulator`` if it asks for them, and ``config``.
+            ``progress`` and ``simulator`` if it asks for them, and ``config``.  Options may stand
+            behind a name, ``"ItemKNN(k=20, shrink=0)"``: a RecBole model is then called so.
             Bandits by name know nothing yet: they learn from what
             :meth:`~usermirror_gym.agents.Agent.observe` is told, in a benchmark nothing.
         seed: for agents that draw or train.
@@ -71,9 +72,10 @@ def make_agent(
     if _is_folder(spec):
         return _saved(Path(spec), config)
     names = {name.casefold(): name for name in available_agents()}
-    name = names.get(spec.strip().casefold())
+    spec, options = with_options("agent", spec)
+    config = {**options, **config}
+    name = names.get(spec.casefold())
     offered = {"seed": seed, "progress": progress, "simulator": simulator}
-    spec = spec.strip()
     if name == "Oracle" and simulator is None:
         raise ConfigError("agent 'Oracle' asks the simulated user: pass simulator= to make_agent")
     if name in _OURS:
@@ -91,7 +93,11 @@ def make_agent(
         return _made(spec, make, offered, config)
     from usermirror_gym.agents.recbole.agent import RecBoleAgent
 
-    return RecBoleAgent(name or spec, config=config, seed=seed, progress=progress)
+    agent = RecBoleAgent(name or spec, config=config, seed=seed, progress=progress)
+    if options:
+        written = ", ".join(f"{key}={value}" for key, value in options.items())
+        agent.name = f"{agent.model}({written})"
+    return agent
 
 
 def saved_inputs(specs: Iterable[str]) -> dict[str, str]:

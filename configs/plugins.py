@@ -6,18 +6,23 @@ A name is one of ours, an entry point of an installed package, or the path ``mod
     dwell = "mypkg.rewards:dwell"
 
 A path runs code: it is followed where a caller or a command says it, never because a file does.
+Options stand behind a name in parentheses: ``ItemKNN(k=20, shrink=0)``.
 """
 
 from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
 from usermirror_gym.errors import ConfigError, UnknownNameError, nearest
+from usermirror_gym.foreign import parse_yaml
+
+_WITH_OPTIONS = re.compile(r"([^()]+)\((.*)\)", re.DOTALL)
 
 
 def resolve(kind: str, name: str, builtin: Mapping[str, Any], group: str) -> Any:
@@ -52,6 +57,44 @@ def resolve(kind: str, name: str, builtin: Mapping[str, Any], group: str) -> Any
             f"{what}: cannot import {module!r} ({type(error).__name__}: {error}); write "
             "module:name, and install its package or put its folder on PYTHONPATH"
         ) from error
+
+
+def split_names(text: str) -> list[str]:
+    """The names between the commas of a text, but for commas within brackets of any kind."""
+    names, depth = [""], 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        if char == "," and depth <= 0:
+            names.append("")
+        else:
+            names[-1] += char
+    return [name.strip() for name in names if name.strip()]
+
+
+def with_options(kind: str, spec: str) -> tuple[str, dict[str, Any]]:
+    """A name and the options behind it; values are YAML.
+
+    Args:
+        kind: how messages call it: ``"agent"``.
+
+    Raises:
+        ConfigError: what stands in the parentheses is no list of ``name=value``.
+    """
+    found = _WITH_OPTIONS.fullmatch(spec.strip())
+    if found is None:
+        return spec.strip(), {}
+    options = {}
+    for pair in split_names(found[2]):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        try:
+            if not (name.isidentifier() and equals and value):
+                raise ValueError(f"{pair!r} is not name=value")
+            options[name] = parse_yaml(value)
+        except ValueError as error:
+            raise ConfigError(
+                f"{kind} {spec!r}: {error}; options are written as in ItemKNN(k=20, shrink=0)"
+            ) from error
+    return found[1].strip(), options
 
 
 def made(what: str, make: Callable[..., Any], offered: Mapping[str, Any], **options: Any) -> Any:

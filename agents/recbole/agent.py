@@ -53,16 +53,12 @@ class RecBoleAgent:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        self.model = canonical_model(model)
+        self.model = self.name = canonical_model(model)
         self.config = read_texts(config or {})
         self.seed = seed
         self.progress = progress
         self.fit_seconds = 0.0
         self._built: Built | None = None
-
-    @property
-    def name(self) -> str:
-        return self.model
 
     def fit(self, data: TimeSplit, *, after_epoch: Callable[[Self], bool] | None = None) -> Self:
         """Train on everything before T0.
@@ -160,6 +156,7 @@ class RecBoleAgent:
                     f"{there[2]}, not {here[0]} with {here[1]} and {here[2]}: delete it to train "
                     "the agent again"
                 )
+            agent.name = self.name
             return agent
         check_can_be_saved(self)
         self.fit(split).save(folder)

@@ -99,7 +99,7 @@ COMMANDS = {
     ),
     "transfer": _command(
         "transfer --dataset in/mine.yaml --recipe in/recipe.yaml --learners climber "
-        "--models ItemKNN --truth factors=4 --truth iterations=30 --truth penalty=1.0 "
+        "--models EASE,ItemKNN --truth factors=4 --truth iterations=30 --truth penalty=1.0 "
         "--log ticks=60 --log lists=25 --updates 2 --train-users 6 --evaluations 2 --trainings 2 "
         "--users 20 --steps 3 --slate-size 3 --n-resamples 50",
         DATA, SIMULATOR,

@@ -57,6 +57,22 @@ def test_make_agent_takes_any_case_and_passes_settings_on():
         make_agent("Random", epochs=3)
 
 
+def test_options_stand_behind_a_name_and_become_part_of_it(tiny, everybody, tmp_path):
+    agent = make_agent("itemknn( k=5,shrink = 0.5 )", progress=False)
+    assert (agent.name, agent.model) == ("ItemKNN(k=5, shrink=0.5)", "ItemKNN")
+    assert agent.config == {"k": 5, "shrink": 0.5}
+    assert make_agent("NeuMF(mlp_hidden_size=[8, 4])").config == {"mlp_hidden_size": [8, 4]}
+    assert make_agent("BPR(epochs=3)", epochs=4).config == {"epochs": 4}
+    kept = agent.fit_once(tiny, tmp_path / agent.name)
+    back = make_agent(agent.name, progress=False).fit_once(tiny, tmp_path / agent.name)
+    assert back.name == agent.name
+    assert (back.recommend(everybody, 5) == kept.recommend(everybody, 5)).all()
+    assert make_agent("LinUCB(width=0.1)").name == "LinUCB"
+    for wrong in ("ItemKNN(5)", "ItemKNN(k=)", "ItemKNN(k=[1)", "ItemKNN(=3)"):
+        with pytest.raises(ConfigError, match=r"written as in ItemKNN\(k=20, shrink=0\)"):
+            make_agent(wrong)
+
+
 def test_same_seed_same_agent_other_seed_other_agent(tiny, everybody):
     def scores(seed):
         agent = RecBoleAgent("BPR", config={"epochs": 2}, seed=seed, progress=False)

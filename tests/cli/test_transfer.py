@@ -31,13 +31,16 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_settings_and_folder_reach_the_run(called: dict[str, Any], tmp_path: Path) -> None:
     words = [
-        "--learners", "climber, climber-items", "--models", "EASE", "--truth", "satiation=0",
+        "--learners", "climber, climber-items", "--models", "EASE, ItemKNN(k=20, shrink=0)",
+        "--worlds", "neighbours:0,factors:1", "--truth", "satiation=0",
         "--log", "lists=50", "--set", "affinity.rank=16", "--users", "40", "--out", str(tmp_path),
     ]  # fmt: skip
     result = CliRunner().invoke(app, ["transfer", *words])
     assert result.exit_code == 0, result.output
     config = called["config"]
     assert config.learners == ("climber", "climber-items")
+    assert config.models == ("EASE", "ItemKNN(k=20, shrink=0)")
+    assert config.worlds == ("neighbours:0", "factors:1")
     assert (config.truth, config.log) == ({"satiation": 0}, {"lists": 50})
     assert config.recipe_settings == {"affinity.rank": 16}
     assert (config.users, called["folder"]) == (40, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import SlateVectorEnv, make_world
-from usermirror_gym.errors import ConfigError, RunError, SceneError
+from usermirror_gym.errors import ConfigError, RunError, SceneError, UnknownNameError
 from usermirror_gym.experiments.transfer import ground_truth as factors_module
 from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorRatings,
@@ -154,6 +154,62 @@ def test_strangers_are_refused(user: LatentFactorUser) -> None:
         user.choose([scene(99, (1, 2))])
     with pytest.raises(SceneError, match=r"item ids .* 1 to 40, got \[1, 41\]"):
         user.choose([scene(1, (1, 41))])
+
+
+def neighbours_by_hand(data: np.ndarray, count: int) -> np.ndarray:
+    """What :func:`neighbour_tastes` says, one user and item after another."""
+    users, items = data.shape
+    taste = np.zeros(data.shape)
+    for i in range(items):
+        near = {
+            j: (data[:, i] * data[:, j]).sum()
+            / (np.sqrt(data[:, i].sum() * data[:, j].sum()) + 10.0)
+            for j in range(items) if j != i
+        }  # fmt: skip
+        least = sorted(near.values(), reverse=True)[count - 1]
+        near = {j: n for j, n in near.items() if n >= least}
+        for u in range(users):
+            share = sum(n for j, n in near.items() if data[u, j]) / sum(near.values())
+            taste[u, i] = np.log(0.05 + share)
+    taste -= taste.mean(axis=0)
+    taste -= taste.mean(axis=1)[:, None]
+    return taste / taste.std()
+
+
+def test_tastes_may_come_from_neighbours(split: TimeSplit) -> None:
+    had = np.zeros((split.dataset.n_users, split.dataset.n_items))
+    events = split.dataset.interactions
+    had[events["user_id"] - 1, events["item_id"] - 1] = 1
+    found = factors_module.neighbour_tastes(split.dataset, 5)
+    assert found == pytest.approx(neighbours_by_hand(had, 5))
+
+
+def test_both_kinds_of_truth_have_one_level_one_spread_and_one_bias(
+    split: TimeSplit, user: LatentFactorUser, tmp_path: Path
+) -> None:
+    other = LatentFactorUser.fit(split.dataset, replace(SETTINGS, kind="neighbours", neighbours=5))
+    assert (other.item_bias == user.item_bias).all()
+    tastes = [u.user_factors[1:] @ u.item_factors[1:].T for u in (user, other)]
+    assert tastes[1].std() == pytest.approx(tastes[0].std())
+    assert np.corrcoef(tastes[0].ravel(), tastes[1].ravel())[0, 1] < 0.95
+    assert tastes[1] == pytest.approx(
+        tastes[0].std() * factors_module.neighbour_tastes(split.dataset, 5)
+    )
+    rng = np.random.default_rng(9)
+    scenes = [
+        scene(int(rng.integers(1, 31)), tuple((1 + rng.permutation(40)[:5]).tolist()))
+        for _ in range(3000)
+    ]
+    taken = 1 - other.choose(scenes).probs[:, -1].mean()
+    assert taken == pytest.approx(SETTINGS.random_take, abs=0.03)
+    back = LatentFactorUser.load(other.save(tmp_path / "truth.npz"))
+    assert (back.digest, back.settings) == (other.digest, other.settings)
+    assert "neighbours=5" in back.name
+
+
+def test_an_unknown_kind_of_truth_suggests_a_known_one() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'neighbours'"):
+        TruthSettings(kind="neighbors")
 
 
 def test_too_many_pairs_are_refused(split: TimeSplit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,12 @@ from usermirror_gym.experiments.transfer.ground_truth import (
     LatentFactorUser,
     TruthSettings,
 )
-from usermirror_gym.experiments.transfer.simulated_log import LogSettings, generate_log, save_log
+from usermirror_gym.experiments.transfer.simulated_log import (
+    LogSettings,
+    generate_log,
+    log_of,
+    save_log,
+)
 from usermirror_gym.testing.data import tiny_split
 
 BROWSING = LogSettings(ticks=60, lists=25, tick_seconds=3600)
@@ -122,6 +127,26 @@ def test_a_saved_log_reads_back(log: RecDataset, tmp_path: Path) -> None:
     assert (back.impressions.items == log.impressions.items).all()
     assert (back.impressions.clicked == log.impressions.clicked).all()
     assert not back.repairs
+
+
+def test_a_part_of_a_log_has_the_rows_of_its_users_and_everybody_keeps_the_id(
+    log: RecDataset, tmp_path: Path
+) -> None:
+    kept = np.arange(log.n_users + 1) % 3 == 0
+    part = log_of(log, kept)
+    assert part.interactions["user_id"].isin(np.flatnonzero(kept)).all()
+    assert len(part.interactions) == log.interactions["user_id"].isin(np.flatnonzero(kept)).sum()
+    assert part.impressions is not None
+    assert log.impressions is not None
+    rows = np.flatnonzero(kept[log.impressions.user_ids])
+    assert 0 < len(rows) == len(part.impressions) < len(log.impressions)
+    for new, old in enumerate(rows):
+        for mine, whole in zip(part.impressions.row(new), log.impressions.row(old), strict=True):
+            assert (mine == whole).all()
+    back = load_dataset(str(save_log(part, tmp_path)))
+    assert back.users["token"].tolist() == log.users["token"].tolist()
+    assert back.items["token"].tolist() == log.items["token"].tolist()
+    pd.testing.assert_frame_equal(back.interactions[EVENTS], part.interactions[EVENTS])
 
 
 def test_the_log_holds_neither_truth_nor_real_choices(

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from usermirror_gym.agents import PopAgent, RandomAgent
+from usermirror_gym.data import load_dataset
 from usermirror_gym.errors import ConfigError, RunError, UnknownNameError
 from usermirror_gym.experiments.transfer import run as transfer_run
 from usermirror_gym.experiments.transfer.report import sentences
 from usermirror_gym.experiments.transfer.run import TransferConfig, run_transfer
+from usermirror_gym.progress import Display
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.types import TIMESTAMP
 
 TINY: dict[str, Any] = {
     "truth": {"factors": 4, "penalty": 1.0, "iterations": 30}, "log": {"ticks": 60, "lists": 25},
-    "models": ("ItemKNN",), "updates": 2, "train_users": 6, "evaluations": 2, "trainings": 2,
+    "models": ("EASE", "ItemKNN"), "updates": 2, "train_users": 6, "evaluations": 2, "trainings": 2,
     "users": 20, "steps": 3, "slate_size": 3, "n_resamples": 50,
 }  # fmt: skip
 
@@ -41,7 +45,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         transfer_run, "load_dataset", lambda *a: tiny_split(n_users=30, n_items=60).dataset
     )
-    monkeypatch.setattr(transfer_run._Run, "checkpoint", "popularity")
+    monkeypatch.setattr(transfer_run._Run, "checkpoint", lambda run, number: "popularity")
     monkeypatch.setattr(transfer_run._Run, "_fitted", fitted)
 
 
@@ -76,7 +80,7 @@ def test_a_killed_experiment_ends_like_one_that_was_not(
         assert sentence.split(":")[0] in text
     assert page.count("<svg") == 3
     assert "curve-climber-new.svg" in text
-    assert len(resumed["ranking"]["policies"]) == 11
+    assert [row["name"] for row in resumed["ranking"]["policies"]] == ["Pop", "EASE", "ItemKNN"]
     assert {row["name"] for row in resumed["probes"]} >= {"Repeat", "MostClicked", "AllBad"}
     assert resumed["curves"]["climber"]["steps"] == [0, 6, 12]
 
@@ -104,11 +108,99 @@ def test_mistakes_leave_no_folder(tiny: None, tmp_path: Path) -> None:
     ("wrong", "message"),
     [({"users": 0}, "users must be at least 1"), ({"truth": {"satiaton": 1}}, "satiaton"),
      ({"log": {"ticks": 0}}, "ticks must be at least 1"), ({"models": ()}, "models must be"),
-     ({"learners": ("climber", "climber")}, "learners must be different")],
+     ({"models": ("EASE",)}, "models must be different names, at least 2"),
+     ({"learners": ("climber", "climber")}, "learners must be different"),
+     ({"held_out": 1.0}, "held_out must be 0 or more and below 1"),
+     ({"worlds": ("neighbours",)}, "worlds are given as kind:seed"),
+     ({"worlds": ("nieghbours:1",)}, "Did you mean 'neighbours'")],
 )  # fmt: skip
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
         TransferConfig(**wrong)
+
+
+def test_held_out_users_are_in_no_training_and_have_their_histories_when_played(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real way to a checkpoint, up to the training
+    monkeypatch.setattr(
+        transfer_run, "load_dataset", lambda *a: tiny_split(n_users=30, n_items=60).dataset
+    )
+    trained: list[tuple[Any, Path]] = []
+    monkeypatch.setattr(
+        "usermirror_gym.train.run.train",
+        lambda recipe, folder, **more: trained.append((recipe, folder)) or "popularity",
+    )
+    config = TransferConfig(**TINY, held_out=0.4, recipe_settings={"seed": 7})
+    run = transfer_run._Run(config, tmp_path, Display(quiet=True))
+    assert len(run.simulators) == 2
+    assert [folder.name for _, folder in trained] == ["simulator", "simulator-2"]
+    assert [recipe.seed for recipe, _ in trained] == [7, 1007]
+
+    unseen = set(np.flatnonzero(run.unseen).tolist())
+    assert len(unseen) == 12
+    for recipe, _ in trained:
+        [source] = recipe.data.sources
+        assert recipe.build_config().scenes_of(source).t0 == run.split.t0
+        log = load_dataset(source.name)
+        assert not unseen & set(log.interactions["user_id"])
+        assert not unseen & set(log.impressions.user_ids.tolist())
+        assert log.users["token"].tolist() == run.real.users["token"].tolist()
+    whole = run.split.dataset
+    assert unseen <= set(whole.impressions.user_ids.tolist())
+    kept = whole.interactions[~whole.interactions["user_id"].isin(unseen)]
+    assert len(kept) == len(log.interactions)
+
+    for world in (*run.simulators, run.worlds["truth"]):
+        played = unseen & set(world.users.tolist())
+        assert played
+        assert all(world.memory.lengths[user] >= 5 for user in played)
+    other = transfer_run._Run(replace(config, seed=1), tmp_path, Display(quiet=True))
+    assert set(np.flatnonzero(other.unseen).tolist()) != unseen
+
+
+def test_the_ranking_is_repeated_in_other_worlds_and_goes_on_where_it_was(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TransferConfig(**TINY | {
+        "learners": (), "worlds": ("neighbours:0", "factors:1"), "log": {"ticks": 60, "lists": 25}
+    })  # fmt: skip
+    generated: list[Any] = []
+    kept = transfer_run.generate_log
+
+    def generate(real: Any, user: Any, *args: Any, **more: Any) -> Any:
+        generated.append((user.settings.kind, args[1].seed))
+        if len(generated) == 3:
+            raise KeyboardInterrupt
+        return kept(real, user, *args, **more)
+
+    monkeypatch.setattr(transfer_run, "generate_log", generate)
+    with pytest.raises(KeyboardInterrupt):
+        run_transfer(config, tmp_path)
+    results = run_transfer(config, tmp_path)
+    assert generated == [("factors", 0), ("neighbours", 0), ("factors", 1), ("factors", 1)]
+    assert list(results["worlds"]) == ["neighbours:0", "factors:1"]
+    found = [results["ranking"], *results["worlds"].values()]
+    levels = [[row["true"]["mean"] for row in ranking["policies"]] for ranking in found]
+    assert levels[0] != levels[1] != levels[2] != levels[0]
+    assert results["curves"] == {}
+    text = (tmp_path / "report.md").read_text()
+    assert "| neighbours:0 |" in text
+    assert "Training" not in text
+    assert len([s for s in sentences(results) if s.startswith("World ")]) == 2
+
+
+def test_no_sentence_rests_on_degraded_policies(tiny: None, tmp_path: Path) -> None:
+    results = run_transfer(TransferConfig(**TINY | {"learners": ()}), tmp_path)
+    said = sentences(results)
+    assert said[0].startswith("3 recommenders, unseen users")
+    apart = results["ranking"]["degraded"]
+    assert {"Random", "EASE~0.5", "AllBad"} <= {row["name"] for row in apart["policies"]}
+    results["ranking"]["degraded"] = None
+    assert sentences(results) == said
+    text = (tmp_path / "report.md").read_text()
+    assert text.index("## Degraded policies, apart") > text.index("## Takes as a session goes on")
+    assert "~0.5" not in (tmp_path / "ranking.svg").read_text()
 
 
 @pytest.mark.slow
@@ -131,11 +223,11 @@ def test_a_simulator_is_trained_on_the_truths_log_and_judged(
     config = TransferConfig(
         log={"ticks": 300, "lists": 80},
         recipe_settings={f"data.scenes.{name}": count for name, count in scenes.items()},
-        models=("ItemKNN",), learners=("climber",), updates=8, evaluations=2, trainings=1,
-        users=60, n_resamples=200,
+        models=("EASE", "ItemKNN"), learners=("climber",), simulator_trainings=1,
+        updates=8, evaluations=2, trainings=1, users=60, n_resamples=200,
     )  # fmt: skip
     results = run_transfer(config, tmp_path)
-    assert results["ranking"]["simulator"]["tau_b"]["mean"] > 0.2
+    assert results["ranking"]["degraded"]["simulator"]["mean"] > 0.2
     curve = results["curves"]["climber"]["worlds"]["simulator"]
     assert curve[-1]["mean"] > curve[0]["mean"]
     log = transfer_run.read_dataset(tmp_path / "log" / "tables")

@@ -20,6 +20,7 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 import usermirror_gym
+from usermirror_gym.configs.plugins import split_names
 from usermirror_gym.configs.session import RunConfig, own_first
 from usermirror_gym.errors import UserMirrorError
 from usermirror_gym.files import disk_is_full
@@ -109,7 +110,7 @@ def _parsed(value: Any, hint: Any) -> Any:
     if get_origin(hint) is dict:
         return parse_settings(value)
     if get_origin(hint) is tuple:
-        return tuple(name.strip() for name in value.split(",") if name.strip())
+        return tuple(split_names(value))
     return value
 
 

@@ -105,6 +105,13 @@ class UserBootstrap:
         )
 
 
+def drawn_trainings(trainings: int, n_resamples: int, seed: int) -> FloatArray:
+    """``(n_resamples, trainings)`` shares of trainings that are drawn anew, beside the users."""
+    share = np.full(trainings, 1 / trainings)
+    rng = np.random.default_rng([seed, 1])
+    return rng.multinomial(trainings, share, size=n_resamples) / trainings
+
+
 def kendall_tau_b(x: FloatArray, y: FloatArray) -> FloatArray:
     """Kendall's tau-b between ``x`` ``(A,)``, or each row of it ``(R, A)``, and the rows of ``y``
     ``(R, A)``; NaN if constant.

@@ -19,7 +19,7 @@ from usermirror_gym.agents.returns import SessionSettings, play
 from usermirror_gym.agents.rollout import Episodes
 from usermirror_gym.envs import World
 from usermirror_gym.errors import ConfigError, UnknownNameError
-from usermirror_gym.measures.bootstrap import UserBootstrap
+from usermirror_gym.measures.bootstrap import UserBootstrap, drawn_trainings
 from usermirror_gym.report.text import BETTER, WORSE, standing
 from usermirror_gym.types import FloatArray, IntArray
 
@@ -188,9 +188,7 @@ class _Resampled:
     def __init__(self, curve: Curve, n_resamples: int, seed: int) -> None:
         self.bootstrap = UserBootstrap(curve.users, n_resamples, seed)
         trainings = len(next(iter(curve.returns.values())))
-        rng = np.random.default_rng([seed, 1])
-        share = np.full(trainings, 1 / trainings)
-        drawn = rng.multinomial(trainings, share, size=n_resamples) / trainings
+        drawn = drawn_trainings(trainings, n_resamples, seed)
         self.means = {n: v.mean(axis=(0, 2)) for n, v in curve.returns.items()}
         self.drawn = {
             name: np.einsum(

@@ -24,7 +24,7 @@ from scipy.special import expit, ndtri, softmax
 from usermirror_gym.configs.session import SLATE_SIZE, RunConfig
 from usermirror_gym.configs.settings import Positive
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.errors import ConfigError, SceneError
+from usermirror_gym.errors import ConfigError, SceneError, UnknownNameError
 from usermirror_gym.files import load_arrays, save_arrays
 from usermirror_gym.measures.choice_models import with_outside
 from usermirror_gym.scenes.scene import Scene, SceneBatch
@@ -49,14 +49,24 @@ _MOST_CELLS = 50_000_000
 """Users times items that are fitted at once; as float64 0.4 GB, of which three are held."""
 _BIAS_PENALTY = 0.1
 """Biases are held back less than factors: what all agree on is no taste."""
+KINDS = ("factors", "neighbours")
+"""What a taste may come from."""
+_SHRINK, _FLOOR = 10.0, 0.05
+"""Neighbours: against chance meetings of rare items; and what is added to every share, so that all
+have a logarithm."""
 
 
 @dataclass(frozen=True)
 class TruthSettings(RunConfig):
     """The rules of the world."""
 
+    kind: str = "factors"
+    """Where tastes come from: 'factors' of users and items, or 'neighbours', how much of what is
+    near an item the user has had; everything else is the same."""
     factors: Positive = 24
     """d, numbers of a taste."""
+    neighbours: Positive = 40
+    """Items near an item, if tastes come from them."""
     penalty: float = 4.0
     """Of the squared factors and item biases, in the fit."""
     iterations: Positive = 100
@@ -82,6 +92,8 @@ class TruthSettings(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.kind not in KINDS:
+            raise UnknownNameError("kind of truth", str(self.kind), KINDS)
         for names, fits, what in (
             (("penalty", "temperature"), lambda v: 0 < v < inf, "a number above 0"),
             (
@@ -112,7 +124,9 @@ class LatentFactorUser:
     taken.
 
     ``y, x, b`` come from logistic matrix factorisation (Johnson, Logistic Matrix Factorization for
-    Implicit Feedback Data, 2014) over all pairs of the log; see :meth:`fit`.
+    Implicit Feedback Data, 2014) over all pairs of the log; see :meth:`fit`.  If tastes come from
+    neighbours, ``x_u . y_i`` is what :func:`neighbour_tastes` says, as varied as the factors' one;
+    ``x`` and ``y`` are then as long as it takes to say that exactly.
 
     Attributes:
         settings: the rules.
@@ -145,12 +159,17 @@ class LatentFactorUser:
             dataset, settings.factors, penalty=settings.penalty,
             iterations=settings.iterations, seed=settings.seed,
         )  # fmt: skip
+        if settings.kind == "neighbours":
+            spread = float((users[1:] @ items[1:].T).std())
+            users, items = _factored(spread * neighbour_tastes(dataset, settings.neighbours))
         free = cls(settings, users, items, bias, 0.0)
         return replace(free, outside=free._level())
 
     @property
     def name(self) -> str:
-        return f"ground-truth(d={self.settings.factors}, {self.digest[:8]})"
+        s = self.settings
+        size = f"d={s.factors}" if s.kind == "factors" else f"neighbours={s.neighbours}"
+        return f"ground-truth({size}, {self.digest[:8]})"
 
     @cached_property
     def digest(self) -> str:
@@ -303,6 +322,56 @@ class LatentFactorRatings:
         return liked - self._centre
 
 
+def neighbour_tastes(dataset: RecDataset, count: int) -> FloatArray:
+    """``(n_users, n_items)`` how much users like items by what they have had near them.
+
+    Two items are near if the same users had both (cosine, shrunken); with s the share of the
+    ``count`` nearest of an item that the user has had, by weight, the taste is ``log(floor + s)``:
+    the first neighbours say most.  Whether the item itself was had says nothing.  What all users
+    share of an item, and all items of a user, is taken out; the deviation is 1.
+    """
+    had = _had(dataset)
+    common = had.T @ had
+    sizes = np.sqrt(np.diag(common))
+    near = common / (np.outer(sizes, sizes) + _SHRINK)
+    np.fill_diagonal(near, 0.0)
+    count = min(count, len(near) - 1)
+    least = np.partition(near, -count, axis=1)[:, -count, None]
+    near[near < least] = 0.0
+    share = (had @ near.T) / np.maximum(near.sum(axis=1), 1e-12)
+    taste = np.log(_FLOOR + share)
+    taste -= taste.mean(axis=0)
+    taste -= taste.mean(axis=1, keepdims=True)
+    scaled: FloatArray = taste / max(float(taste.std()), 1e-12)
+    return scaled
+
+
+def _factored(tastes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """User and item factors whose products are these tastes, with rows of padding."""
+    left, sizes, right = np.linalg.svd(tastes, full_matrices=False)
+    root = np.sqrt(sizes)
+    zero = np.zeros((1, len(root)))
+    return np.concatenate([zero, left * root]), np.concatenate([zero, right.T * root])
+
+
+def _had(dataset: RecDataset) -> FloatArray:
+    """``(n_users, n_items)`` ones where a user had an item.
+
+    Raises:
+        ConfigError: more users times items than are held at once.
+    """
+    n_users, n_items = dataset.n_users, dataset.n_items
+    if n_users * n_items > _MOST_CELLS:
+        raise ConfigError(
+            f"a ground truth is fitted on all pairs at once, here {n_users:,} users times "
+            f"{n_items:,} items and at most {_MOST_CELLS:,}: take a smaller data set"
+        )
+    had = np.zeros((n_users, n_items))
+    events = dataset.interactions
+    had[events[USER_ID].to_numpy() - 1, events[ITEM_ID].to_numpy() - 1] = 1.0
+    return had
+
+
 def logistic_factors(
     dataset: RecDataset, d: int, *, penalty: float, iterations: int, seed: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -329,14 +398,7 @@ def logistic_factors(
         ConfigError: more users times items than can be fitted at once.
     """
     n_users, n_items = dataset.n_users, dataset.n_items
-    if n_users * n_items > _MOST_CELLS:
-        raise ConfigError(
-            f"logistic factors are fitted on all pairs at once, here {n_users:,} users times "
-            f"{n_items:,} items and at most {_MOST_CELLS:,}: take a smaller data set"
-        )
-    had = np.zeros((n_users, n_items))
-    events = dataset.interactions
-    had[events[USER_ID].to_numpy() - 1, events[ITEM_ID].to_numpy() - 1] = 1.0
+    had = _had(dataset)
     sizes = [n_users * d, n_items * d, n_users, n_items, 1]
     edges = np.cumsum([0, *sizes])
 

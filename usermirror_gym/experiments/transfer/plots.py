@@ -91,24 +91,30 @@ def parting_sentence(found: Mapping[str, Any]) -> str:
 
 
 def ranking_plot(ranking: Mapping[str, Any]) -> Plot:
-    """Return of every policy in the simulator against that in the truth."""
+    """Takes from every recommender in the simulator against those in the truth."""
     rows = ranking["policies"]
     x, y = ([row[world] for row in rows] for world in ("true", "simulator"))
     names = [row["name"] for row in rows]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xlabel("Return in the truth")
-        axes.set_ylabel("Return in the simulator")
+        axes.set_xlabel("Takes expected of a session in the truth")
+        axes.set_ylabel("Takes expected in the simulator")
         scatter(axes, x, y, names, margin=0.16)
 
+    group = next(iter(ranking["episodes"]))
+    ours, popular = (
+        interval(ranking["scorers"][who]["sessions"][group], ".2f")
+        for who in ("simulator", "popularity_user")
+    )
+    whom = {"out": "Users unseen in the simulator's training", "in": "Users of its training"}
     agreement = (
-        f"Kendall tau-b {interval(ranking['simulator']['tau_b'], '.2f')}; a user who chooses by "
-        f"popularity reaches {interval(ranking['popularity_user']['tau_b'], '.2f')}."
+        f"{whom[group]}: Kendall tau-b {ours}; a user who chooses by popularity reaches {popular}."
     )
     return Plot(
-        f"{len(rows)} policies, ranked twice", agreement,
-        f"Return in the simulator against return in the truth for {', '.join(names)}. {agreement}",
+        f"{len(rows)} recommenders, ranked twice", agreement,
+        f"Takes expected in the simulator against those in the truth for {', '.join(names)}. "
+        f"{agreement}",
         draw_svg(draw, 4.6, "ranking"),
     )  # fmt: skip
 

@@ -5,10 +5,11 @@ Every file is written whole, so that a run that was killed goes on where it was:
     run.json                     settings; a folder with other settings is refused
     truth/truth.npz              the ground truth, which nothing below it may read but to judge
     log/                         what its users did: all that simulator and policies learn from
-    simulator/                   a training run (see usermirror_gym.train.config)
+    simulator/                   a training run (see usermirror_gym.train.config), simulator-2/ ...
     surrogate/                   a distillation of it, if learners train on one
     agents/<name>/               recommenders fitted on the log
     ranking.json  probes.json    finished stages
+    worlds/<kind>-<seed>/        the ranking in another world, with all of the above that it needs
     curves/<learner>-<seed>.npz  one training, judged in every world
     *.svg  report.html  report.md  results.json    the outcome, results.json last
 """
@@ -26,11 +27,13 @@ from usermirror_gym.agents.base import check_names
 from usermirror_gym.agents.registry import saved_inputs
 from usermirror_gym.agents.returns import Sessions, SessionSettings, play
 from usermirror_gym.agents.rollout import Episodes, plan_episodes
+from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import RecDataset, TimeSplit, load_dataset, read_dataset, save_dataset
 from usermirror_gym.data.split import time_cut
 from usermirror_gym.envs import World, make_world
 from usermirror_gym.envs.rewards import Reward
 from usermirror_gym.envs.session import session_model
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.experiments.transfer.adversaries import adversarial_agents, adversary_rows
 from usermirror_gym.experiments.transfer.config import TransferConfig
 from usermirror_gym.experiments.transfer.curves import TRUTH, Curve, analyse, judge, together
@@ -40,20 +43,31 @@ from usermirror_gym.experiments.transfer.ground_truth import (
     TruthSettings,
 )
 from usermirror_gym.experiments.transfer.learners import make_learner
-from usermirror_gym.experiments.transfer.ranking import compare_rankings, ranked_policies
+from usermirror_gym.experiments.transfer.ranking import (
+    NEIGHBOURS,
+    POPULARITY,
+    SIMULATOR,
+    Policies,
+    compare_rankings,
+    ranked_policies,
+)
 from usermirror_gym.experiments.transfer.report import write_transfer_report
 from usermirror_gym.experiments.transfer.simulated_log import (
     MAPPING,
     LogSettings,
     generate_log,
+    log_of,
     save_log,
 )
+from usermirror_gym.fidelity.baselines import classic_baselines
 from usermirror_gym.files import kept_json, load_arrays, read_json, save_arrays, to_json_types
 from usermirror_gym.progress import Display
 from usermirror_gym.run_folder import run_folder
 from usermirror_gym.simulators import PopularityChooser, make_simulator
+from usermirror_gym.simulators.base import UserSimulator
+from usermirror_gym.types import BoolArray
 
-SIMULATOR, TIER = "simulator", "tier"
+TIER = "tier"
 _SURROGATE = "surrogate"
 
 
@@ -74,8 +88,9 @@ def run_transfer(
     inputs = {"data": f"{run.real.name} {run.real.digest}"} | saved_inputs(config.models)
     with run_folder(folder, config.settings(), inputs=inputs):
         results = to_json_types({
-            "format": 1, "config": config.settings(), "about": run.about(),
-            "ranking": kept_json(folder / "ranking.json", run.ranking),
+            "format": 2, "config": config.settings(), "about": run.about(),
+            "ranking": run.kept_ranking(),
+            "worlds": {world: run.elsewhere(world) for world in config.worlds},
             "probe_base": run.probe_base, "probes": kept_json(folder / "probes.json", run.probes),
             "curves": run.curves(),
         })  # fmt: skip
@@ -120,33 +135,54 @@ class _Run:
             self._write_log(folder)
         return time_cut(read_dataset(folder))
 
+    @cached_property
+    def unseen(self) -> BoolArray:
+        """``(n_users + 1,)`` whether the simulator's training sees nothing of a user, by id."""
+        n = self.real.n_users
+        rng = np.random.default_rng([self.config.seed, 5])
+        unseen = np.zeros(n + 1, np.bool_)
+        unseen[1 + rng.permutation(n)[: round(self.config.held_out * n)]] = True
+        return unseen
+
     def _write_log(self, folder: Path) -> None:
         settings = self.config.of(LogSettings, "log")
         with self.display.phase("log", settings.ticks, "ticks") as advance:
             log = generate_log(self.real, self.truth, self.ratings, settings, progress=advance)
         lists = len(log.impressions or ())
         self.display.say(f"log: {len(log.interactions):,} choices from {lists:,} lists")
-        save_log(log, folder.parent)
+        save_log(log_of(log, ~self.unseen), folder.parent)
         save_dataset(log, folder)
 
-    @cached_property
-    def checkpoint(self) -> Path:
-        """The simulator that was trained on the log, and on nothing else."""
-        _ = self.split
+    def checkpoint(self, number: int) -> Path:
+        """The simulator that was trained, for the n-th time, on what the users who are not held
+        out did before T0, and on nothing else."""
+        t0 = self.split.t0
         from usermirror_gym.train.config import read_config
         from usermirror_gym.train.run import train
 
-        source = {"name": str(self.folder / "log" / MAPPING)}
-        settings = {
+        # The log that is trained on is not whole: its own share of interactions is another T0.
+        source = {"name": str(self.folder / "log" / MAPPING), "scenes": {"t0": t0}}
+        settings: dict[str, Any] = {
             "name": "truth-log", "seed": self.config.seed, "data.sources": [source],
         } | self.config.recipe_settings  # fmt: skip
+        if number:
+            settings["seed"] += 1_000 * number
         recipe = read_config(self.config.recipe, settings)
-        return train(recipe, self.folder / "simulator", display=self.display)
+        name = SIMULATOR if number == 0 else f"{SIMULATOR}-{number + 1}"
+        return train(recipe, self.folder / name, display=self.display)
+
+    @cached_property
+    def simulators(self) -> list[World]:
+        """One for every training; histories are those of all users."""
+        return [
+            make_world(self.split, simulator=str(self.checkpoint(number)))
+            for number in range(self.config.simulator_trainings)
+        ]
 
     @cached_property
     def worlds(self) -> dict[str, World]:
         """By name; the same users, with the same histories, in each."""
-        worlds = {SIMULATOR: make_world(self.split, simulator=str(self.checkpoint))}
+        worlds = {SIMULATOR: self.simulators[0]}
         if self.config.tier is not None:
             user = make_simulator(self._tier(worlds[SIMULATOR]), self.split)
             worlds = {TIER: make_world(self.split, simulator=user)} | worlds
@@ -160,7 +196,7 @@ class _Run:
         from usermirror_gym.train.surrogate.distil import distill
 
         settings = {
-            "name": "truth-log", "seed": self.config.seed, "teacher": str(self.checkpoint),
+            "name": "truth-log", "seed": self.config.seed, "teacher": str(self.checkpoint(0)),
             "dataset": "truth-log",
         } | self.config.surrogate_settings  # fmt: skip
         recipe = read_surrogate_config("smollm2-ml100k", settings)
@@ -176,31 +212,67 @@ class _Run:
         return plan_episodes(self.worlds[TRUTH].users, self.config.users, self.config.seed)
 
     @cached_property
-    def policies(self) -> list[Agent]:
+    def policies(self) -> Policies:
         return ranked_policies(
             self.split, models=self.config.models, fit=self._fitted, seed=self.config.seed
         )
 
     @property
     def probe_base(self) -> str:
-        """The best of the plain models in the truth."""
+        """The best of the models in the truth."""
         ranking = read_json(self.folder / "ranking.json")
-        return next(row["name"] for row in ranking["policies"] if row["name"] in self.config.models)
+        return next(row["name"] for row in ranking["policies"] if row["name"] != "Pop")
+
+    def kept_ranking(self) -> dict[str, Any]:
+        """The ranking, made if it is not there."""
+        return dict(kept_json(self.folder / "ranking.json", self.ranking))
 
     def ranking(self) -> dict[str, Any]:
-        """Every policy in the simulator, in the truth, and with a popularity user."""
-        popular = make_world(self.split, simulator=PopularityChooser(self.split))
-        found = self._played(self.policies, "ranking", popular=popular)
+        """Every policy in the truth, in every training of the simulator, and with the rivals."""
+        policies, users = self.policies, self.plan.user_ids
+        trainings = {f"{SIMULATOR} {n}": world for n, world in enumerate(self.simulators)}
+        rivals = {
+            name: make_world(self.split, simulator=user) for name, user in self.rivals().items()
+        }
+        found = self._played(
+            [*policies.distinct, *policies.degraded], "ranking",
+            {TRUTH: self.worlds[TRUTH]} | trainings | rivals,
+        )  # fmt: skip
+        others = {name: [found[name]] for name in rivals}
         return compare_rankings(
-            found[SIMULATOR], found[TRUTH], found["popular"], self.plan.user_ids, **self.resampling
-        )
+            found[TRUTH], {SIMULATOR: [found[name] for name in trainings]} | others,
+            [agent.name for agent in policies.distinct], users, self.unseen[users],
+            **self.resampling,
+        )  # fmt: skip
+
+    def rivals(self) -> dict[str, UserSimulator]:
+        """Users who choose by popularity, and by the nearest items, as a fidelity card has them,
+        fitted on what the first simulator was trained from; without scenes of it only the first."""
+        found: dict[str, UserSimulator] = {POPULARITY: PopularityChooser(self.split)}
+        folder = self.folder / SIMULATOR / "data"
+        if folder.is_dir():
+            source = read_build(folder).sources[0]
+            scenes = [source.scenes(part) for part in ("train", "validation")]
+            try:
+                fitted = classic_baselines(source.split, *scenes, names=("ItemKNN",))
+                found[NEIGHBOURS] = fitted["ItemKNN"]
+            except ConfigError as error:  # too few scenes
+                self.display.say(f"ranking without a user by nearest items: {error}")
+        return found
+
+    def elsewhere(self, world: str) -> dict[str, Any]:
+        """The ranking in another world."""
+        folder = self.folder / "worlds" / world.replace(":", "-")
+        self.display.say(f"world {world}")
+        return _Run(self.config.elsewhere(world), folder, self.display).kept_ranking()
 
     def probes(self) -> list[dict[str, Any]]:
         """Adversarial agents around the best policy."""
-        base = next(agent for agent in self.policies if agent.name == self.probe_base)
+        base = next(a for a in self.policies.distinct if a.name == self.probe_base)
         user = self.worlds[SIMULATOR].simulator
         agents = [base, *adversarial_agents(user, base, self.split, self.config.seed)]
-        found = self._played(agents, "probes")
+        worlds = {name: self.worlds[name] for name in (SIMULATOR, TRUTH)}
+        found = self._played(agents, "probes", worlds)
         return adversary_rows(
             found[SIMULATOR], found[TRUTH], base.name, self.plan.user_ids, **self.resampling
         )
@@ -212,20 +284,23 @@ class _Run:
 
     def about(self) -> dict[str, Any]:
         """What was compared, for the report."""
-        before, lists = len(self.split.before), self.split.dataset.impressions
+        c, before, lists = self.config, len(self.split.before), self.split.dataset.impressions
+        learned = {
+            "trained_on": self.worlds[self.trained_on].simulator.name,
+            "trainings": f"{c.trainings} of {c.updates} rounds of {c.train_users} sessions",
+        }
         return {
             "truth": f"{self.truth.name}, fitted on {len(self.real.interactions):,} interactions "
             f"of {self.real.name}",
             "log": f"{len(self.split.dataset.interactions):,} choices from "
             f"{len(lists or ()):,} lists, {before:,} choices before T0",
             "simulator": self.worlds[SIMULATOR].simulator.name,
-            "trained_on": self.worlds[self.trained_on].simulator.name,
-            "sessions": f"{self.config.users:,} episodes of at most {self.config.steps} lists of "
-            f"{self.config.slate_size}, reward {self.config.reward}, patience "
-            f"{self.config.patience}",
-            "trainings": f"{self.config.trainings} of {self.config.updates} rounds of "
-            f"{self.config.train_users} sessions",
-        }  # fmt: skip
+            "trained_with": f"{np.count_nonzero(~self.unseen[1:]):,} of {self.real.n_users:,} "
+            f"users, {c.simulator_trainings} times",
+            "sessions": f"{c.users:,} episodes of at most {c.steps} lists of "
+            f"{c.slate_size}, reward {c.reward}, patience "
+            f"{c.patience}",
+        } | (learned if c.learners else {})  # fmt: skip
 
     def _curve(self, name: str) -> Curve:
         files = [self.folder / "curves" / f"{name}-{n}.npz" for n in range(self.config.trainings)]
@@ -250,11 +325,10 @@ class _Run:
         save_arrays(file, steps=steps, **{f"returns.{w}": v for w, v in returns.items()})
 
     def _played(
-        self, agents: list[Agent], what: str, **more: World
+        self, agents: list[Agent], what: str, worlds: dict[str, World]
     ) -> dict[str, dict[str, Sessions]]:
-        """Sessions by world, then agent: in the simulator, in the truth, and in what is given."""
+        """Sessions by world, then agent."""
         check_names(agents)
-        worlds = {name: self.worlds[name] for name in (SIMULATOR, TRUTH)} | more
         found: dict[str, dict[str, Sessions]] = {world: {} for world in worlds}
         total = len(agents) * len(worlds) * len(self.plan)
         with self.display.phase(what, total, "sessions") as advance:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import yaml
 from usermirror_gym.configs.session import SLATE_SIZE, RunConfig
 from usermirror_gym.configs.settings import Positive
 from usermirror_gym.data import RecDataset
+from usermirror_gym.data.dataset import Impressions
 from usermirror_gym.envs.core import inverse_transform
 from usermirror_gym.errors import ConfigError, DataError
 from usermirror_gym.experiments.transfer.ground_truth import LatentFactorRatings, LatentFactorUser
@@ -136,6 +137,26 @@ def save_log(log: RecDataset, folder: str | Path) -> Path:
         write_parquet(folder / f"{table}.parquet", columns)
     text = yaml.safe_dump(_mapping(log, raw), sort_keys=False)
     return write_text(folder / MAPPING, text)  # last: the tables are whole
+
+
+def log_of(log: RecDataset, users: BoolArray) -> RecDataset:
+    """What some of the users did; everybody, and every item, keeps the id.
+
+    Args:
+        users: ``(n_users + 1,)`` whether a user stays in the log, by id.
+    """
+    events, shown = log.interactions, log.impressions
+    kept = events[users[events[USER_ID].to_numpy()]].reset_index(drop=True)
+    if shown is not None:
+        rows = users[shown.user_ids]
+        sizes = np.diff(shown.offsets)
+        places = np.repeat(rows, sizes)
+        shown = Impressions(
+            shown.names[rows], shown.user_ids[rows], shown.timestamps[rows],
+            np.concatenate([[0], sizes[rows].cumsum()]), shown.items[places],
+            shown.clicked[places],
+        )  # fmt: skip
+    return replace(log, interactions=kept, impressions=shown)
 
 
 class _Browsing:
