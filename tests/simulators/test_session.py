@@ -212,9 +212,9 @@ def test_environments_show_it_the_whole_history(make: Make, split: TimeSplit) ->
     user = max(world.users.tolist(), key=lambda user: len(split.histories[user]))
     env = SlateVectorEnv(1, world=world, slate_size=3)
     observation, _ = env.reset(seed=0, options={"user_id": np.array([user])})
-    assert observation["history"].shape == (1, 2)
+    assert observation["history_items"].shape == (1, 2)
     env.step(np.array([[10, 11, 12]]))
-    (scene,) = simulator.scenes
+    (scene,) = simulator.scenes()
     assert len(scene.history) == len(split.histories[user]) > 2
     narrow = make_world(split, simulator=make(lines=1), history_size=2)
     assert narrow.remembered(np.array([user]))("items").shape == (1, 2)

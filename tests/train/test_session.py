@@ -21,7 +21,14 @@ from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import Session, TrainConfig, read_config
 from usermirror_gym.train.run import train
 from usermirror_gym.train.session import fit as fit_module
-from usermirror_gym.train.session.fit import Student, fit_student, opener_scenes
+from usermirror_gym.train.session.fit import (
+    Log,
+    Student,
+    _draw_lists,
+    _loss,
+    fit_student,
+    opener_scenes,
+)
 from usermirror_gym.train.session.heads import Words, metadata
 from usermirror_gym.types import ITEM_ID, TIMESTAMP
 
@@ -69,12 +76,16 @@ def replace_settings(**changes: Any) -> Session:
 
 
 def test_it_learns_from_lists_what_is_taken_and_how_often_nothing_is(split: TimeSplit) -> None:
-    student = fitted(with_lists(split), replace_settings(steps=0, list_steps=200))
-    bias = student.tables().bias.detach().numpy()
-    assert bias[1] > bias[2:11].max() + 1.0
-    value, outside = student.value.detach().numpy(), float(student.outside)
-    without = np.log(np.exp(value[1] * bias[[2, 3, 4]]).sum()) - outside
-    assert without < 0  # nothing is taken from a list without film 1
+    settings = replace_settings(steps=0, list_steps=300, learning_rate=0.02)
+    data = with_lists(split)
+    student = fitted(data, settings)
+    log = Log.of(data, np.zeros((data.dataset.n_users + 1, 0), np.int64))
+    batch = _draw_lists(log, settings, np.random.default_rng(9))
+    with torch.no_grad():
+        loss = float(_loss(student, batch))
+    taken = (batch.targets < 3).float().mean()  # film 1 is on so many lists, and is always taken
+    assert 0.2 < taken < 0.4
+    assert loss < 0.1
 
 
 @pytest.mark.parametrize("at", [30, 75])

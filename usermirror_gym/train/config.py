@@ -145,8 +145,12 @@ class Session(Settings):
     """Ways to weigh the lines of the past; ``dim`` is a multiple."""
     lines: Positive = 1000
     """Newest lines of a history that are read."""
+    follow_lines: Positive = 10
+    """Newest lines whose followers count, if the recipe has ``affinity`` too."""
     most_lines: Positive = 250
     """The longest history of a training step."""
+    next_lines: Positive = 50
+    """Likewise of one that predicts what came next, where the newest lines tell most."""
     profile: bool = True
     """Whether the user's profile is read."""
     appeal: bool = True
@@ -158,10 +162,17 @@ class Session(Settings):
     """Of them that predict what came next; the others what goes together, without its order."""
     batch_size: Positive = 160
     """Users of one such step."""
-    list_steps: Annotated[int, Field(ge=0)] = 1200
+    list_lines: Positive = 50
+    """The longest history of a step on the log's own lists."""
+    list_steps: Annotated[int, Field(ge=0)] = 300
     """Steps on the log's own lists, where it has any; they come last."""
-    list_batch_size: Positive = 512
+    list_batch_size: Positive = 2048
     """Lists of one such step."""
+    list_learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    """Of the steps on lists."""
+    list_penalty: Annotated[float, Field(ge=0)] = 20.0
+    """Of squared numbers of all vectors, against the sum over all lists: without it the lists are
+    soon known by heart."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -231,7 +242,8 @@ class TrainConfig(Settings):
     """Trainings of the LLM's weights, one after another; none only with ``affinity`` or
     ``session``."""
     affinity: Affinity | None = None
-    """readout affinity: its head, fitted when all stages are done."""
+    """readout affinity: its head, fitted when all stages are done.  readout session: what is
+    followed by what, in closed form, as one number more of every option."""
     session: Session | None = None
     """readout session: its network, trained when all stages are done."""
     precision: Precision = "auto"
@@ -262,7 +274,9 @@ class TrainConfig(Settings):
         if self.merge and self.lora is None:
             raise ValueError("without an adapter (lora: null) there is nothing to merge")
         for name in ("affinity", "session"):
-            if (self.readout == name) != (getattr(self, name) is not None):
+            given = getattr(self, name) is not None
+            part = name == "affinity" and self.readout == "session"  # whose closed form it is
+            if (self.readout == name) != given and not (given and part):
                 raise ValueError(f"the readout {name!r} and the settings {name!r} need each other")
         if not self.stages and self.affinity is None and self.session is None:
             raise ValueError(

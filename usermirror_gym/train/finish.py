@@ -115,7 +115,8 @@ def _heads(
         missing = [scene.target == len(scene.slate) for scene in scenes]
         return SessionHeads(
             config.session, folder, staging, words, asked.options, seed=config.seed,
-            removed=sum(missing) / max(len(missing), 1), display=display,
+            removed=sum(missing) / max(len(missing), 1), affinity=config.affinity,
+            display=display,
         )  # fmt: skip
     assert config.affinity is not None
     assert engine is not None
@@ -165,8 +166,9 @@ def _calibrate(
         settings["checkpoint"] = config.checkpoint
     if heads is not None:  # a head has learned one kind of item, and says nonsense of any other
         settings["domain"] = data.split.dataset.domain
-    if config.session is not None and config.session.appeal:
-        settings["general"] = (1.0,) * (1 + len(appeal(data.split).names))
+    if config.session is not None:
+        features = len(appeal(data.split).names) if config.session.appeal else 0
+        settings["general"] = (1.0,) * (1 + (config.affinity is not None) + features)
     write_simulator(staging, settings)
 
     def uncorrected(split: TimeSplit) -> UserSimulator:

@@ -13,7 +13,7 @@ from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.scenes.words.prompt import PromptBuilder
-from usermirror_gym.simulators.affinity.affinity_head import AffinityHead
+from usermirror_gym.simulators.affinity.affinity_head import AffinityHead, risen
 from usermirror_gym.simulators.affinity.item_vectors import ItemVectors
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.simulators.readouts.llm import simulator_name
@@ -105,33 +105,11 @@ class AffinitySimulator:
         slates = shown_slates(batch, scenes)
         memory = newest_lines(batch, self._lag_weights.shape[1])
         tokens = self._read(np.concatenate([slates, memory], axis=1))
-        taste = self._taste(memory)
-        # Sums over one axis, not products of matrices: an option's number does not depend on its
-        # place or on the batch.
-        match = (self._items.option(slates) * taste[:, None, :]).sum(axis=-1)
-        match -= self._for_itself(slates, memory)
-        known = (memory[:, :1] != PAD) & (slates != PAD)
-        affinity = np.where(known, self.head.affinity(match), 0.0)
+        affinity = votes(
+            self._lag_weights, memory, slates, self._items.history(memory),
+            self._items.option(slates), self._items.option(memory), self.head.floor,
+        )  # fmt: skip
         return AffinityScores(affinity, self._items.item_bias(slates), slates != PAD), tokens
-
-    def _taste(self, memory: IntArray) -> FloatArray:
-        """``(B, d)``: weighted sum over the lines of the memory, newest first."""
-        weights = self._weights(memory)
-        taste: FloatArray = np.matmul(weights[:, None, :], self._items.history(memory))[:, 0]
-        return taste
-
-    def _for_itself(self, slates: IntArray, memory: IntArray) -> FloatArray:
-        """``(B, K)`` what each option's own line in the memory adds to its match."""
-        again = (slates[:, :, None] == memory[:, None, :]) & (memory != PAD)[:, None, :]
-        if not again.any():
-            return np.zeros(slates.shape)
-        alone = (self._items.history(memory) * self._items.option(memory)).sum(axis=-1)
-        share: FloatArray = (again * (self._weights(memory) * alone)[:, None, :]).sum(axis=-1)
-        return share
-
-    def _weights(self, memory: IntArray) -> FloatArray:
-        """``(B, L)`` of the lines of the memory."""
-        return self._lag_weights[(memory != PAD).sum(axis=1)]
 
     def _read(self, shown: IntArray) -> IntArray:
         """Make sure that all items are known; ``(B,)`` tokens that were computed."""
@@ -143,6 +121,40 @@ class AffinitySimulator:
             rows = first[np.searchsorted(items, new)] // shown.shape[1]
             np.add.at(tokens, rows, costs)
         return tokens
+
+
+def votes(
+    lag_weights: FloatArray,
+    memory: IntArray,
+    slates: IntArray,
+    history: FloatArray,
+    option: FloatArray,
+    option_of_memory: FloatArray,
+    floor: float,
+) -> FloatArray:
+    """``(B, K)`` how much each option goes with the lines, 0 without any; see
+    :class:`AffinityHead`.
+
+    Args:
+        lag_weights: ``(n + 1, n)`` of :meth:`AffinityHead.lag_weights`.
+        memory: ``(B, n)`` newest first, 0 behind.
+        slates: ``(B, K)``, 0 behind.
+        history: ``(B, n, d)`` the lines' vectors.
+        option: ``(B, K, d)`` the options'.
+        option_of_memory: ``(B, n, d)`` those of the lines as options.
+        floor: of the head.
+    """
+    weights = lag_weights[(memory != PAD).sum(axis=1)]
+    taste = np.matmul(weights[:, None, :], history)[:, 0]
+    # Sums over one axis, not products of matrices: an option's number does not depend on its
+    # place or on the batch.
+    match = (option * taste[:, None, :]).sum(axis=-1)
+    again = (slates[:, :, None] == memory[:, None, :]) & (memory != PAD)[:, None, :]
+    if again.any():  # what each option's own line in the memory adds is taken off
+        alone = (history * option_of_memory).sum(axis=-1)
+        match -= (again * (weights * alone)[:, None, :]).sum(axis=-1)
+    known = (memory[:, :1] != PAD) & (slates != PAD)
+    return np.where(known, risen(match, floor), 0.0)
 
 
 def newest_lines(batch: SceneBatch, count: int) -> IntArray:

@@ -219,22 +219,33 @@ class AffinityHead:
         )
 
     def lag_weights(self, lines: int) -> FloatArray:
-        """``(lines + 1, lines)``: row n weighs the n newest lines, zeros behind; it sums to one.
+        """See :func:`lag_weights`.
 
         Args:
             lines: at most ``history_lines``.
         """
-        seen = np.tril(np.ones((lines + 1, lines), np.bool_), k=-1)
-        logits = np.where(seen, self.lags[:lines].astype(np.float64), -np.inf)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-1e300))
-        total = np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
-        weights: FloatArray = shares / total
-        return weights
+        return lag_weights(self.lags[:lines])
 
     def affinity(self, match: FloatArray) -> FloatArray:
         """Of products ``taste . o``, any shape."""
-        affinity: FloatArray = np.log(np.maximum(match, 0.0) + self.floor)
-        return affinity
+        return risen(match, self.floor)
+
+
+def lag_weights(lags: FloatArray | Float32Array) -> FloatArray:
+    """``(n + 1, n)``: row m weighs the m newest of n lines, zeros behind; it sums to one."""
+    lines = len(lags)
+    seen = np.tril(np.ones((lines + 1, lines), np.bool_), k=-1)
+    logits = np.where(seen, lags.astype(np.float64), -np.inf)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-1e300))
+    total = np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
+    weights: FloatArray = shares / total
+    return weights
+
+
+def risen(match: FloatArray, floor: float) -> FloatArray:
+    """Affinity of products ``taste . o``, any shape."""
+    affinity: FloatArray = np.log(np.maximum(match, 0.0) + floor)
+    return affinity
 
 
 def read_head(folder: str | Path) -> AffinityHead:

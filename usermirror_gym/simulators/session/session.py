@@ -15,7 +15,8 @@ from usermirror_gym.data.appeal import appeal
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.scenes.words.prompt import PromptBuilder
-from usermirror_gym.simulators.affinity.affinity import shown_slates
+from usermirror_gym.simulators.affinity.affinity import newest_lines, shown_slates, votes
+from usermirror_gym.simulators.affinity.affinity_head import LineMemory, lag_weights
 from usermirror_gym.simulators.affinity.item_vectors import ItemVectors
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.simulators.readouts.utility import SessionWeights, session_logprobs
@@ -23,15 +24,19 @@ from usermirror_gym.simulators.session.session_head import SessionHead
 from usermirror_gym.simulators.surrogate.profile_codes import profile_codes
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import (
+    ITEM_ID,
     PAD,
     RATING,
+    USER_ID,
     BoolArray,
     FloatArray,
     IntArray,
 )
 
-MOST_PASSED = 200
+MOST_PASSED = 100
 """Newest items that a user was shown and did not take."""
+NEVER = 60.0
+"""What an item loses that was taken before, where nobody ever takes one twice."""
 _STEP = 64
 """Histories are padded to a multiple of it, whatever stands beside them in a batch."""
 _ROWS = 256
@@ -51,7 +56,7 @@ class SessionSimulator:
     It reads the history and what was taken in the session, with ratings and ages; what was shown
     and not taken, before T0 (where the log has lists) and in the session; and the profile.  A list
     is never read as a whole: its order does not matter, and what is said of one option does not
-    depend on the others.
+    depend on the others.  Where nobody in the log takes an item twice (ratings), nobody does here.
 
     Args:
         head: what was trained.
@@ -83,6 +88,7 @@ class SessionSimulator:
         self._unread = self._take_known()
         self._codes = profile_codes(head.profiles, split.dataset.users)
         self._scale = rating_scale(split)
+        self._once = taken_once(split)
 
     @property
     def history_lines(self) -> int:
@@ -112,8 +118,13 @@ class SessionSimulator:
         for rows, width, refused in sequences.groups():
             part = sequences.part(rows, width, refused)
             match[rows] = self._match(part, self._codes[batch.user_ids[rows]], slates[rows])
+        if self._once:
+            had = (slates[:, :, None] == sequences.items[:, None, :]).any(axis=2)
+            match[had & (slates != PAD)] -= NEVER
         general = [self._bias[slates]]
-        if len(self.weights.general) > 1:
+        if self._follows is not None:
+            general.append(self._followed(batch, slates))
+        if len(self.weights.general) > len(general):
             general += list(self._appeal.T[:, slates])
         features = np.stack([match, *general], axis=-1)
         return SessionScores(features, sequences.far(), slates != PAD)
@@ -145,6 +156,15 @@ class SessionSimulator:
             query = net.query(lines, past)
             return net.match(query, lines, local[2], option, past).double().numpy()
 
+    def _followed(self, batch: SceneBatch, slates: IntArray) -> FloatArray:
+        """``(B, K)`` how much each option is what the newest lines are followed by."""
+        assert self._follows is not None
+        assert self.head.follow is not None
+        ahead, behind = self._follow_tables
+        memory = newest_lines(batch, self._follows.shape[1])
+        return votes(self._follows, memory, slates, ahead[memory], behind[slates], behind[memory],
+                     self.head.follow.floor)  # fmt: skip
+
     @cached_property
     def _appeal(self) -> FloatArray:
         return appeal(self.split).values
@@ -157,6 +177,16 @@ class SessionSimulator:
         """Fill in what was in training; ``(n + 1,)`` the items that were not."""
         items = np.arange(1, len(self._past))
         lines = self._builder.item_lines(tuple(items.tolist())).options
+        follow = self.head.follow
+        self._follows = None if follow is None else lag_weights(follow.lags)
+        if follow is not None:
+            nothing = np.zeros(len(follow.history), np.float32)
+            own = LineMemory(self.head.known.digests, follow.history, follow.option, nothing)
+            found = own.recall(lines)
+            self._follow_tables = tuple(
+                np.concatenate([np.zeros((1, table.shape[1])), table])
+                for table in (found.history, found.option)
+            )
         known = self.head.known.knows(lines)
         told = self.head.known.recall(lines)
         self._past[1:], self._option[1:], self._bias[1:] = told.history, told.option, told.item_bias
@@ -252,6 +282,13 @@ def rating_scale(split: TimeSplit) -> tuple[float, float]:
     ratings = split.before[RATING].to_numpy(np.float64)
     ratings = ratings[np.isfinite(ratings)]
     return (float(ratings.min()), float(ratings.max())) if len(ratings) else (0.0, 1.0)
+
+
+def taken_once(split: TimeSplit) -> bool:
+    """Whether nobody takes an item twice, as in logs of ratings: of users who took anything more
+    than once, no user took the same again."""
+    pairs = split.before[[USER_ID, ITEM_ID]]
+    return len(pairs) > split.before[USER_ID].nunique() and not pairs.duplicated().any()
 
 
 def passed_over(split: TimeSplit) -> list[IntArray]:

@@ -2,9 +2,10 @@
 
 One file, ``session.safetensors``: the weights of :class:`SessionNet` under ``net/``; of lines of
 training ``known`` (n,) uint64 (``line_digests``), ``known_past`` (n, d), ``known_option`` (n, d),
-``known_bias`` (n,); and, if other lines can be read, ``mean`` (F,), ``past`` (F, d), ``option``
-(F, d) and ``bias`` (F,), which make the same of what the LLM says of them.  Large arrays may be
-float16.  Its metadata has the sizes, the parts of the LLM's states, and the profile features.
+``known_bias`` (n,); if what follows what is part of it, ``follow/history`` and ``follow/option``
+(n, e) and ``follow/lags`` (L,); and, if other lines can be read, ``mean`` (F,), ``past`` (F, d),
+``option`` (F, d) and ``bias`` (F,), which make the same of what the LLM says of them.  Large arrays
+may be float16.  Its metadata has sizes, parts of the LLM's states, profile features and the floor.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 SESSION_WEIGHTS = "session.safetensors"
 _KNOWN = ("known", "known_past", "known_option", "known_bias")
 _WORDS = ("mean", "past", "option", "bias")
+_FOLLOW = ("history", "option", "lags")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,23 @@ class LineMap:
 
 
 @dataclass(frozen=True, eq=False)
+class Follow:
+    """What follows what, in closed form: of the lines of training, what an
+    :class:`~usermirror_gym.simulators.affinity.affinity_head.AffinityHead` makes of them.
+
+    Attributes:
+        history, option: ``(n, e)``, rows as those of ``SessionHead.known``.
+        lags: ``(L,)`` logits of the newest lines.
+        floor: what an option has that no line speaks for.
+    """
+
+    history: Float32Array
+    option: Float32Array
+    lags: Float32Array
+    floor: float
+
+
+@dataclass(frozen=True, eq=False)
 class SessionHead:
     """All that training leaves.
 
@@ -88,12 +107,14 @@ class SessionHead:
         known: vectors of the lines of training.
         words: makes those of others; without it an unknown line has zeros.
         profiles: what is read of a user.
+        follow: what the newest lines are followed by; ``None``: the network alone says it.
     """
 
     net: SessionNet
     known: LineMemory
     words: LineMap | None = None
     profiles: tuple[ProfileFeature, ...] = ()
+    follow: Follow | None = None
 
     def __post_init__(self) -> None:
         d = self.net.shape.dim
@@ -113,6 +134,9 @@ class SessionHead:
             content.update(values.tobytes())
         if self.words is not None:
             content.update(self.words.vectors_digest.encode())
+        if self.follow is not None:
+            for name in (*_FOLLOW, "floor"):
+                content.update(np.asarray(getattr(self.follow, name)).tobytes())
         return content.hexdigest()[:16]
 
 
@@ -140,6 +164,8 @@ def write_session(
              "known_bias": known.item_bias}  # fmt: skip
     if head.words is not None:
         large |= {name: getattr(head.words, name) for name in _WORDS}
+    if head.follow is not None:
+        large |= {f"follow/{name}": getattr(head.follow, name) for name in _FOLLOW}
     with np.errstate(over="ignore"):
         arrays = {name: values.astype(dtype) for name, values in large.items()} | net
     path = Path(folder) / SESSION_WEIGHTS
@@ -151,6 +177,7 @@ def write_session(
         "shape": asdict(head.net.shape),
         "parts": None if head.words is None else head.words.parts,
         "profiles": [asdict(feature) for feature in head.profiles],
+        "floor": None if head.follow is None else head.follow.floor,
     }
     contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     return write_bytes(path, save(contiguous, {"session": json.dumps(about)}))
@@ -187,7 +214,13 @@ def read_session(folder: str | Path) -> SessionHead:
             parts = _PARTS.validate_python(about["parts"])
             words = LineMap(parts, *(arrays[name].astype(np.float32) for name in _WORDS))
         profiles = TypeAdapter(tuple[ProfileFeature, ...]).validate_python(about["profiles"])
-        return SessionHead(net.eval(), known, words, profiles)
+        follow = None
+        if (floor := about["floor"]) is not None:
+            history, option, lags = (arrays[f"follow/{n}"].astype(np.float32) for n in _FOLLOW)
+            if not 0 < float(floor) < np.inf or len(history) != len(known.digests):
+                raise CheckpointError(f"floor {floor} and {len(history)} lines of what follows")
+            follow = Follow(history, option, lags, float(floor))
+        return SessionHead(net.eval(), known, words, profiles, follow)
     except Exception as error:  # safetensors' and torch's own errors, OSError, TypeError, KeyError
         raise CheckpointError(
             f"cannot read {path} as a session readout ({type(error).__name__}: {error}). Fetch or "

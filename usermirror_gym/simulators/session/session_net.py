@@ -36,7 +36,7 @@ _AGE_EDGES = np.array([0, 61, 601, 3601, 86_401, 30 * 86_400])
 """Seconds: a minute, ten, an hour, a day, thirty days."""
 UNKNOWN_TIME, JUST_NOW, FAR, LONG_AGO = 0, 1, 4, 5
 """Classes of ages; from ``FAR`` on it is an hour and more."""
-_GAIN = 8.0
+GAIN = 8.0
 """Vectors start small and learn with this much more speed."""
 
 
@@ -123,7 +123,7 @@ class SessionNet(nn.Module):
         count = real.sum(dim=1)
         behind = (count[:, None] - 1 - torch.arange(real.shape[1])).clamp(min=0)
         lag = (torch.log2(behind + 1.0) * 2.0).long().clamp(max=LAGS - 1)
-        vectors = self.dropout(embedding(lines.items, past)) * _GAIN
+        vectors = self.dropout(embedding(lines.items, past)) * GAIN
         vectors = vectors + self.mark_vector[lines.marks]
         size = count.clamp(min=1).float()
         tastes = []
@@ -138,7 +138,7 @@ class SessionNet(nn.Module):
         if lines.passed.shape[1]:
             refused = lines.passed != PAD
             mean = (embedding(lines.passed, past) * refused[:, :, None]).sum(dim=1)
-            mean = mean / refused.sum(dim=1).clamp(min=1)[:, None] * _GAIN
+            mean = mean / refused.sum(dim=1).clamp(min=1)[:, None] * GAIN
             taste = taste + _times(mean, self.passed)
         hidden = torch.nn.functional.gelu(_times(self.norm(taste), self.inner) + self.inner_bias)
         query: Tensor = taste + _times(self.dropout(hidden), self.outer)

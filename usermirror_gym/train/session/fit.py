@@ -35,6 +35,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators.session.session import MOST_PASSED, rating_scale
 from usermirror_gym.simulators.session.session_net import (
+    GAIN,
     LONG_AGO,
     UNKNOWN_TIME,
     ItemTables,
@@ -140,12 +141,12 @@ def opener_scenes(
     split: TimeSplit, *, removed: float, slate_size: int, draws: int, seed: int
 ) -> list[Scene]:
     """Choices of users who come back, an hour and more after their last: whole histories, and
-    company that is drawn by turns from all items and by popularity.
+    company as popular as what is chosen.
 
     Such choices say what taste is worth; among the scenes of a build they are few.
 
     Args:
-        split: openers from its cut on are taken; the company's popularity is that before it.
+        split: openers from its cut on are taken; popularity is that before it.
         removed: share of the lists from which the true item is missing.
         draws: lists of each opener.
         seed: of the drawing.
@@ -163,8 +164,8 @@ def opener_scenes(
     for row in rows:
         past = slice(row - place[row], row)
         own = items[users == users[row]]
-        for draw in range(draws):
-            weights = popular.copy() if draw % 2 else np.ones(len(popular))
+        for _ in range(draws):
+            weights = popular.copy()
             weights[own] = weights[PAD] = 0.0
             if np.count_nonzero(weights) < slate_size:
                 continue
@@ -251,6 +252,11 @@ class Student(nn.Module):
         real[PAD] = 0.0
         return ItemTables(past * real, option * real, bias)
 
+    def size(self) -> Tensor:
+        """Sum of the squares of all that is known of single items."""
+        weighed = ((GAIN * self.past, 1.0), (self.option, 1.0), (self.bias, 0.2))
+        return sum((share * (own**2).sum() for own, share in weighed), torch.zeros(()))
+
 
 class Batch(NamedTuple):
     """One step's examples."""
@@ -298,15 +304,18 @@ def fit_student(
     progress(done)
     total = len(plan)
     for step in range(done, total):
-        kind, share = plan[step]
+        kind, rate = plan[step]
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * share
+            group["lr"] = rate
         rng = np.random.default_rng([seed, step])
         batch = _DRAW[kind](log, settings, rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
             student.train()
             loss = _loss(student, batch)
+            if kind == "lists":
+                assert log.lists is not None
+                loss = loss + settings.list_penalty / len(log.lists.users) * student.size()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -324,18 +333,17 @@ def n_steps(settings: Session, split: TimeSplit) -> int:
 
 
 def _plan(settings: Session, log: Log) -> list[tuple[str, float]]:
-    """Kind of every step, and its share of the learning rate."""
-    phases: list[tuple[list[str], int]] = []
+    """Kind and learning rate of every step."""
     turns = max(round(1 / settings.next_share), 1) if settings.next_share else 0
     kinds = ["next" if turns and i % turns == turns - 1 else "taste" for i in range(settings.steps)]
-    phases.append((kinds, settings.steps))
-    if log.lists is not None and settings.list_steps:
-        phases.append((["lists"] * settings.list_steps, settings.list_steps))
+    phases = [(kinds, settings.learning_rate)]
+    if log.lists is not None:
+        phases.append((["lists"] * settings.list_steps, settings.list_learning_rate))
     plan = []
-    for kinds, count in phases:
+    for kinds, rate in phases:
         for i, kind in enumerate(kinds):
-            fall = 0.5 * (1 + math.cos(math.pi * i / count)) + 0.02
-            plan.append((kind, min(1.0, (i + 1) / 50) * fall))
+            fall = 0.5 * (1 + math.cos(math.pi * i / len(kinds))) + 0.02
+            plan.append((kind, rate * min(1.0, (i + 1) / 50) * fall))
     return plan
 
 
@@ -362,7 +370,7 @@ def _draw_next(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
     rows, targets, ages = [], [], []
     for user in users:
         place = int(rng.integers(_LEAST, sizes[user]))
-        count = _length(place, settings, rng)
+        count = min(place, settings.next_lines)
         start = log.starts[user] + place
         rows.append(np.arange(start - count, start))
         ages.append(age_classes(log.times[start] - log.times[start - count : start]))
@@ -378,7 +386,7 @@ def _draw_lists(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
     for user, time in zip(users, shown.times[picked], strict=True):
         start = log.starts[user]
         end = start + np.searchsorted(log.times[start : log.starts[user + 1]], time)
-        own = np.arange(max(start, end - settings.most_lines), end)
+        own = np.arange(max(start, end - settings.list_lines), end)
         rows.append(own)
         ages.append(age_classes(time - log.times[own]))
         begin = shown.starts[user]

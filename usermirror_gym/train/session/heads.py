@@ -17,12 +17,17 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import SessionSimulator, UserSimulator, make_simulator
-from usermirror_gym.simulators.affinity.affinity_head import LineMemory
-from usermirror_gym.simulators.session.session_head import LineMap, SessionHead, write_session
+from usermirror_gym.simulators.affinity.affinity_head import LineMemory, line_digests
+from usermirror_gym.simulators.session.session_head import (
+    Follow,
+    LineMap,
+    SessionHead,
+    write_session,
+)
 from usermirror_gym.simulators.session.session_net import SessionShape
 from usermirror_gym.simulators.surrogate.profile_codes import profile_codes, profile_features
-from usermirror_gym.train.affinity_head import read_states
-from usermirror_gym.train.config import Session
+from usermirror_gym.train.affinity_head import fit_head, read_states
+from usermirror_gym.train.config import Affinity, Session
 from usermirror_gym.train.session.fit import Student, fit_student, n_steps, opener_scenes
 from usermirror_gym.types import TITLE, TOKEN, Float32Array, FloatArray, Prompt
 
@@ -34,9 +39,13 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Words:
-    """What items are known by: ``(n + 1, e)`` of unit variance, and how it follows from states."""
+    """What items are known by: ``(n + 1, e)`` of unit variance, and how it follows from states.
+
+    ``None``: by nothing; the closed form, which needs something, has noise then.
+    """
 
     values: Float32Array | None
+    states: Float32Array  # (n + 1, F) that the closed form reads
     mean: FloatArray | None = None  # (F,)
     space: FloatArray | None = None  # (F, e)
 
@@ -64,7 +73,7 @@ class Words:
         kept = kept * np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(axis=1)])[:, None]
         spread = size[: len(kept)] / np.sqrt(len(real))
         space = kept.T / per_number[:, None] / spread
-        return cls(_padded_rows(centred @ space), mean, space)
+        return cls(_padded_rows(centred @ space), states, mean, space)
 
 
 def words_of(
@@ -83,12 +92,12 @@ def words_of(
         assert engine is not None
         states = read_states(engine, asked, settings, folder, display=display)
         return Words.of_states(states, len(settings.parts), settings.components)
-    if settings.words == "noise":
-        rng = np.random.default_rng([seed, 11])
-        return Words(_padded_rows(rng.normal(size=(dataset.n_items, settings.components))))
     if settings.words == "metadata":
-        return Words(_padded_rows(metadata(dataset)))
-    return Words(None)
+        values = _padded_rows(metadata(dataset))
+        return Words(values, values)
+    rng = np.random.default_rng([seed, 11])
+    noise = _padded_rows(rng.normal(size=(dataset.n_items, settings.components)))
+    return Words(noise if settings.words == "noise" else None, noise)
 
 
 def metadata(dataset: RecDataset) -> FloatArray:
@@ -112,6 +121,7 @@ def metadata(dataset: RecDataset) -> FloatArray:
         shared = words.sum(axis=0)
         columns.append(words.loc[:, (shared > 1) & (shared < len(words))].to_numpy(np.float64))
     values = np.concatenate([np.zeros((dataset.n_items, 1)), *columns], axis=1)
+    values = values[:, np.isfinite(values).any(axis=0)]
     values = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
     spread = values.std(axis=0)
     return (values - values.mean(axis=0))[:, spread > 0] / spread[spread > 0]
@@ -125,6 +135,7 @@ class SessionHeads:
         words: what items are known by.
         lines: of all items, in order.
         removed: share of the build's lists from which the true item is missing.
+        affinity: of what is followed by what, in closed form; ``None`` leaves it out.
     """
 
     def __init__(
@@ -137,8 +148,12 @@ class SessionHeads:
         *,
         removed: float,
         seed: int,
+        affinity: Affinity | None = None,
         display: Display,
     ) -> None:
+        # Whatever stands for the words, stands for them here too.
+        parts = settings.parts if words.space is not None else ((0, "mean"),)
+        self._affinity = affinity and affinity.model_copy(update={"parts": parts})
         self._removed = removed
         self.settings, self._folder, self._staging = settings, folder, staging
         self._words, self._lines, self._seed, self._display = words, lines, seed, display
@@ -184,16 +199,30 @@ class SessionHeads:
             [self._lines[i] for i in order], *(table[1:][order] for table in (past, option, bias))
         )
         found = self._words
+        follow = self._followed(split, known)
         if found.space is None:
-            return SessionHead(student.net, known, None, features)
+            return SessionHead(student.net, known, None, features, follow)
         assert found.mean is not None
         with torch.no_grad():
             maps = [w.numpy().astype(np.float64) for w in
                     (student.words_past, student.words_option, student.words_bias)]  # fmt: skip
         mapped = [(found.space @ weights).astype(np.float32) for weights in maps]
-        # An item that nobody has taken yet is as little known as the least of those of training.
         words = LineMap(self.settings.parts, found.mean.astype(np.float32), *mapped)
-        return SessionHead(student.net, known, words, features)
+        return SessionHead(student.net, known, words, features, follow)
+
+    def _followed(self, split: TimeSplit, known: LineMemory) -> Follow | None:
+        if self._affinity is None:
+            return None
+        settings = self._affinity
+        head = fit_head(
+            self._words.states, split.before, settings, self.settings.follow_lines, self._lines
+        )
+        vectors = head.vectors(self._words.states[1:], self._lines)
+        rows = np.searchsorted(known.digests, line_digests(self._lines))
+        history, option = (np.zeros((len(known.digests), head.d), np.float32) for _ in range(2))
+        # Backwards: of items that read alike the first one's vectors stay.
+        history[rows[::-1]], option[rows[::-1]] = vectors.history[::-1], vectors.option[::-1]
+        return Follow(history, option, head.lags, head.floor)
 
 
 def _padded_rows(values: FloatArray) -> Float32Array:
