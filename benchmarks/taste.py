@@ -1,6 +1,6 @@
 """What a user's history is worth once page order is gone, on users whom no model saw.
 
-    python benchmarks/taste.py --dataset ml-1m --data-folder DIR --json benchmarks/results/taste.json
+    python benchmarks/taste.py --dataset ml-1m --data-folder DIR --json taste.json
     python benchmarks/taste.py --rows "session none,session llm" --set steps=600
     python benchmarks/taste.py --cold 0.15          # items kept out of training, on their lists
 
@@ -263,7 +263,8 @@ def judged(
             [data.non_personal(q.time)[own] for q, own in zip(asked, lists, strict=True)]
         )
         for whose in ("own", "swapped"):
-            own = [] if score is None else [score([getattr(q, whose) for q in asked], lists)]
+            told = [_without(getattr(q, whose), own) for q, own in zip(asked, lists, strict=True)]
+            own = [] if score is None else [score(told, lists)]
             feats[part, whose] = np.concatenate([*own, shared], axis=-1)
     fit = feats["validation", "own"].reshape(-1, SIZE, feats["validation", "own"].shape[-1])
     mask, zeros = np.ones(fit.shape[:2], np.bool_), np.zeros(len(fit), np.int64)
@@ -278,6 +279,18 @@ def judged(
         both = np.stack([100 * hit, -logs[:, 0]], axis=1)
         found[whose] = both.reshape(len(x), DRAWS, 2).mean(axis=1)
     return found
+
+
+def _without(scene: Scene, options: IntArray) -> Scene:
+    """Without lines of what is on the lists, which the user's own history never has."""
+    kept = np.flatnonzero(~np.isin(scene.history, options))
+    columns = ("history", "ratings", "ages")
+    return replace(
+        scene, **{name: tuple(np.array(getattr(scene, name))[kept].tolist()) for name in columns}
+    )
+
+
+_TOLD = ("dataset", "rows", "seed", "cold", "most", "part", "set")
 
 
 def main() -> None:
@@ -305,7 +318,7 @@ def main() -> None:
     }  # fmt: skip
     rows = [row.strip() for row in args.rows.split(",")]
     sets = {
-        where: {part: data.questions(part, where == "far", args.most) for part in ("validation", "test")}
+        where: {p: data.questions(p, where == "far", args.most) for p in ("validation", "test")}
         for where in ("far", "near")
     }  # fmt: skip
     results: list[dict[str, Any]] = []
@@ -329,13 +342,13 @@ def main() -> None:
                 names = ("accuracy", "log_loss", "own_minus_swapped_points",
                          "own_minus_swapped_nats", "log_loss_against_first_session")  # fmt: skip
                 blocks = dict(zip(names, map(list, boot.intervals(columns)), strict=True))
-                results.append({"row": row, "where": where, "company": kind, **blocks,
-                                "questions": len(own), "users": len(set(boot.user_ids.tolist()))})  # fmt: skip
+                counts = {"questions": len(own), "users": len(np.unique(boot.user_ids))}
+                results.append({"row": row, "where": where, "company": kind, **blocks, **counts})
         results[-1]["seconds"] = time.perf_counter() - start
         _print(results[-4:])
     if args.json is not None:
         write_json(args.json, {
-            "settings": {k: str(v) for k, v in vars(args).items() if k not in ("json", "work", "data_folder")},
+            "settings": {name: str(getattr(args, name)) for name in _TOLD},
             "session": Session(**given).model_dump(mode="json"),
             "results": results, "versions": package_versions(),
         })  # fmt: skip

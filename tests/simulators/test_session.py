@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -159,6 +160,27 @@ def test_what_was_passed_over_in_the_session_and_in_the_log_counts(
     found = [simulator.scores([replace(SCENE, turns=own)]).features[0, 0, 0] for own in turns]
     slope = float(simulator.head.net.shown)
     assert np.diff(found) == pytest.approx(slope * np.diff(np.log1p([0, 1, 2])), abs=1e-5)
+
+
+def test_nobody_takes_an_item_twice_where_nobody_did_in_the_log(
+    make: Make, split: TimeSplit
+) -> None:
+    scene = replace(SCENE, slate=(2, 21, 12), turns=(Turn((20, 21), 21),))
+    probs = make().choose([scene]).probs[0]
+    assert probs[:2].max() < 1e-9
+    assert probs[2] > 1e-3
+    data = split.dataset
+    twice = data.interactions.iloc[[0]]
+    events = pd.concat([data.interactions, twice]).sort_values("timestamp", kind="stable")
+    again = TimeSplit(replace(data, interactions=events.reset_index(drop=True)), split.t0)
+    assert make(data=again).choose([scene]).probs[0, :2].min() > 1e-6
+
+
+def test_users_who_did_nothing_are_asked_too(make: Make) -> None:
+    nobody = replace(SCENE, history=(), ratings=(), ages=())
+    alone = make().choose([nobody, nobody]).probs
+    assert alone.sum(axis=1) == pytest.approx(1)
+    assert make().choose([SCENE, nobody]).probs[1].tolist() == alone[0].tolist()
 
 
 def test_weights_are_others_for_who_comes_back_after_an_hour(make: Make) -> None:

@@ -241,10 +241,16 @@ def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
 
 
 def _remembering(scene: Scene, donor: Scene) -> Scene:
-    """A scene with the memory of another, of which no more lines than it had."""
-    lines = slice(max(len(donor.history) - len(scene.history), 0), None)
+    """A scene with the memory of another, of which no more lines than it had.
+
+    Lines of what is on the list are left out: the user's own history hardly ever has them, and
+    who knows that nobody takes the same twice would be told the answer.
+    """
+    told = [row for row, item in enumerate(donor.history) if item not in scene.slate]
+    lines = told[max(len(told) - len(scene.history), 0) :]
+    pick = lambda values: tuple(values[row] for row in lines) if values else ()  # noqa: E731
     return replace(
-        donor, history=donor.history[lines], ratings=donor.ratings[lines], ages=donor.ages[lines],
-        behaviours=donor.behaviours[lines], slate=scene.slate, target=scene.target,
+        donor, history=pick(donor.history), ratings=pick(donor.ratings), ages=pick(donor.ages),
+        behaviours=pick(donor.behaviours), slate=scene.slate, target=scene.target,
         name=scene.name, notes=scene.notes,
     )  # fmt: skip

@@ -245,6 +245,8 @@ class Sequences(NamedTuple):
         marks = np.concatenate(
             [rating_classes(batch.ratings, *scale), np.zeros(chosen.shape, np.int64)], axis=1
         )
+        # At least one column, of users who did nothing.
+        items, ages, marks = (np.pad(c, ((0, 0), (0, 1))) for c in (items, ages, marks))
         kept = (items != PAD) & (_behind(items) < lines)
         order = np.argsort(~kept, axis=1, kind="stable")[
             :, : max(int(kept.sum(axis=1).max(initial=0)), 1)
