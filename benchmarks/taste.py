@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,7 +97,7 @@ class Data:
     def users(self) -> dict[int, User]:
         events = self.dataset.interactions.sort_values([USER_ID, TIMESTAMP], kind="stable")
         return {
-            int(user): User(
+            int(str(user)): User(
                 own[ITEM_ID].to_numpy(), own[RATING].to_numpy(np.float64), own[TIMESTAMP].to_numpy()
             )
             for user, own in events.groupby(USER_ID)
@@ -281,13 +281,18 @@ def judged(
     return found
 
 
+def _plain(interval: Iterable[float]) -> list[float | None]:
+    """As JSON has it: no interval where all values are equal."""
+    return [None if np.isnan(value) else float(value) for value in interval]
+
+
 def _without(scene: Scene, options: IntArray) -> Scene:
     """Without lines of what is on the lists, which the user's own history never has."""
-    kept = np.flatnonzero(~np.isin(scene.history, options))
-    columns = ("history", "ratings", "ages")
+    kept = np.flatnonzero(~np.isin(scene.history, options)).tolist()
     return replace(
-        scene, **{name: tuple(np.array(getattr(scene, name))[kept].tolist()) for name in columns}
-    )
+        scene, history=tuple(scene.history[i] for i in kept),
+        ratings=tuple(scene.ratings[i] for i in kept), ages=tuple(scene.ages[i] for i in kept),
+    )  # fmt: skip
 
 
 _TOLD = ("dataset", "rows", "seed", "cold", "most", "part", "set")
@@ -341,7 +346,8 @@ def main() -> None:
                                            swapped[:, 1] - own[:, 1], against])  # fmt: skip
                 names = ("accuracy", "log_loss", "own_minus_swapped_points",
                          "own_minus_swapped_nats", "log_loss_against_first_session")  # fmt: skip
-                blocks = dict(zip(names, map(list, boot.intervals(columns)), strict=True))
+                found_intervals = map(_plain, boot.intervals(columns))
+                blocks = dict(zip(names, found_intervals, strict=True))
                 counts = {"questions": len(own), "users": len(np.unique(boot.user_ids))}
                 results.append({"row": row, "where": where, "company": kind, **blocks, **counts})
         results[-1]["seconds"] = time.perf_counter() - start
@@ -373,7 +379,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         cells = [f"{v:.3f} [{low:.3f}, {high:.3f}]" if name != "accuracy" else f"{v:.1f}"
                  for name in ("accuracy", "log_loss", "own_minus_swapped_points",
                               "own_minus_swapped_nats", "log_loss_against_first_session")
-                 for v, low, high in [row[name]]]  # fmt: skip
+                 for v, low, high in [[np.nan if x is None else x for x in row[name]]]]  # fmt: skip
         table.add_row(row["row"], f"{row['where']}, {row['company']}", *cells)
     Console(width=160).print(table)
 

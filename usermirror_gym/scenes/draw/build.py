@@ -220,8 +220,8 @@ def swap_histories(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
 
     What a longer history is worth must not count as what the user's own is worth.  A scene of n
     lines gets the newest n of a scene that has at least n, of a different user wherever there is
-    one; where nobody else has so many, the longest of another user, which is shorter.  A donor
-    gives as seldom as can be.
+    one; where nobody else has so many, the longest of another user, which is shorter.  Lines of
+    what is on the list are left out.  A donor gives as seldom as can be.
     """
     users = np.array([scene.user_id for scene in scenes], np.int64)
     lengths = np.array([len(scene.history) for scene in scenes], np.int64)
