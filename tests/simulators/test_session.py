@@ -158,7 +158,7 @@ def test_what_was_passed_over_in_the_session_and_in_the_log_counts(
     with torch.no_grad():  # the option's own count, apart from what its vector does to the taste
         simulator.head.net.passed.zero_()
     found = [simulator.scores([replace(SCENE, turns=own)]).features[0, 0, 0] for own in turns]
-    slope = float(simulator.head.net.shown)
+    slope = float(simulator.head.net.shown.detach())
     assert np.diff(found) == pytest.approx(slope * np.diff(np.log1p([0, 1, 2])), abs=1e-5)
 
 
