@@ -194,7 +194,10 @@ def test_settings_that_cannot_be(change: dict, message: str) -> None:
 def test_the_readout_and_its_settings_need_each_other() -> None:
     with pytest.raises(ConfigError, match="need each other"):
         read_config("smollm2-session", {"readout": "likelihood"})
-    assert read_config("smollm2-session").session == Session()
+    alone = read_config("smollm2-session", {"affinity": None})
+    assert alone.session is not None
+    with pytest.raises(ConfigError, match="'session' need each other"):
+        read_config("smollm2-session", {"affinity": None, "readout": "likelihood"})
 
 
 @pytest.fixture
