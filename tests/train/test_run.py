@@ -38,22 +38,6 @@ SCENES = {"train": 60, "validation": 16, "eval": 20, "train_slate": [3, 5], "rem
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
-    """A tiny checkpoint."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("base")
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A data set of 60 users and 60 films in CSV files."""
     folder = tmp_path_factory.mktemp("log")

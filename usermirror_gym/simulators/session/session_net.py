@@ -6,13 +6,12 @@ items of training, what the words leave open.  A user is the sequence of what th
 
     taste_g = n ** power_g * sum over lines m of softmax(lag_g + age_g + rating_g)[m] * p_g(m)
     q       = taste + profile - passed, mixed by one hidden layer
-    match(i) = q . o(i) + again(i) + shown(i)            general(i) = b(i) + appeal . a(i)
+    match(i) = q . o(i) + again(i) + shown(i)            general(i) = b(i)
 
 Lines are weighed by how many lie behind them, how long ago they were, and how they were rated, in G
 parts of the vector apart; n is their number (a set is read better if its size is not forgotten:
 Zaheer et al., Deep Sets, 2017).  ``passed`` is the mean of what was shown and not taken.
-``again`` and ``shown`` count what the option's own lines in both add; ``a(i)`` is what can be said
-of an item without knowing who looks (:mod:`usermirror_gym.data.appeal`).
+``again`` and ``shown`` count what the option's own lines in both add.
 
 An option's numbers do not depend on the rest of the list: one question about the union of lists
 answers each.
@@ -49,14 +48,12 @@ class SessionShape:
         tastes: G, ways to weigh the lines of the past.
         lines: newest lines of the past that count.
         profiles: values of profile features; 0 for none.
-        appeal: names of the features that are not personal.
     """
 
     dim: int = 64
     tastes: int = 2
     lines: int = 1000
     profiles: int = 0
-    appeal: tuple[str, ...] = ()
 
 
 class ItemTables(NamedTuple):
@@ -110,7 +107,6 @@ class SessionNet(nn.Module):
         self.outer = normal(2 * dim, dim, scale=0.3 * (2 * dim) ** -0.5)
         self.again = nn.Parameter(torch.zeros(()))
         self.shown = nn.Parameter(torch.zeros(()))
-        self.appeal = nn.Parameter(torch.zeros(len(shape.appeal)))
         self.dropout = nn.Dropout(dropout)
 
     def query(self, lines: Lines, past: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 
 from usermirror_gym.configs.session import SLATE_SIZE
 from usermirror_gym.data import RecDataset, TimeSplit
-from usermirror_gym.data.appeal import appeal
 from usermirror_gym.engines.base import Engine
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.progress import Display
@@ -163,9 +162,8 @@ class SessionHeads:
         settings, dataset = self.settings, split.dataset
         features = profile_features(dataset.users) if settings.profile else ()
         shape = SessionShape(
-            settings.dim, settings.tastes, settings.lines, sum(f.size for f in features),
-            appeal(split).names if settings.appeal else (),
-        )  # fmt: skip
+            settings.dim, settings.tastes, settings.lines, sum(f.size for f in features)
+        )
         total = n_steps(settings, split)
         with self._display.phase("session", total, "step") as advance:
             student = fit_student(
