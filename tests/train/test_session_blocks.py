@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from usermirror_gym.data import TimeSplit
+from usermirror_gym.data import TimeSplit, load_dataset, time_cut
+from usermirror_gym.envs import SlateVectorEnv, make_world
 from usermirror_gym.errors import CheckpointError, ConfigError
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, domain_text
@@ -30,6 +31,7 @@ from usermirror_gym.simulators.session.session_net import Lines, SessionShape
 from usermirror_gym.simulators.session.trained_blocks import BlockShape
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import Blocks, Session, read_config
+from usermirror_gym.train.run import train
 from usermirror_gym.train.session import fit as fit_module
 from usermirror_gym.train.session.fit import Student, fit_student
 from usermirror_gym.train.session.heads import SessionHeads, Words
@@ -325,12 +327,28 @@ def test_blocks_that_cannot_be(base: Path) -> None:
         Blocks(layers=(3, 3))
 
 
-def test_a_recipe_for_a_gpu_has_the_same_settings() -> None:
-    config = read_config("llama3.2-1b-session")
-    assert config.session is not None
-    assert config.session.blocks is not None
-    assert config.session.blocks.tune == "lora"
-    assert config.precision == "bfloat16"
-    assert read_config("smollm2-session").session == Session(
-        steps=4000, dropout=0.4, id_dropout=0.2
-    )
+def test_the_recipe_for_a_gpu_ends_with_a_simulator_on_a_tiny_llm_too(
+    base: Path, own_log: Path, tmp_path: Path
+) -> None:
+    recipe = read_config(
+        "llama3.2-1b-session",
+        {
+            "checkpoint": str(base), "data.sources": [{"name": str(own_log)}],
+            "data.scenes": {"train": 30, "validation": 60, "eval": 30, "train_slate": [3, 5],
+                            "eval_slate": [4, 4], "history": [2, 100], "removed": 0.2},
+            "session.parts": [[1, "mean"]], "session.components": 6, "session.dim": 8,
+            "session.steps": 40, "session.batch_size": 16,
+            "session.blocks.layers": [1, 2], "session.blocks.steps": 20,
+        },
+    )  # fmt: skip
+    folder = train(recipe, tmp_path / "run", display=Display(quiet=True))
+    split = time_cut(load_dataset(str(own_log)))
+    simulator = make_simulator(str(folder), split)
+    assert isinstance(simulator, SessionSimulator)
+    assert simulator.head.blocks is not None
+    assert simulator.head.blocks.shape == BlockShape(8, (1, 2), "lora", "pretrained", 16, 64, 0)
+    assert np.abs(simulator.head.blocks.weights["out"]).max() > 1e-4
+    env = SlateVectorEnv(3, world=make_world(split, simulator=simulator), slate_size=3)
+    env.reset(seed=0)
+    rewards = env.step(np.tile(np.arange(1, 4), (3, 1)))[1]
+    assert np.isfinite(rewards).all()
