@@ -138,7 +138,7 @@ class Blocks(Settings):
     """lora: of the adapters, which every linear layer gets."""
     lines: Positive = 64
     """Newest events that they read; the pooled network reads them all."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Of adapters or whole blocks; the maps learn as fast as the rest of the readout."""
     steps: Positive | None = None
     """They join for the last so many steps, once the pooled network, which costs little, has

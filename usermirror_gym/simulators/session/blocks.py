@@ -3,9 +3,12 @@
 An event's vector is mapped to the LLM's width, goes through some of its consecutive blocks and its
 final norm, and what they say at the newest event is added to the query of the pooled network::
 
-    x_m = v(i_m) @ into + mark(rating_m) + age(age_m)      m = 1 .. n, oldest first
-    h   = norm(blocks(rest, x_1, ..., x_n))                causal
-    q  += h_n @ out                                        out = 0 before training
+    x_m = v(i_m) @ into / sqrt(d) + mark(rating_m) + age(age_m)     m = 1 .. n, oldest first
+    h   = norm(blocks(rest, x_1, ..., x_n))                         causal
+    q  += h_n @ out / sqrt(H)                                       out = 0 before training
+
+The roots keep a step of Adam, which moves all numbers of a map by as much, from moving what comes
+out by more the more numbers come in.
 
 ``rest`` is a position of its own in front: trained blocks attend to their first token where
 nothing else fits, and lose their footing without one (Xiao et al., Efficient Streaming Language
@@ -70,7 +73,7 @@ class BlockReader(nn.Module):
         self.base = "" if shape.tune == "whole" else _digest(trunk)
         draw = torch.Generator().manual_seed(shape.seed + 2)
         width = len(rest)
-        self.into = nn.Parameter(torch.randn(shape.dim, width, generator=draw) * shape.dim**-0.5)
+        self.into = nn.Parameter(torch.randn(shape.dim, width, generator=draw))
         self.rest = nn.Parameter(rest.detach().float())
         self.marks = nn.Parameter(torch.zeros(MARKS, width))
         self.ages = nn.Parameter(torch.zeros(AGES, width))
@@ -91,14 +94,14 @@ class BlockReader(nn.Module):
         items, ages, marks, count = self._newest(lines)
         device = self.out.device
         vectors = self.dropout(embedding(items, past)) * GAIN
-        events = vectors.to(device) @ self.into
+        events = vectors.to(device) @ self.into * len(self.into) ** -0.5
         events = events + self.marks[marks.to(device)] + self.ages[ages.to(device)]
         front = self.rest.expand(len(events), 1, -1)
         low = self.dtype != torch.float32
         with torch.autocast(device.type, self.dtype if low else torch.bfloat16, enabled=low):
             hidden = self.trunk(inputs_embeds=torch.cat([front, events], dim=1), use_cache=False)
         last = hidden.last_hidden_state[torch.arange(len(events), device=device), count.to(device)]
-        return (last.float() @ self.out).to(past.device)
+        return (last.float() @ self.out * len(self.out) ** -0.5).to(past.device)
 
     def trained(self) -> TrainedBlocks:
         """What has to be kept of it."""
