@@ -299,6 +299,22 @@ def test_the_file_holds_what_was_trained_and_comes_back(
     assert about["blocks"]["base"] == head.blocks.base
 
 
+def test_a_large_number_at_the_first_position_and_a_wrong_size_in_the_file(
+    ships: Callable[..., Path], tmp_path: Path
+) -> None:
+    head = read_session(ships())
+    assert head.blocks is not None
+    large = {**head.blocks.weights, "rest": np.full(32, 1e5, np.float32)}
+    write_session(tmp_path / "large", replace(head, blocks=replace(head.blocks, weights=large)))
+    again = read_session(tmp_path / "large").blocks
+    assert again is not None
+    assert again.weights["rest"].tolist() == [1e5] * 32
+    other = replace(head.blocks, shape=replace(head.blocks.shape, rank=10**9))
+    write_session(tmp_path / "wrong", replace(head, blocks=other))
+    with pytest.raises(CheckpointError, match=r"session\.safetensors.* rank = 1000000000"):
+        read_session(tmp_path / "wrong")
+
+
 def test_another_llm_under_the_readout_is_refused(
     base: Path, tmp_path: Path, ships: Callable[..., Path], tokenizer: Any
 ) -> None:
@@ -342,6 +358,9 @@ def test_the_recipe_for_a_gpu_ends_with_a_simulator_on_a_tiny_llm_too(
         },
     )  # fmt: skip
     folder = train(recipe, tmp_path / "run", display=Display(quiet=True))
+    card = (folder / "README.md").read_text("utf-8")
+    assert "blocks 1 to 1 (fine-tuned by LoRA) read the newest 64 events" in card
+    assert "as they were" not in card
     split = time_cut(load_dataset(str(own_log)))
     simulator = make_simulator(str(folder), split)
     assert isinstance(simulator, SessionSimulator)

@@ -175,7 +175,9 @@ def write_session(
     if head.follow is not None:
         large |= {f"follow/{name}": getattr(head.follow, name) for name in _FOLLOW}
     if head.blocks is not None:
-        large |= {f"blocks/{name}": values for name, values in head.blocks.weights.items()}
+        for name, values in head.blocks.weights.items():
+            # Of what an LLM has at its first token some numbers are beyond float16.
+            (large if values.ndim > 1 else net)[f"blocks/{name}"] = values
     with np.errstate(over="ignore"):
         arrays = {name: values.astype(dtype) for name, values in large.items()} | net
     path = Path(folder) / SESSION_WEIGHTS
@@ -247,6 +249,9 @@ def _blocks(about: dict[str, Any], arrays: dict[str, Any]) -> TrainedBlocks:
         for name, values in arrays.items() if name.startswith("blocks/")
     }  # fmt: skip
     shape = TypeAdapter(BlockShape).validate_python(about["shape"])
+    ranks = {values.shape[0] for name, values in weights.items() if name.endswith(".down")}
+    if shape.tune == "lora" and ranks != {shape.rank}:
+        raise CheckpointError(f"adapters of ranks {sorted(ranks)}, and rank = {shape.rank}")
     return TrainedBlocks(shape, str(about["base"]), weights)
 
 

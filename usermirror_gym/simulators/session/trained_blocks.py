@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.types import Float32Array
 
 Tune = Literal["lora", "whole", "frozen"]
@@ -36,6 +37,10 @@ class BlockShape:
     rank: int = 8
     lines: int = 64
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layers[0] < self.layers[1] or min(self.dim, self.rank, self.lines) < 1:
+            raise ConfigError(f"{self} cannot be: blocks go from low to high, sizes are 1 and more")
 
 
 @dataclass(frozen=True, eq=False)
