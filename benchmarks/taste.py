@@ -3,6 +3,7 @@
     python benchmarks/taste.py --dataset ml-1m --data-folder DIR --json taste.json
     python benchmarks/taste.py --rows "session none,session llm" --set steps=600
     python benchmarks/taste.py --cold 0.15          # items kept out of training, on their lists
+    python benchmarks/taste.py --blocks "{layers: [12, 16], lines: 32, steps: 200}"
 
 A fifth of the users is kept apart and looked at once; an eighth of the others is for validation.
 Lists are of five: the film that was taken, and four that the user never took, drawn from all or by
@@ -12,18 +13,22 @@ user, fitted on the validation users' lists of the same kind; the history is all
 *swapped* the newest lines, as many, of another user.
 
 rows      non-personal, item-kNN (cosine), and the session readout with what the LLM says of the
-          items, with noise in its place, with categories and years, or with nothing but ids
+          items, with noise in its place, with categories and years, or with nothing but ids; with
+          --blocks the pooled network alone against the LLM's blocks beside it: tuned by LoRA from
+          what is pretrained, the same frozen, and random ones tuned
 columns   accuracy, log-loss (nats), own minus swapped in points and in nats, and the difference in
-          log-loss to the first session row, all with paired intervals over users
+          log-loss to the first session row, all with paired intervals over users; in the file
+          with --blocks every session row against every one before it too
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,7 @@ from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.scenes.words.prompt import PromptBuilder, PromptConfig
 from usermirror_gym.scenes.words.template import domain_text
 from usermirror_gym.simulators.readouts.utility import SessionWeights
+from usermirror_gym.simulators.session.blocks import load_reader, served_reader
 from usermirror_gym.simulators.session.session import SessionSimulator
 from usermirror_gym.simulators.session.session_head import read_session
 from usermirror_gym.train.config import Session
@@ -63,6 +69,8 @@ RECENT = 14 * 86_400
 KINDS = ("uniform", "popular")
 ROWS = ("non-personal", "item-kNN", "session none", "session noise", "session metadata",
         "session llm")  # fmt: skip
+BLOCK_ROWS = ("session llm", "session llm frozen pretrained", "session llm lora random",
+              "session llm lora pretrained")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -219,22 +227,30 @@ def item_knn(data: Data) -> Scorer:
     return score
 
 
-def session(data: Data, settings: Session, folder: Path, display: Display) -> Scorer:
-    """Trained on the users for training; the real simulator scores."""
+def session(
+    data: Data, settings: Session, folder: Path, display: Display, dtype: str = "float32"
+) -> Scorer:
+    """Trained on the users for training; the real simulator scores, in float32."""
     builder = PromptBuilder(domain_text(data.dataset), PromptConfig(form="session"))
     asked = builder.item_lines(tuple(range(1, data.dataset.n_items + 1)))
     engine = None
     if settings.words == "llm":
-        engine = load_engine("smollm2-135m-instruct", "transformers")
+        engine = load_engine(CHECKPOINT, "transformers")
     words = words_of(
         settings, data.dataset, asked, engine, folder / "states", seed=data.seed, display=display
     )
-    place = folder / f"{settings.words}-{data.seed}-{int(data.cold.sum())}"
+    # What was trained is found again by its settings, and by nothing less.
+    told = hashlib.sha256((settings.model_dump_json() + dtype).encode()).hexdigest()[:8]
+    place = folder / f"{settings.words}-{data.seed}-{int(data.cold.sum())}-{told}"
     heads = SessionHeads(
-        settings, place, place, words, asked.options, removed=0.0, seed=data.seed, display=display
-    )
+        settings, place, place, words, asked.options, removed=0.0, seed=data.seed,
+        blocks=partial(load_reader, CHECKPOINT, dtype=dtype), display=display,
+    )  # fmt: skip
     heads.write(data.split)
-    simulator = SessionSimulator(read_session(place), SessionWeights(), data.split, builder)
+    simulator = SessionSimulator(
+        read_session(place), SessionWeights(), data.split, builder,
+        blocks=partial(served_reader, CHECKPOINT),
+    )  # fmt: skip
 
     def score(scenes: list[Scene], lists: IntArray) -> FloatArray:
         flat = [replace(scene, slate=tuple(dict.fromkeys(own.ravel().tolist())))
@@ -295,7 +311,38 @@ def _without(scene: Scene, options: IntArray) -> Scene:
     )  # fmt: skip
 
 
-_TOLD = ("dataset", "rows", "seed", "cold", "most", "part", "set")
+def settings_of(row: str, given: Mapping[str, Any], blocks: Mapping[str, Any] | None) -> Session:
+    """Of a row: ``session WORDS``, or ``session WORDS TUNE START`` for one with blocks."""
+    _, words, *how = row.split()
+    own = None
+    if how:
+        if blocks is None or len(how) != 2:
+            raise SystemExit(f"row {row!r}: write 'session llm lora pretrained', and give --blocks")
+        own = {**blocks, "tune": how[0], "start": how[1]}
+    return Session(**{"words": words, **given, "blocks": own})
+
+
+def differences(
+    found: Mapping[str, Mapping[tuple[str, str], FloatArray]],
+    sets: Mapping[str, Mapping[str, list[Question]]],
+) -> list[dict[str, Any]]:
+    """Every session row against every one before it: accuracy (points) and log-loss (nats)."""
+    names = [row for row in found if row.startswith("session")]
+    told = []
+    for i, row in enumerate(names):
+        for other in names[:i]:
+            for (where, kind), own in found[row].items():
+                users = np.array([q.user for q in sets[where]["test"]])
+                points, nats = map(
+                    _plain, UserBootstrap(users, seed=0).intervals(own - found[other][where, kind])
+                )
+                told.append({"row": row, "against": other, "where": where, "company": kind,
+                             "accuracy": points, "log_loss": nats})  # fmt: skip
+    return told
+
+
+CHECKPOINT = "smollm2-135m-instruct"
+_TOLD = ("dataset", "rows", "seed", "cold", "most", "part", "set", "blocks", "dtype")
 
 
 def main() -> None:
@@ -303,16 +350,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--data-folder")
-    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated")
+    parser.add_argument("--rows", help="comma-separated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cold", type=float, default=0.0, help="share of items kept out")
     parser.add_argument("--most", type=int, default=3000, help="questions of a kind, at most")
     parser.add_argument("--part", default="test", help="test, or validation: a look on the way")
     parser.add_argument("--set", action="append", default=[], help="a setting of `session`")
+    parser.add_argument("--blocks", type=yaml.safe_load, help="settings of `session.blocks`")
+    parser.add_argument("--dtype", default="float32", help="of blocks in training")
     parser.add_argument("--work", type=Path, default=Path("runs/taste"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     given = dict(word.split("=", 1) for word in args.set)
+    args.rows = args.rows or ",".join(BLOCK_ROWS if args.blocks else ROWS)
     given = {name: yaml.safe_load(value) for name, value in given.items()}
     data = prepared(args.dataset, args.data_folder, args.cold, args.seed)
     if args.part == "validation":  # users of training take the place of those for validation
@@ -328,17 +378,19 @@ def main() -> None:
     }  # fmt: skip
     results: list[dict[str, Any]] = []
     base: dict[tuple[str, str], FloatArray] = {}
+    per_row: dict[str, dict[tuple[str, str], FloatArray]] = {}
     for row in rows:
         start = time.perf_counter()
         if row in scorers:
             scorer = scorers[row]()
         else:
-            settings = Session(**{"words": row.split()[1], **given})
-            scorer = session(data, settings, args.work, Display())
+            settings = settings_of(row, given, args.blocks)
+            scorer = session(data, settings, args.work, Display(), args.dtype)
         for where, asked in sets.items():
             boot = UserBootstrap(np.array([q.user for q in asked["test"]]), seed=0)
             for kind in KINDS:
                 found = judged(data, scorer, asked, kind)
+                per_row.setdefault(row, {})[where, kind] = found["own"]
                 own, swapped = found["own"], found["swapped"]
                 base.setdefault((where, kind), own) if row.startswith("session") else None
                 against = own[:, 1] - base.get((where, kind), own)[:, 1]
@@ -356,7 +408,9 @@ def main() -> None:
         write_json(args.json, {
             "settings": {name: str(getattr(args, name)) for name in _TOLD},
             "session": Session(**given).model_dump(mode="json"),
-            "results": results, "versions": package_versions(),
+            "results": results,
+            "differences": differences(per_row, sets) if args.blocks else [],
+            "versions": package_versions(),
         })  # fmt: skip
 
 

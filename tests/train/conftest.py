@@ -58,6 +58,22 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
 
 
 @pytest.fixture
+def own_log(tmp_path: Path) -> Path:
+    """Description of a log of 60 users and 40 films, in files beside it."""
+    data = tiny_split(n_users=60, n_items=40, seed=2).dataset
+    data.items.reset_index().to_csv(tmp_path / "films.csv", index=False)
+    data.interactions.to_csv(tmp_path / "log.csv", index=False)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\ndomain: movie\n"
+        "interactions: {file: log.csv, user: user_id, item: item_id, time: timestamp, "
+        "rating: rating}\n"
+        "items: {file: films.csv, item: item_id, title: title, texts: [genres], numbers: [year]}\n"
+    )
+    return path
+
+
+@pytest.fixture
 def tiny_model():
     """``tiny_model(lora=..., kind=..., seed=...)``: a new random model each time."""
 

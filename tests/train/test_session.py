@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from usermirror_gym.data import RecDataset, TimeSplit
+from usermirror_gym.data import TimeSplit
 from usermirror_gym.data.dataset import Impressions
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
@@ -201,22 +201,13 @@ def test_the_readout_and_its_settings_need_each_other() -> None:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, base: Path) -> TrainConfig:
+def recipe(own_log: Path, base: Path) -> TrainConfig:
     """On a log of 60 users, with a random LLM that reads their films."""
-    data: RecDataset = tiny_split(n_users=60, n_items=40, seed=2).dataset
-    data.items.reset_index().to_csv(tmp_path / "films.csv", index=False)
-    data.interactions.to_csv(tmp_path / "log.csv", index=False)
-    (tmp_path / "mine.yaml").write_text(
-        "name: mine\ndomain: movie\n"
-        "interactions: {file: log.csv, user: user_id, item: item_id, time: timestamp, "
-        "rating: rating}\n"
-        "items: {file: films.csv, item: item_id, title: title, texts: [genres], numbers: [year]}\n"
-    )
     return TrainConfig.model_validate(
         {
             "name": "mine", "checkpoint": str(base),
             "data": {
-                "sources": [{"name": str(tmp_path / "mine.yaml")}],
+                "sources": [{"name": str(own_log)}],
                 "scenes": {"train": 30, "validation": 60, "eval": 30, "train_slate": [3, 5],
                            "eval_slate": [4, 4], "history": [2, 100], "removed": 0.2},
             },
@@ -229,7 +220,7 @@ def recipe(tmp_path: Path, base: Path) -> TrainConfig:
 
 
 def test_a_run_ends_with_a_simulator_that_needs_no_llm_for_what_it_knows(
-    recipe: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: TrainConfig, own_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = train(recipe, tmp_path / "run", display=Display(quiet=True))
     facts = read_json(folder / "training.json")
@@ -239,7 +230,7 @@ def test_a_run_ends_with_a_simulator_that_needs_no_llm_for_what_it_knows(
     from usermirror_gym.simulators import registry
 
     monkeypatch.setattr(registry, "load_engine", None)
-    split = time_cut(load_dataset(str(tmp_path / "mine.yaml")))
+    split = time_cut(load_dataset(str(own_log)))
     simulator = make_simulator(str(folder), split)
     assert isinstance(simulator, SessionSimulator)
     assert len(simulator.weights.general) == 6

@@ -34,6 +34,7 @@ from usermirror_gym.simulators.readouts.utility import (
 )
 from usermirror_gym.simulators.session.session import SessionSimulator
 from usermirror_gym.simulators.session.session_head import SESSION_WEIGHTS, read_session
+from usermirror_gym.simulators.session.trained_blocks import TrainedBlocks
 from usermirror_gym.simulators.settings import LLMSettings, checked_settings
 from usermirror_gym.simulators.surrogate.surrogate import (
     SURROGATE_WEIGHTS,
@@ -158,9 +159,19 @@ def _session(settings: LLMSettings, split: TimeSplit) -> SessionSimulator:
     return SessionSimulator(
         read_session(folder), _of_settings(SessionWeights, settings), split,
         PromptBuilder(domain_text(split.dataset), _of_settings(PromptConfig, settings)),
-        engine=partial(_engine, settings), cache=cache_folder() / "item-vectors",
+        engine=partial(_engine, settings), blocks=partial(_blocks, settings),
+        cache=cache_folder() / "item-vectors",
         origin=Path(settings.checkpoint).name,
     )  # fmt: skip
+
+
+def _blocks(settings: LLMSettings, trained: TrainedBlocks) -> Any:
+    """On the device and in the precision that the engine would have."""
+    from usermirror_gym.simulators.session.blocks import served_reader
+
+    options = {name: settings.engine[name] for name in ("dtype", "device")
+               if name in settings.engine}  # fmt: skip
+    return served_reader(settings.checkpoint, trained, adapter=settings.adapter, **options)
 
 
 def _surrogate(settings: LLMSettings, split: TimeSplit) -> SurrogateSimulator:

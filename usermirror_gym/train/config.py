@@ -13,6 +13,7 @@ from usermirror_gym.corpus.config import BuildConfig, SceneSettings, SourceSetti
 from usermirror_gym.engines.base import StatePart
 from usermirror_gym.errors import UnknownNameError
 from usermirror_gym.scenes.words.prompt import PromptConfig
+from usermirror_gym.simulators.session.trained_blocks import Start, Tune
 
 Objective = Literal["next_item", "letters", "options", "rationale", "dpo"]
 Readout = Literal["likelihood", "letters", "options", "affinity", "session"]
@@ -123,6 +124,36 @@ class Affinity(Settings):
     """Format of the written head."""
 
 
+class Blocks(Settings):
+    """Blocks of the LLM that read users; see :mod:`usermirror_gym.simulators.session.blocks`."""
+
+    layers: tuple[Annotated[int, Field(ge=0)], Positive]
+    """The first block, counted from 0, and the one behind the last: ``[12, 16]`` are four."""
+    tune: Tune = "lora"
+    """What is trained of them: low-rank adapters; all weights; nothing (``frozen``).  The maps into
+    them and out of them always are."""
+    start: Start = "pretrained"
+    """``random``: noise of the same shapes in place of the LLM's weights, a control."""
+    rank: Positive = 8
+    """lora: of the adapters, which every linear layer gets."""
+    lines: Positive = 64
+    """Newest events that they read; the pooled network reads them all."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Of adapters or whole blocks; the maps learn as fast as the rest of the readout."""
+    steps: Positive | None = None
+    """They join for the last so many steps, once the pooled network, which costs little, has
+    learned alone; ``null``: for all."""
+
+    @model_validator(mode="after")
+    def _layers_ascend(self) -> Blocks:
+        if self.layers[0] >= self.layers[1]:
+            raise ValueError(
+                f"blocks.layers = {list(self.layers)} is no block: the second number is the one "
+                "behind the last, as in [12, 16]"
+            )
+        return self
+
+
 class Session(Settings):
     """The readout ``session``; see :mod:`usermirror_gym.train.session.fit`."""
 
@@ -147,6 +178,8 @@ class Session(Settings):
     """Newest lines of a history that are read."""
     follow_lines: Positive = 10
     """Newest lines whose followers count, if the recipe has ``affinity`` too."""
+    blocks: Blocks | None = None
+    """Blocks of the LLM, fine-tuned, that read the newest events beside the pooled network."""
     most_lines: Positive = 250
     """The longest history of a training step."""
     next_lines: Positive = 50

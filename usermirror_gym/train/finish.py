@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from usermirror_gym.corpus.built import read_build
 from usermirror_gym.data import TimeSplit
@@ -20,6 +22,7 @@ from usermirror_gym.progress import Display
 from usermirror_gym.simulators import AffinitySimulator, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
+from usermirror_gym.simulators.session.blocks import load_reader
 from usermirror_gym.train.affinity_head import fit_head, read_states
 from usermirror_gym.train.calibrate import ask, cross_fitted, fitted_settings, scores_of
 from usermirror_gym.train.card import write_card
@@ -32,7 +35,7 @@ from usermirror_gym.train.config import (
     stage_folder,
 )
 from usermirror_gym.train.data import TrainData
-from usermirror_gym.train.loop.model import write_weights
+from usermirror_gym.train.loop.model import wants_bfloat16, write_weights
 from usermirror_gym.train.session.heads import SessionHeads, words_of
 from usermirror_gym.types import TIMESTAMP, Float32Array
 
@@ -101,10 +104,10 @@ def _heads(
         return None
     asked = data.builder.item_lines(tuple(range(1, data.split.dataset.n_items + 1)))
     engine = None
+    checkpoint = config.checkpoint if config.keeps_base else str(staging)
+    adapter = str(staging) if config.writes_adapter else None
     if config.session is None or config.session.words == "llm":
-        checkpoint = config.checkpoint if config.keeps_base else str(staging)
-        adapter = {"adapter": str(staging)} if config.writes_adapter else {}
-        engine = load_engine(checkpoint, "transformers", **adapter)
+        engine = load_engine(checkpoint, "transformers", adapter=adapter)
     place = folder / "states"
     if config.session is not None:
         words = words_of(
@@ -112,11 +115,13 @@ def _heads(
             display=display,
         )  # fmt: skip
         scenes = data.scenes_validation
+        low = torch.cuda.is_available() and wants_bfloat16(config.precision)
+        dtype = "bfloat16" if low else "float32"
         missing = [scene.target == len(scene.slate) for scene in scenes]
         return SessionHeads(
             config.session, folder, staging, words, asked.options, seed=config.seed,
             removed=sum(missing) / max(len(missing), 1), affinity=config.affinity,
-            display=display,
+            blocks=partial(load_reader, checkpoint, adapter=adapter, dtype=dtype), display=display,
         )  # fmt: skip
     assert config.affinity is not None
     assert engine is not None

@@ -13,6 +13,7 @@ import numpy as np
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.data.appeal import appeal
 from usermirror_gym.engines.base import Engine
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.scenes.words.prompt import PromptBuilder
 from usermirror_gym.simulators.affinity.affinity import newest_lines, shown_slates, votes
@@ -21,6 +22,7 @@ from usermirror_gym.simulators.affinity.item_vectors import ItemVectors
 from usermirror_gym.simulators.base import ChoiceBatch
 from usermirror_gym.simulators.readouts.utility import SessionWeights, session_logprobs
 from usermirror_gym.simulators.session.session_head import SessionHead
+from usermirror_gym.simulators.session.trained_blocks import TrainedBlocks
 from usermirror_gym.simulators.surrogate.profile_codes import profile_codes
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import (
@@ -65,6 +67,8 @@ class SessionSimulator:
         builder: words the items.
         engine: makes the LLM that reads lines which were not in training; not called before one is
             asked about.
+        blocks: makes the blocks that read users, if the head has some; called at the first
+            question.
         cache: folder that keeps what was read; ``None`` keeps nothing.
         origin: where the readout comes from, for the name.
     """
@@ -77,11 +81,13 @@ class SessionSimulator:
         builder: PromptBuilder,
         *,
         engine: Callable[[], Engine] | None = None,
+        blocks: Callable[[TrainedBlocks], Any] | None = None,
         cache: Path | None = None,
         origin: str = "session",
     ) -> None:
         self.head, self.weights, self.split = head, weights, split
         self._builder, self._make, self._cache, self._origin = builder, engine, cache, origin
+        self._make_blocks = blocks
         n = split.dataset.n_items + 1
         self._past = np.zeros((n, head.net.shape.dim), np.float32)
         self._option, self._bias = np.zeros_like(self._past), np.zeros(n)
@@ -154,7 +160,24 @@ class SessionSimulator:
         net = self.head.net
         with torch.no_grad(), one_thread():
             query = net.query(lines, past)
+            if self._blocks is not None:
+                query = query + self._blocks(lines, past)
             return net.match(query, lines, local[2], option, past).double().numpy()
+
+    @cached_property
+    def _blocks(self) -> Any:
+        """Of the LLM, a :class:`~usermirror_gym.simulators.session.blocks.BlockReader`; or none.
+
+        Unlike the pooled network they are products of matrices, whose rounding depends on how many
+        rows a batch has: answers in other batches agree to 1e-5, not to the last bit."""
+        if self.head.blocks is None:
+            return None
+        if self._make_blocks is None:
+            raise ConfigError(
+                f"the readout {self.head.digest[:8]} reads users by blocks of its LLM, and none "
+                "were given: make it by make_simulator, or give SessionSimulator(blocks=...)"
+            )
+        return self._make_blocks(self.head.blocks)
 
     def _followed(self, batch: SceneBatch, slates: IntArray) -> FloatArray:
         """``(B, K)`` how much each option is what the newest lines are followed by."""

@@ -4,8 +4,9 @@ One file, ``session.safetensors``: the weights of :class:`SessionNet` under ``ne
 training ``known`` (n,) uint64 (``line_digests``), ``known_past`` (n, d), ``known_option`` (n, d),
 ``known_bias`` (n,); if what follows what is part of it, ``follow/history`` and ``follow/option``
 (n, e) and ``follow/lags`` (L,); and, if other lines can be read, ``mean`` (F,), ``past`` (F, d),
-``option`` (F, d) and ``bias`` (F,), which make the same of what the LLM says of them.  Large arrays
-may be float16.  Its metadata has sizes, parts of the LLM's states, profile features and the floor.
+``option`` (F, d) and ``bias`` (F,), which make the same of what the LLM says of them.  If blocks of
+the LLM read users, what was trained of them stands under ``blocks/``.  Large arrays may be float16.
+Its metadata has sizes, parts of the LLM's states, profile features and the floor.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, TypeAdapter
@@ -27,6 +28,7 @@ from usermirror_gym.errors import CheckpointError
 from usermirror_gym.files import write_bytes
 from usermirror_gym.foreign import parse_json
 from usermirror_gym.simulators.affinity.affinity_head import LineMemory, LineVectors
+from usermirror_gym.simulators.session.trained_blocks import BlockShape, TrainedBlocks
 from usermirror_gym.simulators.surrogate.profile_codes import ProfileFeature
 from usermirror_gym.types import Float32Array
 
@@ -108,6 +110,7 @@ class SessionHead:
         words: makes those of others; without it an unknown line has zeros.
         profiles: what is read of a user.
         follow: what the newest lines are followed by; ``None``: the network alone says it.
+        blocks: of the LLM, which read users too; ``None``: the pooled network alone does.
     """
 
     net: SessionNet
@@ -115,12 +118,15 @@ class SessionHead:
     words: LineMap | None = None
     profiles: tuple[ProfileFeature, ...] = ()
     follow: Follow | None = None
+    blocks: TrainedBlocks | None = None
 
     def __post_init__(self) -> None:
         d = self.net.shape.dim
         shapes = [self.known.history.shape[1]]
         if self.words is not None:
             shapes += [self.words.past.shape[1], self.words.option.shape[1]]
+        if self.blocks is not None:
+            shapes.append(self.blocks.shape.dim)
         if set(shapes) != {d}:
             raise CheckpointError(f"vectors of {shapes} numbers, and the network reads {d}")
 
@@ -137,6 +143,8 @@ class SessionHead:
         if self.follow is not None:
             for name in (*_FOLLOW, "floor"):
                 content.update(np.asarray(getattr(self.follow, name)).tobytes())
+        if self.blocks is not None:
+            content.update(self.blocks.digest.encode())
         return content.hexdigest()[:16]
 
 
@@ -166,6 +174,10 @@ def write_session(
         large |= {name: getattr(head.words, name) for name in _WORDS}
     if head.follow is not None:
         large |= {f"follow/{name}": getattr(head.follow, name) for name in _FOLLOW}
+    if head.blocks is not None:
+        for name, values in head.blocks.weights.items():
+            # Of what an LLM has at its first token some numbers are beyond float16.
+            (large if values.ndim > 1 else net)[f"blocks/{name}"] = values
     with np.errstate(over="ignore"):
         arrays = {name: values.astype(dtype) for name, values in large.items()} | net
     path = Path(folder) / SESSION_WEIGHTS
@@ -173,12 +185,14 @@ def write_session(
         if not np.isfinite(values).all():
             raise CheckpointError(f"{path}: {name} holds numbers beyond {dtype}: train again")
     arrays["known"] = known.digests
-    about = {
+    about: dict[str, Any] = {
         "shape": asdict(head.net.shape),
         "parts": None if head.words is None else head.words.parts,
         "profiles": [asdict(feature) for feature in head.profiles],
         "floor": None if head.follow is None else head.follow.floor,
     }
+    if head.blocks is not None:
+        about["blocks"] = {"shape": asdict(head.blocks.shape), "base": head.blocks.base}
     contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     return write_bytes(path, save(contiguous, {"session": json.dumps(about)}))
 
@@ -220,12 +234,25 @@ def read_session(folder: str | Path) -> SessionHead:
             if not 0 < float(floor) < np.inf or len(history) != len(known.digests):
                 raise CheckpointError(f"floor {floor} and {len(history)} lines of what follows")
             follow = Follow(history, option, lags, float(floor))
-        return SessionHead(net.eval(), known, words, profiles, follow)
+        blocks = _blocks(about["blocks"], arrays) if "blocks" in about else None
+        return SessionHead(net.eval(), known, words, profiles, follow, blocks)
     except Exception as error:  # safetensors' and torch's own errors, OSError, TypeError, KeyError
         raise CheckpointError(
             f"cannot read {path} as a session readout ({type(error).__name__}: {error}). Fetch or "
             "train it again."
         ) from error
+
+
+def _blocks(about: dict[str, Any], arrays: dict[str, Any]) -> TrainedBlocks:
+    weights = {
+        name.removeprefix("blocks/"): values.astype(np.float32)
+        for name, values in arrays.items() if name.startswith("blocks/")
+    }  # fmt: skip
+    shape = TypeAdapter(BlockShape).validate_python(about["shape"])
+    ranks = {values.shape[0] for name, values in weights.items() if name.endswith(".down")}
+    if shape.tune == "lora" and ranks != {shape.rank}:
+        raise CheckpointError(f"adapters of ranks {sorted(ranks)}, and rank = {shape.rank}")
+    return TrainedBlocks(shape, str(about["base"]), weights)
 
 
 _PARTS: TypeAdapter[tuple[StatePart, ...]] = TypeAdapter(

@@ -15,6 +15,9 @@ lists
     the log's own lists, where it has them: a nested logit over the items and *none of these*, with
     what the user took and passed over before.
 
+Where blocks of the LLM read users beside the pooled network, they learn in the same steps, or in
+the last of them, at a rate of their own.
+
 Vectors of items are a linear map of what the LLM says of their lines, plus what it leaves open.
 Where a run is killed it goes on, and ends with the same weights: what a step draws depends on the
 seed and its number alone.
@@ -27,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +66,9 @@ from usermirror_gym.types import (
     FloatArray,
     IntArray,
 )
+
+if TYPE_CHECKING:
+    from usermirror_gym.simulators.session.blocks import BlockReader
 
 SITTING = 3600
 """Seconds after which a choice opens another sitting."""
@@ -215,6 +221,7 @@ class Student(nn.Module):
         counts: ``(n + 1,)`` how often each item was taken.
         words: ``(n + 1, e)`` what is known of the items' texts, of unit variance.
         ids: whether items have what their words leave open.
+        blocks: of the LLM, which read users too.
     """
 
     words: Tensor | None
@@ -227,8 +234,10 @@ class Student(nn.Module):
         words: Float32Array | None,
         settings: Session,
         seed: int,
+        blocks: BlockReader | None = None,
     ) -> None:
         super().__init__()
+        self.blocks, self.blocks_read = blocks, True
         self.net = SessionNet(shape, seed=seed, dropout=settings.dropout)
         self.id_dropout = settings.id_dropout
         draw = torch.Generator().manual_seed(seed + 1)
@@ -282,6 +291,14 @@ class Student(nn.Module):
         real[PAD] = 0.0
         return ItemTables(past * real, option * real, bias)
 
+    def query(self, lines: Lines, past: Tensor) -> Tensor:
+        """``(B, d)`` what the users look for."""
+        query = self.net.query(lines, past)
+        if self.blocks is None or not self.blocks_read:
+            return query
+        added: Tensor = self.blocks(lines, past)
+        return query + added
+
     def size(self) -> Tensor:
         """Sum of the squares of all that is known of single items."""
         weighed = ((GAIN * self.past, 1.0), (self.option, 1.0), (self.bias, 0.2))
@@ -304,6 +321,7 @@ def fit_student(
     settings: Session,
     *,
     seed: int,
+    blocks: BlockReader | None = None,
     state: Path | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Student:
@@ -312,6 +330,7 @@ def fit_student(
     Args:
         codes: ``(n_users + 1, C)`` profile features.
         words: ``(n + 1, e)``, see :class:`Student`.
+        blocks: those that the settings ask for; they are trained.
         state: file that keeps where the training is; one that is there goes on.
         progress: told how many steps were done since the last call.
 
@@ -324,19 +343,22 @@ def fit_student(
             f"no user of {split.dataset.name!r} has more than {_LEAST} interactions before the cut:"
             " there is nothing that the session readout could learn from"
         )
-    student = Student(shape, split.popularity, words, settings, seed)
+    student = Student(shape, split.popularity, words, settings, seed, blocks)
     plan = _plan(settings, log)
+    shares = _block_shares(settings, len(plan))
     optimizer = torch.optim.AdamW(
-        [p for p in student.parameters() if p.requires_grad], settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )  # fmt: skip
+        _groups(student), settings.learning_rate, weight_decay=settings.weight_decay
+    )
     done = read_state(state, student, optimizer).get("step", 0)
     progress(done)
     total = len(plan)
     for step in range(done, total):
         kind, rate = plan[step]
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        student.blocks_read = shares[step] > 0
+        for group, own in zip(
+            optimizer.param_groups, _group_rates(settings, rate, shares[step]), strict=True
+        ):
+            group["lr"] = own
         rng = np.random.default_rng([seed, step])
         batch = _DRAW[kind](log, settings, rng)
         with torch.random.fork_rng(devices=[]):
@@ -348,7 +370,8 @@ def fit_student(
                 loss = loss + settings.list_penalty / len(log.lists.users) * student.size()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        for group in optimizer.param_groups:  # apart: blocks do not slow the pooled network down
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
         optimizer.step()
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == total:
             write_state(state, student, optimizer, {"step": step + 1})
@@ -375,9 +398,39 @@ def _plan(settings: Session, log: Log) -> list[tuple[str, float]]:
     plan = []
     for kinds, rate in phases:
         for i, kind in enumerate(kinds):
-            fall = 0.5 * (1 + math.cos(math.pi * i / len(kinds))) + 0.02
-            plan.append((kind, rate * min(1.0, (i + 1) / 50) * fall))
+            plan.append((kind, rate * _share(i, len(kinds))))
     return plan
+
+
+def _share(step: int, total: int) -> float:
+    """Of a learning rate: it rises for 50 steps, and falls like a cosine."""
+    fall = 0.5 * (1 + math.cos(math.pi * step / total)) + 0.02
+    return min(1.0, (step + 1) / 50) * fall
+
+
+def _block_shares(settings: Session, total: int) -> list[float]:
+    """Of the blocks' learning rates in every step; 0 where they do not read."""
+    if settings.blocks is None:
+        return [0.0] * total
+    own = min(settings.blocks.steps or total, total)
+    return [0.0] * (total - own) + [_share(i, own) for i in range(own)]
+
+
+def _groups(student: Student) -> list[dict[str, Any]]:
+    """What is trained: the pooled network and the items; then maps and weights of blocks."""
+    blocks = student.blocks
+    apart = set() if blocks is None else set(blocks.parameters())
+    groups = [[p for p in student.parameters() if p.requires_grad and p not in apart]]
+    if blocks is not None:
+        groups += [blocks.maps(), blocks.tuned()]
+    return [{"params": group} for group in groups]
+
+
+def _group_rates(settings: Session, rate: float, share: float) -> list[float]:
+    """Learning rates of :func:`_groups`."""
+    if settings.blocks is None:
+        return [rate]
+    return [rate, share * settings.learning_rate, share * settings.blocks.learning_rate]
 
 
 def _draw_taste(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
@@ -453,7 +506,7 @@ _DRAW = {
 
 def _loss(student: Student, batch: Batch) -> Tensor:
     tables, lines = student.tables(), batch.lines
-    query = student.net.query(lines, tables.past)
+    query = student.query(lines, tables.past)
     if batch.slates is None:
         utility = query @ tables.option.T + tables.bias
         had = torch.zeros(utility.shape, dtype=torch.bool).scatter_(1, lines.items, True)

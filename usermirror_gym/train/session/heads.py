@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import SessionSimulator, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import LineMemory, line_digests
+from usermirror_gym.simulators.session.blocks import BlockReader
 from usermirror_gym.simulators.session.session_head import (
     Follow,
     LineMap,
@@ -24,6 +26,7 @@ from usermirror_gym.simulators.session.session_head import (
     write_session,
 )
 from usermirror_gym.simulators.session.session_net import SessionShape
+from usermirror_gym.simulators.session.trained_blocks import BlockShape
 from usermirror_gym.simulators.surrogate.profile_codes import profile_codes, profile_features
 from usermirror_gym.train.affinity_head import fit_head, read_states
 from usermirror_gym.train.config import Affinity, Session
@@ -135,6 +138,7 @@ class SessionHeads:
         lines: of all items, in order.
         removed: share of the build's lists from which the true item is missing.
         affinity: of what is followed by what, in closed form; ``None`` leaves it out.
+        blocks: ``load_reader`` of the run's LLM, for settings that ask for its blocks.
     """
 
     def __init__(
@@ -148,8 +152,10 @@ class SessionHeads:
         removed: float,
         seed: int,
         affinity: Affinity | None = None,
+        blocks: Callable[..., BlockReader] | None = None,
         display: Display,
     ) -> None:
+        self._load_blocks = blocks
         # Whatever stands for the words, stands for them here too.
         parts = settings.parts if words.space is not None else ((0, "mean"),)
         self._affinity = affinity and affinity.model_copy(update={"parts": parts})
@@ -168,10 +174,21 @@ class SessionHeads:
         with self._display.phase("session", total, "step") as advance:
             student = fit_student(
                 split, profile_codes(features, dataset.users), self._words.values, shape, settings,
-                seed=self._seed, state=self._folder / f"session-{split.t0}.safetensors",
-                progress=advance,
+                seed=self._seed, blocks=self._blocks(),
+                state=self._folder / f"session-{split.t0}.safetensors", progress=advance,
             )  # fmt: skip
         write_session(self._staging, self._head(student, split, features), settings.store)
+
+    def _blocks(self) -> BlockReader | None:
+        """As they are before training."""
+        own = self.settings.blocks
+        if own is None:
+            return None
+        assert self._load_blocks is not None
+        shape = BlockShape(
+            self.settings.dim, own.layers, own.tune, own.start, own.rank, own.lines, self._seed
+        )
+        return self._load_blocks(shape, dropout=self.settings.dropout)
 
     def more_scenes(self, split: TimeSplit) -> list[Scene]:
         """What the calibration sees beside the validation scenes of the build; nothing where the
@@ -198,15 +215,16 @@ class SessionHeads:
         )
         found = self._words
         follow = self._followed(split, known)
+        blocks = None if student.blocks is None else student.blocks.trained()
         if found.space is None:
-            return SessionHead(student.net, known, None, features, follow)
+            return SessionHead(student.net, known, None, features, follow, blocks)
         assert found.mean is not None
         with torch.no_grad():
             maps = [w.numpy().astype(np.float64) for w in
                     (student.words_past, student.words_option, student.words_bias)]  # fmt: skip
         mapped = [(found.space @ weights).astype(np.float32) for weights in maps]
         words = LineMap(self.settings.parts, found.mean.astype(np.float32), *mapped)
-        return SessionHead(student.net, known, words, features, follow)
+        return SessionHead(student.net, known, words, features, follow, blocks)
 
     def _followed(self, split: TimeSplit, known: LineMemory) -> Follow | None:
         if self._affinity is None:
