@@ -188,7 +188,8 @@ class Session(Settings):
     """Whether the user's profile is read."""
     appeal: bool = True
     """Whether features that are not personal are read: popularity as an opener and of late, mean
-    rating, age (:mod:`usermirror_gym.data.appeal`)."""
+    rating, age (:mod:`usermirror_gym.data.appeal`). Never where the log has lists of its own, which
+    tell what is taken of what is shown."""
     steps: Annotated[int, Field(ge=0)] = 1200
     """Steps on what was taken."""
     next_share: Share = 0.5

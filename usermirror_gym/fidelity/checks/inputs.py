@@ -43,7 +43,8 @@ class Inputs(Check):
         scenes = [context.choices.scenes[row] for row in rows]
         asked = ObservedChoices.of(scenes)
         own = _scores(context.answered[0].probs, context.choices)[rows]
-        names, gains = [], []
+        names: list[tuple[str, int]] = []
+        gains: list[FloatArray] = []
         for name, wrong in wrongly(context.split, scenes).items():
             rng = np.random.default_rng([context.seed, len(names)])
             told = [wrong(scene, rng) for scene in scenes]

@@ -130,13 +130,14 @@ class SessionNet(nn.Module):
         width = self.shape.dim // self.shape.tastes
         parts = past.view(len(past), self.shape.tastes, width).transpose(0, 1).contiguous()
         tastes = []
-        for g, (part, marked) in enumerate(zip(parts, self.mark_vector.split(width, 1))):
+        marked = self.mark_vector.split(width, dim=1)
+        for g, part in enumerate(parts):
             logits = self.lag[g][lag] + self.age[g][lines.ages] + self.mark[g][lines.marks]
             share = torch.softmax(logits.masked_fill(~kept, -1e30), dim=1) * kept
             weight = share * self.scale[g][lines.marks]
             pooled = GAIN * embedding_bag(lines.items, part, mode="sum", per_sample_weights=weight)
             by_mark = weight.new_zeros(len(weight), MARKS).scatter_add(1, lines.marks, weight)
-            pooled = pooled + _times(by_mark, marked)
+            pooled = pooled + _times(by_mark, marked[g])
             tastes.append(pooled * (size ** self.power[g])[:, None])
         newest = lines.ages.gather(1, (count - 1).clamp(min=0)[:, None])
         taste = torch.cat(tastes, dim=1) + (newest >= FAR) * self.returning

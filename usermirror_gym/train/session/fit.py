@@ -265,12 +265,13 @@ class Student(nn.Module):
         self.value = nn.Parameter(torch.ones(2))
         self.outside = nn.Parameter(torch.zeros(()))
 
-    def weights(self, log: Log) -> SessionWeights | None:
-        """How much its numbers count, as the log's own lists have taught it; ``None`` if the log
-        has none.  Where every list was taken from, nothing is known of *none of these*."""
-        if log.lists is None:
+    def weights(self, split: TimeSplit) -> SessionWeights | None:
+        """How much its numbers count, as the log's own lists have taught it; ``None`` if there are
+        none.  Where every list was taken from, nothing is known of *none of these*."""
+        lists = Shown.of(split)
+        if lists is None:
             return None
-        untouched = not log.lists.clicked.any(axis=1).all()
+        untouched = not lists.clicked.any(axis=1).all()
         outside = float(self.outside.detach()) if untouched else None
         match, general = self.value.detach().tolist()
         return SessionWeights(1.0, (1.0,), (), outside, match, general)
