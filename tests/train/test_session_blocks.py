@@ -324,6 +324,7 @@ def test_another_llm_under_the_readout_is_refused(
     assert head.blocks is not None
     wider = LlamaConfig.from_pretrained(base)
     wider.hidden_size, wider.num_attention_heads, wider.head_dim = 48, 4, 12
+    torch.manual_seed(99)  # weights that are not those of the fixture
     for name, config in (("same", LlamaConfig.from_pretrained(base)), ("wider", wider)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(4321)  # other weights than those of base, whatever was drawn before

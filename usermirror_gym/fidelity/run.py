@@ -289,7 +289,7 @@ def _card(
     data, simulator, n = question.data, question.simulator, config.checks
     store = folder / _ANSWERS
     _try(question)
-    sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n)
+    sizes = CardSizes(order=n, repeats=min(60, n), ladder=2 * n, text_attacks=n, inputs=4 * n)
     remake = None
     if data.split is not None:
         remake = lambda split: make_simulator(config.simulator, split, **config.options)  # noqa: E731

@@ -188,17 +188,23 @@ class Session(Settings):
     """Whether the user's profile is read."""
     appeal: bool = True
     """Whether features that are not personal are read: popularity as an opener and of late, mean
-    rating, age (:mod:`usermirror_gym.data.appeal`)."""
+    rating, age (:mod:`usermirror_gym.data.appeal`). Never where the log has lists of its own, which
+    tell what is taken of what is shown."""
     steps: Annotated[int, Field(ge=0)] = 1200
     """Steps on what was taken."""
     next_share: Share = 0.5
     """Of them that predict what came next; the others what goes together, without its order."""
+    opener_share: Share = 0.0
+    """Of all of them that predict what was taken after a pause of an hour and more."""
     batch_size: Positive = 160
     """Users of one such step."""
     list_lines: Positive = 50
     """The longest history of a step on the log's own lists."""
     list_steps: Annotated[int, Field(ge=0)] = 300
     """Steps on the log's own lists, where it has any; they come last."""
+    list_sessions: Share = 0.5
+    """Share of the lists whose user's newest lines are told as those of a session are, just taken
+    and without a rating: a log whose lists are hours apart has none, and an environment does."""
     list_batch_size: Positive = 2048
     """Lists of one such step."""
     list_learning_rate: Annotated[float, Field(gt=0)] = 5e-3

@@ -24,7 +24,7 @@ from usermirror_gym.simulators.affinity.affinity_head import write_head
 from usermirror_gym.simulators.checkpoint import write_simulator
 from usermirror_gym.simulators.session.blocks import load_reader
 from usermirror_gym.train.affinity_head import fit_head, read_states
-from usermirror_gym.train.calibrate import ask, cross_fitted, fitted_settings, scores_of
+from usermirror_gym.train.calibrate import Weights, ask, cross_fitted, fitted_settings, scores_of
 from usermirror_gym.train.card import write_card
 from usermirror_gym.train.config import (
     TRAINED_FILE,
@@ -69,6 +69,8 @@ def write_checkpoint(
             dataset = data.split.dataset
             whole = TimeSplit(dataset, int(dataset.interactions[TIMESTAMP].max()) + 1)
             heads.write(whole)
+            if isinstance(heads, SessionHeads) and heads.learned is not None:
+                write_simulator(staging, _settings(config, data, heads.learned))
             heads.simulator(data.split)  # its first answers need not wait for the items
         build = read_build(data_folder(config, folder))
         checksum = sha256(build.folder / "manifest.json")
@@ -161,7 +163,35 @@ class AffinityHeads:
 def _calibrate(
     config: TrainConfig, staging: Path, data: TrainData, heads: Heads | None, display: Display
 ) -> dict[str, Any]:
-    """Write ``simulator.yaml`` with fitted weights; the scores of the simulator."""
+    """Write ``simulator.yaml`` with fitted weights; the scores of the simulator.
+
+    Where a log's own lists have taught the weights together with all else, nothing is fitted.
+    """
+    write_simulator(staging, _settings(config, data))
+
+    def uncorrected(split: TimeSplit) -> UserSimulator:
+        return make_simulator(str(staging), split) if heads is None else heads.simulator(split)
+
+    own = heads if isinstance(heads, SessionHeads) else None
+    more = own.more_scenes(data.split) if own is not None else ()
+    asked = ask(config, uncorrected, data, more=more, display=display)
+    if own is not None and own.learned is not None:
+        weights: Weights = own.learned
+        logprobs = asked.logprobs(weights)
+    else:
+        weights = asked.fit(config.calibration)
+        logprobs = cross_fitted(asked, config.calibration, config.seed)
+    write_simulator(staging, _settings(config, data, weights))
+    scored = np.arange(len(asked)) < len(asked) - len(more)
+    names = [source.name for source in data.sources]
+    scores = scores_of(asked.rows(scored), logprobs[scored], names)
+    return scores | {"folds": config.calibration.folds}
+
+
+def _settings(
+    config: TrainConfig, data: TrainData, weights: Weights | None = None
+) -> dict[str, Any]:
+    """Of ``simulator.yaml``; without weights those that correct nothing."""
     settings: dict[str, Any] = {
         "readout": config.readout,
         **asdict(config.prompt_config),
@@ -169,21 +199,12 @@ def _calibrate(
     }
     if config.keeps_base:
         settings["checkpoint"] = config.checkpoint
-    if heads is not None:  # a head has learned one kind of item, and says nonsense of any other
+    if config.affinity is not None or config.session is not None:
+        # A head has learned one kind of item, and says nonsense of any other.
         settings["domain"] = data.split.dataset.domain
     if config.session is not None:
-        features = len(appeal(data.split).names) if config.session.appeal else 0
+        shown = data.split.dataset.impressions is not None
+        appealing = config.session.appeal and not shown
+        features = len(appeal(data.split).names) if appealing else 0
         settings["general"] = (1.0,) * (1 + (config.affinity is not None) + features)
-    write_simulator(staging, settings)
-
-    def uncorrected(split: TimeSplit) -> UserSimulator:
-        return make_simulator(str(staging), split) if heads is None else heads.simulator(split)
-
-    more = heads.more_scenes(data.split) if isinstance(heads, SessionHeads) else ()
-    asked = ask(config, uncorrected, data, more=more, display=display)
-    write_simulator(staging, settings | dict(fitted_settings(asked.fit(config.calibration))))
-    logprobs = cross_fitted(asked, config.calibration, config.seed)
-    scored = np.arange(len(asked)) < len(asked) - len(more)
-    names = [source.name for source in data.sources]
-    scores = scores_of(asked.rows(scored), logprobs[scored], names)
-    return scores | {"folds": config.calibration.folds}
+    return settings | ({} if weights is None else dict(fitted_settings(weights)))

@@ -10,6 +10,7 @@ from usermirror_gym.fidelity.checks.base import Card, Check, Context
 from usermirror_gym.fidelity.checks.calibration import Calibration
 from usermirror_gym.fidelity.checks.diversity import Diversity
 from usermirror_gym.fidelity.checks.history import History
+from usermirror_gym.fidelity.checks.inputs import Inputs
 from usermirror_gym.fidelity.checks.order import Order
 from usermirror_gym.fidelity.checks.outside_option import OutsideOption
 from usermirror_gym.fidelity.checks.populations import Populations
@@ -18,8 +19,8 @@ from usermirror_gym.fidelity.checks.slices import Slices
 from usermirror_gym.fidelity.checks.text_attacks import TextAttacks
 
 CHECKS: list[Check] = [
-    Populations(), Scores(), History(), Calibration(), Diversity(), Slices(), OutsideOption(),
-    Order(), TextAttacks(),
+    Populations(), Scores(), History(), Inputs(), Calibration(), Diversity(), Slices(),
+    OutsideOption(), Order(), TextAttacks(),
 ]  # fmt: skip
 """In the order in which they are run and shown; one's own are appended."""
 

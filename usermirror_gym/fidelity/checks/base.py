@@ -46,6 +46,7 @@ class CardSizes:
     repeats: int = 60
     ladder: int = 300
     text_attacks: int = 150
+    inputs: int = 600
     n_resamples: int = 2000
     """Of the bootstrap over users."""
 

@@ -33,6 +33,8 @@ from usermirror_gym.types import BoolArray, FloatArray, IntArray
 
 _STEEPEST, _FLATTEST = 100.0, 0.01
 """Bounds of the inverse temperature."""
+_PER_WEIGHT = 50
+"""Choices for each number of a kind of users that has numbers of its own."""
 RENAMED = {"outside": "outside_utility", "worth": "inclusive_value", "appeal": "item_bias"}
 """Weights by the names that they had before: files and options with those are still read."""
 
@@ -328,6 +330,10 @@ def fit_session(
 ) -> SessionWeights:
     """As :func:`fit_likelihood`, for the numbers of the session readout and their two steps.
 
+    Users who come back after an hour have numbers of their own if there are choices enough of both
+    kinds of users: 50 for each number.  A log whose lists are hours apart says nothing of what is
+    taken within a session, and numbers fitted on the few choices that are there would be noise.
+
     Args:
         features, far: see :func:`session_logprobs`.
         mask: ``(S, K)``.
@@ -346,7 +352,7 @@ def fit_session(
             "nobody took an item in these scenes: nothing says which one is liked. Give more scenes"
         )
     held, size = far[:, None, None] * features, features.shape[2]
-    some = bool((far & ~none).any())
+    some = min((far & ~none).sum(), (~far & ~none).sum()) >= _PER_WEIGHT * size
     wide = np.concatenate([features, held], axis=2) if some else features
     slopes = fit_linear(wide[~none], mask[~none], targets[~none], outside=False).slopes
     near, more = slopes[:size], slopes[size:]

@@ -290,6 +290,7 @@ class Sequences(NamedTuple):
     def groups(self) -> Iterator[tuple[IntArray, int, int]]:
         """Rows that take equal room, and how much; a row's room does not depend on the others."""
         room = [-(-(x != PAD).sum(axis=1) // _STEP) * _STEP for x in (self.items, self.passed)]
+        room[0] = np.maximum(room[0], 1)  # one empty line of users who did nothing
         kinds, kind = np.unique(np.stack(room, axis=1), axis=0, return_inverse=True)
         for number, (width, refused) in enumerate(kinds.tolist()):
             rows = np.flatnonzero(kind.ravel() == number)

@@ -5,12 +5,13 @@ number that it has for everybody, ``b(i)``: a linear map of what the LLM says of
 items of training, what the words leave open.  A user is the sequence of what they took, all of it::
 
     taste_g = n ** power_g * sum over lines m of softmax(lag_g + age_g + rating_g)[m] * p_g(m)
-    q       = taste + profile - passed, mixed by one hidden layer
+    q       = taste + profile + passed + returning, mixed by one hidden layer
     match(i) = q . o(i) + again(i) + shown(i)            general(i) = b(i)
 
 Lines are weighed by how many lie behind them, how long ago they were, and how they were rated, in G
 parts of the vector apart; n is their number (a set is read better if its size is not forgotten:
-Zaheer et al., Deep Sets, 2017).  ``passed`` is the mean of what was shown and not taken.
+Zaheer et al., Deep Sets, 2017).  ``passed`` is a linear map of the mean of what was shown
+and not taken, ``returning`` what those look for who come back after an hour.
 ``again`` and ``shown`` count what the option's own lines in both add.
 
 An option's numbers do not depend on the rest of the list: one question about the union of lists
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, embedding_bag
 
 from usermirror_gym.types import PAD, Float32Array, FloatArray, IntArray
 
@@ -80,7 +81,7 @@ class SessionNet(nn.Module):
     Args:
         shape: its sizes.
         seed: of the initial weights.
-        dropout: share of the numbers that are left out in training.
+        dropout: share of the lines, and of the hidden numbers, that are left out in training.
     """
 
     def __init__(self, shape: SessionShape, *, seed: int = 0, dropout: float = 0.2) -> None:
@@ -99,6 +100,7 @@ class SessionNet(nn.Module):
         self.scale = nn.Parameter(liked.repeat(groups, 1))
         self.mark_vector = normal(MARKS, dim, scale=0.02)
         self.power = nn.Parameter(torch.full((groups,), 0.25))
+        self.returning = nn.Parameter(torch.zeros(dim))
         self.profile = nn.Parameter(torch.zeros(shape.profiles + 1, dim))
         self.passed = nn.Parameter(torch.zeros(dim, dim))
         self.norm = nn.LayerNorm(dim)
@@ -119,22 +121,32 @@ class SessionNet(nn.Module):
         count = real.sum(dim=1)
         behind = (count[:, None] - 1 - torch.arange(real.shape[1])).clamp(min=0)
         lag = (torch.log2(behind + 1.0) * 2.0).long().clamp(max=LAGS - 1)
-        vectors = self.dropout(embedding(lines.items, past)) * GAIN
-        vectors = vectors + self.mark_vector[lines.marks]
+        kept = real
+        if self.training and self.dropout.p:
+            # A part of the lines must do, where there are enough for a part.
+            drawn = real & (torch.rand(real.shape) >= self.dropout.p)
+            kept = torch.where(drawn.any(dim=1, keepdim=True), drawn, real)
         size = count.clamp(min=1).float()
+        width = self.shape.dim // self.shape.tastes
+        parts = past.view(len(past), self.shape.tastes, width).transpose(0, 1).contiguous()
         tastes = []
-        for g, part in enumerate(vectors.chunk(self.shape.tastes, dim=2)):
+        marked = self.mark_vector.split(width, dim=1)
+        for g, part in enumerate(parts):
             logits = self.lag[g][lag] + self.age[g][lines.ages] + self.mark[g][lines.marks]
-            share = torch.softmax(logits.masked_fill(~real, -1e30), dim=1) * real
+            share = torch.softmax(logits.masked_fill(~kept, -1e30), dim=1) * kept
             weight = share * self.scale[g][lines.marks]
-            tastes.append((weight[:, :, None] * part).sum(dim=1) * (size ** self.power[g])[:, None])
-        taste = torch.cat(tastes, dim=1)
+            pooled = GAIN * embedding_bag(lines.items, part, mode="sum", per_sample_weights=weight)
+            by_mark = weight.new_zeros(len(weight), MARKS).scatter_add(1, lines.marks, weight)
+            pooled = pooled + _times(by_mark, marked[g])
+            tastes.append(pooled * (size ** self.power[g])[:, None])
+        newest = lines.ages.gather(1, (count - 1).clamp(min=0)[:, None])
+        taste = torch.cat(tastes, dim=1) + (newest >= FAR) * self.returning
         known = (lines.profiles != PAD).float()[:, :, None]
         taste = taste + (self.profile[lines.profiles] * known).sum(dim=1)
         if lines.passed.shape[1]:
-            refused = lines.passed != PAD
-            mean = (embedding(lines.passed, past) * refused[:, :, None]).sum(dim=1)
-            mean = mean / refused.sum(dim=1).clamp(min=1)[:, None] * GAIN
+            share = (lines.passed != PAD).float()
+            share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
+            mean = GAIN * embedding_bag(lines.passed, past, mode="sum", per_sample_weights=share)
             taste = taste + _times(mean, self.passed)
         hidden = torch.nn.functional.gelu(_times(self.norm(taste), self.inner) + self.inner_bias)
         query: Tensor = taste + _times(self.dropout(hidden), self.outer)

@@ -1,6 +1,6 @@
 """The session readout learns from a log: what goes with what, what came next, what was refused.
 
-Three kinds of steps:
+Four kinds of steps:
 
 taste
     a random part of what a user took, in no order, predicts the rest, by a softmax over the
@@ -8,6 +8,9 @@ taste
     goes together, not which page stood behind which.
 next
     what was taken so far, with its ages, predicts what was taken next, likewise.
+openers
+    likewise all that was taken before a pause of an hour and more predicts what was taken after it:
+    whoever comes back looks for other things than the page before held.
 lists
     the log's own lists, where it has them: a nested logit over the items and *none of these*, with
     what the user took and passed over before.
@@ -25,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,9 +40,11 @@ from torch.nn.functional import logsigmoid
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.errors import ConfigError
 from usermirror_gym.scenes.scene import Scene
+from usermirror_gym.simulators.readouts.utility import SessionWeights
 from usermirror_gym.simulators.session.session import MOST_PASSED, rating_scale
 from usermirror_gym.simulators.session.session_net import (
     GAIN,
+    JUST_NOW,
     LONG_AGO,
     UNKNOWN_TIME,
     ItemTables,
@@ -57,6 +63,7 @@ from usermirror_gym.types import (
     TIMESTAMP,
     USER_ID,
     Float32Array,
+    FloatArray,
     IntArray,
 )
 
@@ -69,6 +76,8 @@ _LEAST = 3
 """Lines that a user has to have for a step to be about them."""
 _TARGETS = 60
 """Most items that a part of a history predicts at once."""
+_SESSION = 8
+"""Most lines that are told as those of a session."""
 _SAVE_EVERY = 50
 _FAR = -1e4
 
@@ -107,6 +116,17 @@ class Log:
     def sizes(self) -> IntArray:
         """``(n_users + 1,)`` rows of each."""
         return np.diff(self.starts)
+
+    @cached_property
+    def openers(self) -> tuple[IntArray, FloatArray]:
+        """Rows of what was taken after a pause, with lines enough before it; and how often each is
+        drawn: users who come back a hundred times are not all that counts."""
+        users = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        place = np.arange(len(users)) - self.starts[users]
+        gaps = np.diff(self.times, prepend=self.times[:1])
+        rows = np.flatnonzero((place >= _LEAST) & (gaps > SITTING))
+        weights = np.bincount(users[rows], minlength=len(self.sizes))[users[rows]] ** -0.5
+        return rows, weights / max(weights.sum(), 1e-9)
 
 
 class Shown(NamedTuple):
@@ -245,6 +265,17 @@ class Student(nn.Module):
         self.value = nn.Parameter(torch.ones(2))
         self.outside = nn.Parameter(torch.zeros(()))
 
+    def weights(self, split: TimeSplit) -> SessionWeights | None:
+        """How much its numbers count, as the log's own lists have taught it; ``None`` if there are
+        none.  Where every list was taken from, nothing is known of *none of these*."""
+        lists = Shown.of(split)
+        if lists is None:
+            return None
+        untouched = not lists.clicked.any(axis=1).all()
+        outside = float(self.outside.detach()) if untouched else None
+        match, general = self.value.detach().tolist()
+        return SessionWeights(1.0, (1.0,), (), outside, match, general)
+
     def tables(self) -> ItemTables:
         """Vectors of all items."""
         # What nobody took has nothing but its words: no step has taught its own numbers.
@@ -359,6 +390,9 @@ def _plan(settings: Session, log: Log) -> list[tuple[str, float]]:
     """Kind and learning rate of every step."""
     turns = max(round(1 / settings.next_share), 1) if settings.next_share else 0
     kinds = ["next" if turns and i % turns == turns - 1 else "taste" for i in range(settings.steps)]
+    if settings.opener_share and len(log.openers[0]):
+        every = max(round(1 / settings.opener_share), 1)
+        kinds[every - 1 :: every] = ["openers"] * len(kinds[every - 1 :: every])
     phases = [(kinds, settings.learning_rate)]
     if log.lists is not None:
         phases.append((["lists"] * settings.list_steps, settings.list_learning_rate))
@@ -431,29 +465,44 @@ def _draw_next(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
     return Batch(_lines(log, users, rows, ages), _padded(targets))
 
 
+def _draw_openers(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
+    found, weights = log.openers
+    picked = rng.choice(found, settings.batch_size, p=weights)
+    users = np.searchsorted(log.starts, picked, side="right") - 1
+    rows, ages = [], []
+    for user, row in zip(users, picked, strict=True):
+        past = np.arange(max(log.starts[user], row - settings.most_lines), row)
+        rows.append(past)
+        ages.append(age_classes(log.times[row] - log.times[past]))
+    return Batch(_lines(log, users, rows, ages), torch.from_numpy(log.items[picked][:, None]))
+
+
 def _draw_lists(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
     shown = log.lists
     assert shown is not None
     picked = rng.integers(len(shown.users), size=settings.list_batch_size)
-    users, rows, ages, passed = shown.users[picked], [], [], []
+    users, rows, passed = shown.users[picked], [], []
     for user, time in zip(users, shown.times[picked], strict=True):
         start = log.starts[user]
-        end = start + np.searchsorted(log.times[start : log.starts[user + 1]], time)
-        own = np.arange(max(start, end - settings.list_lines), end)
-        rows.append(own)
-        ages.append(age_classes(time - log.times[own]))
+        end = start + log.times[start : log.starts[user + 1]].searchsorted(time)
+        rows.append(np.arange(max(start, end - settings.list_lines), end))
         begin = shown.starts[user]
-        until = begin + np.searchsorted(shown.passed_at[begin : shown.starts[user + 1]], time)
+        until = begin + shown.passed_at[begin : shown.starts[user + 1]].searchsorted(time)
         passed.append(shown.passed[max(begin, until - MOST_PASSED) : until][::-1])
+    sizes = np.array([len(own) for own in rows])
+    told = age_classes(np.repeat(shown.times[picked], sizes) - log.times[np.concatenate(rows)])
+    ages = np.split(told, np.cumsum(sizes)[:-1])
     slates, clicked = shown.slates[picked].copy(), shown.clicked[picked]
     places = np.where(clicked.any(axis=1), _one_of(clicked, rng), slates.shape[1])
     chosen = np.arange(slates.shape[1]) == places[:, None]
     slates[clicked & ~chosen] = PAD  # one choice at a time: the others were taken as well
-    lines = _lines(log, users, rows, ages, passed)
+    lines = _as_in_session(_lines(log, users, rows, ages, passed), settings.list_sessions, rng)
     return Batch(lines, torch.from_numpy(places[:, None]), torch.from_numpy(slates))
 
 
-_DRAW = {"taste": _draw_taste, "next": _draw_next, "lists": _draw_lists}
+_DRAW = {
+    "taste": _draw_taste, "next": _draw_next, "openers": _draw_openers, "lists": _draw_lists,
+}  # fmt: skip
 
 
 def _loss(student: Student, batch: Batch) -> Tensor:
@@ -490,6 +539,18 @@ def _lines(
         _padded([log.items[own] for own in rows]), _padded(ages),
         _padded([log.marks[own] for own in rows]), refused, torch.from_numpy(log.codes[users]),
     )  # fmt: skip
+
+
+def _as_in_session(lines: Lines, share: float, rng: np.random.Generator) -> Lines:
+    """Of a share of the users the newest lines as the simulator tells those of a session."""
+    count = (lines.items != PAD).sum(dim=1)
+    told = rng.integers(1, _SESSION + 1, len(count)) * (rng.random(len(count)) < share)
+    first = (count - torch.from_numpy(told)).clamp(min=0)[:, None]
+    place = torch.arange(lines.items.shape[1])
+    newest = (place >= first) & (place < count[:, None])
+    return lines._replace(
+        ages=lines.ages.masked_fill(newest, JUST_NOW), marks=lines.marks.masked_fill(newest, 0)
+    )
 
 
 def _padded(rows: list[IntArray]) -> Tensor:

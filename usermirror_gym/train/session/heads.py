@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from usermirror_gym.progress import Display
 from usermirror_gym.scenes.scene import Scene
 from usermirror_gym.simulators import SessionSimulator, UserSimulator, make_simulator
 from usermirror_gym.simulators.affinity.affinity_head import LineMemory, line_digests
+from usermirror_gym.simulators.readouts.utility import SessionWeights
 from usermirror_gym.simulators.session.blocks import BlockReader
 from usermirror_gym.simulators.session.session_head import (
     Follow,
@@ -139,6 +140,9 @@ class SessionHeads:
         removed: share of the build's lists from which the true item is missing.
         affinity: of what is followed by what, in closed form; ``None`` leaves it out.
         blocks: ``load_reader`` of the run's LLM, for settings that ask for its blocks.
+
+    Attributes:
+        learned: how much the numbers of what was written last count, if the log's own lists say it.
     """
 
     def __init__(
@@ -155,6 +159,7 @@ class SessionHeads:
         blocks: Callable[..., BlockReader] | None = None,
         display: Display,
     ) -> None:
+        self.learned: SessionWeights | None = None
         self._load_blocks = blocks
         # Whatever stands for the words, stands for them here too.
         parts = settings.parts if words.space is not None else ((0, "mean"),)
@@ -178,6 +183,11 @@ class SessionHeads:
                 state=self._folder / f"session-{split.t0}.safetensors", progress=advance,
             )  # fmt: skip
         write_session(self._staging, self._head(student, split, features), settings.store)
+        learned = student.weights(split)
+        if learned is not None and self._affinity is not None:
+            # The lists were learned without what follows what.
+            learned = replace(learned, general=(*learned.general, 0.0))
+        self.learned = learned
 
     def _blocks(self) -> BlockReader | None:
         """As they are before training."""
