@@ -326,7 +326,9 @@ def test_another_llm_under_the_readout_is_refused(
     wider.hidden_size, wider.num_attention_heads, wider.head_dim = 48, 4, 12
     torch.manual_seed(99)  # weights that are not those of the fixture
     for name, config in (("same", LlamaConfig.from_pretrained(base)), ("wider", wider)):
-        LlamaForCausalLM(config).save_pretrained(tmp_path / name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4321)  # other weights than those of base, whatever was drawn before
+            LlamaForCausalLM(config).save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"has other weights .* --set checkpoint=NAME"):
         served_reader(tmp_path / "same", head.blocks, device="cpu")
