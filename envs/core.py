@@ -163,7 +163,8 @@ class SessionCore:
             "turn_counts": lambda: self.turns[rows],
             "slates": lambda: slates[rows],
         }
-        return SceneBatch.lazy(len(rows), lambda name: columns[name]())
+        known = self.world.split if self.world.shows_whole else None
+        return SceneBatch.lazy(len(rows), lambda name: columns[name](), at_t0=known)
 
     def _spread(self, answered: np.ndarray, rows: IntArray) -> FloatArray:
         """Probabilities over all N rows; a resting row takes none of these."""

@@ -52,12 +52,18 @@ class World:
         """Columns of the memory at T0 of these users, by name, as scenes hold it: a simulator may
         read more of it than observations show."""
         lines = history_lines(self.simulator)
-        if lines <= self.history_size:
+        if not self.shows_whole:
             return lambda name: getattr(self.memory, name)[users]
         known = (self.split.histories.get(user) for user in users.tolist())
         longest = max((len(history) for history in known if history is not None), default=1)
         wide = cache(lambda: self.split.memory(users, min(lines, longest)))
         return lambda name: getattr(wide(), name)
+
+    @cached_property
+    def shows_whole(self) -> bool:
+        """Whether scenes hold more of the memory than observations show: all that the simulator
+        reads."""
+        return history_lines(self.simulator) > self.history_size
 
     @property
     def inputs(self) -> dict[str, str]:

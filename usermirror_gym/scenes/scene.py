@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from usermirror_gym.data.split import Memory
+from usermirror_gym.data.split import Memory, TimeSplit
 from usermirror_gym.types import PAD, BoolArray, Float32Array, IntArray
 
 UNKNOWN_AGE = -1
@@ -116,16 +116,34 @@ class SceneBatch(Sequence[Scene]):
         )  # fmt: skip
 
     @classmethod
-    def lazy(cls, size: int, load: Callable[[str], np.ndarray]) -> SceneBatch:
-        """``size`` scenes whose columns are made by ``load(name)``, each when it is first read."""
+    def lazy(
+        cls,
+        size: int,
+        load: Callable[[str], np.ndarray],
+        *,
+        at_t0: TimeSplit | None = None,
+    ) -> SceneBatch:
+        """``size`` scenes whose columns are made by ``load(name)``, each when it is first read.
+
+        Args:
+            at_t0: see the attribute.
+        """
         batch = object.__new__(cls)
-        batch.__dict__.update(_size=size, _load=load)
+        batch.__dict__.update(_size=size, _load=load, _at_t0=at_t0)
         return batch
+
+    @property
+    def at_t0(self) -> TimeSplit | None:
+        """The split whose users' histories at T0 these are, each row's that of its ``user_ids``, if
+        whoever made the batch says so: a simulator that knows them need not read them again."""
+        return self.__dict__.get("_at_t0")
 
     def select(self, rows: IntArray | BoolArray) -> SceneBatch:
         """The given rows as a new batch; its columns are copies."""
         numbers = np.arange(len(self))[rows]
-        return SceneBatch.lazy(len(numbers), lambda name: getattr(self, name)[numbers])
+        return SceneBatch.lazy(
+            len(numbers), lambda name: getattr(self, name)[numbers], at_t0=self.at_t0
+        )
 
     def __getattr__(self, name: str) -> np.ndarray:
         # Python asks here only for what is not there: a column that nobody has read yet.

@@ -31,6 +31,7 @@ from usermirror_gym.types import (
     RATING,
     USER_ID,
     BoolArray,
+    Float32Array,
     FloatArray,
     IntArray,
 )
@@ -50,6 +51,15 @@ class SessionScores(NamedTuple):
     features: FloatArray  # (S, K, 1 + F)
     far: BoolArray  # (S,) whether the newest line is an hour old and more
     mask: BoolArray  # (S, K)
+
+
+class ItemNumbers(NamedTuple):
+    """Of n items, row 0 for padding."""
+
+    past: Float32Array  # (n + 1, d) as lines
+    option: Float32Array  # (n + 1, d) as options
+    general: FloatArray  # (n + 1, F) the net's bias, then the features of appeal if they count
+    follow: tuple[FloatArray, FloatArray] | None  # (n + 1, e) each, as lines and as options
 
 
 class SessionSimulator:
@@ -134,6 +144,20 @@ class SessionSimulator:
             general += list(self._appeal.T[:, slates])
         features = np.stack([match, *general], axis=-1)
         return SessionScores(features, sequences.far(), slates != PAD)
+
+    @property
+    def takes_once(self) -> bool:
+        """Whether nobody takes an item twice here."""
+        return self._once
+
+    def tables(self) -> ItemNumbers:
+        """What it knows of every item, row 0 for padding; the LLM reads what it did not know."""
+        self._read(np.arange(1, len(self._past)))
+        general = [self._bias]
+        follow = None if self._follows is None else self._follow_tables
+        if len(self.weights.general) > 1 + (follow is not None):
+            general += list(self._appeal.T)
+        return ItemNumbers(self._past, self._option, np.stack(general, axis=1), follow)
 
     def _match(self, part: Sequences, profiles: IntArray, slates: IntArray) -> FloatArray:
         """``(B, K)`` of users whose lines take equal room."""
@@ -277,7 +301,7 @@ class Sequences(NamedTuple):
         items, ages, marks = (
             np.take_along_axis(np.where(kept, c, 0), order, 1) for c in (items, ages, marks)
         )
-        return cls(items, ages, marks, _refused(batch, seen, passed))
+        return cls(items, ages, marks, refused(batch, seen, passed))
 
     def far(self) -> BoolArray:
         """``(B,)`` whether an hour and more has passed since the newest line."""
@@ -346,8 +370,13 @@ def _behind(items: IntArray) -> IntArray:
     return behind
 
 
-def _refused(batch: SceneBatch, seen: BoolArray, passed: list[IntArray]) -> IntArray:
-    """``(B, M)`` newest first: this session's, then those of before."""
+def refused(batch: SceneBatch, seen: BoolArray, passed: list[IntArray]) -> IntArray:
+    """``(B, M)`` what was shown and not taken, newest first: this session's, then that of before.
+
+    Args:
+        seen: ``(B, T)`` which turns there were.
+        passed: of :func:`passed_over`.
+    """
     slates = batch.turn_slates
     missed = seen[:, :, None] & (slates != batch.turn_chosen[:, :, None]) & (slates != PAD)
     missed_items = np.where(missed, slates, PAD)[:, ::-1].reshape(len(slates), -1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from usermirror_gym.foreign import parse_json
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines, shown_slates
 from usermirror_gym.simulators.base import ChoiceBatch
+from usermirror_gym.simulators.surrogate.histories import Histories, Past, Whole
 from usermirror_gym.simulators.surrogate.profile_codes import ProfileFeature, profile_codes
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, TOKEN, Float32Array, IntArray
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from usermirror_gym.simulators.surrogate.surrogate_net import SurrogateNet
 
 SURROGATE_WEIGHTS = "surrogate.safetensors"
-_HALF = ("past", "option", "general")
+_HALF = ("past", "option", "general", "general_far", "ahead", "behind")
 """Stored as float16."""
 
 
@@ -96,37 +97,49 @@ class Questions:
         memory: ``(B, L)`` newest first, padded with 0.
         session: ``(B, 3)``, see ``session_features``.
         slates: ``(B, K)`` padded with 0.
+        whole: all that they did, if the network reads it.
     """
 
     users: IntArray
     memory: IntArray
     session: Float32Array
     slates: IntArray
+    whole: Whole | None = None
 
     def __len__(self) -> int:
         return len(self.users)
 
     @classmethod
-    def of(cls, scenes: Sequence[Scene], lines: int) -> Questions:
-        """The columns of any scenes, with the newest ``lines`` of their memories."""
+    def of(cls, scenes: Sequence[Scene], lines: int, past: Past | None = None) -> Questions:
+        """The columns of any scenes.
+
+        Args:
+            lines: newest ones of their memories.
+            past: reads all that they did, for a network with ``history``.
+        """
         from usermirror_gym.simulators.surrogate.surrogate_net import session_features
 
         batch = SceneBatch.of(scenes)
-        memory = newest_lines(batch, lines)
+        slates = shown_slates(batch, scenes)
+        memory = newest_lines(batch, lines) if past is None else past.newest(batch, lines)
         turns, length = batch.turn_counts, (memory != PAD).sum(axis=1)
         session = session_features(turns, _misses(batch), length)
-        return cls(batch.user_ids, memory, session, shown_slates(batch, scenes))
+        whole = None if past is None else past.of(batch, slates)
+        return cls(batch.user_ids, memory, session, slates, whole)
 
     def part(self, rows: IntArray | slice | np.ndarray) -> Questions:
         """Some of them."""
-        return Questions(*(column[rows] for column in vars(self).values()))
+        columns = vars(self).values()
+        return Questions(*(None if column is None else column[rows] for column in columns))
 
 
 class SurrogateSimulator:
     """Answers in well under a millisecond what its teacher would have answered, nearly.
 
     It reads the newest lines of history and session together, profile features, where the session
-    stands, and the list; not ratings, ages, behaviours or notes, and no text.
+    stands, and the list; not ratings, ages, behaviours or notes, and no text.  A network with
+    ``history`` reads all lines, with ratings and ages; what it makes of histories at T0 is kept, as
+    long as its weights stay the same.
 
     Args:
         net: trained; see :func:`usermirror_gym.train.surrogate.distil.distill`.
@@ -151,6 +164,8 @@ class SurrogateSimulator:
         facts.catalogue.check(split.dataset)
         self.facts, self.offers_outside, self.folder = facts, offers_outside, folder
         self._codes = profile_codes(facts.profiles, split.dataset.users)
+        shape = net.shape
+        self.past = Past(split, shape.history) if shape.history else None
         self.net = net
 
     @property
@@ -162,14 +177,24 @@ class SurrogateSimulator:
     def net(self, net: SurrogateNet) -> None:
         self._net = net.eval()
         self._digest = _digest(net)
+        self._pooled: dict[int, tuple[Any, Any]] = {}
 
     @property
     def name(self) -> str:
         forced = "" if self.offers_outside else ", forced"
         return f"surrogate({self.facts.teacher}, net@{self._digest[:8]}{forced})"
 
+    @property
+    def history_lines(self) -> int:
+        """Most lines of the past that it reads; 0: what environments show anyway."""
+        return self.net.shape.history
+
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
-        return ChoiceBatch(self.answer(Questions.of(scenes, self.net.shape.lines)))
+        return ChoiceBatch(self.answer(self.questions(scenes)))
+
+    def questions(self, scenes: Sequence[Scene]) -> Questions:
+        """What it reads of scenes."""
+        return Questions.of(scenes, self.net.shape.lines, self.past)
 
     def answer(self, asked: Questions) -> np.ndarray:
         """``(B, K + 1)`` probabilities.
@@ -181,7 +206,8 @@ class SurrogateSimulator:
 
         self._check(asked)
         with torch.inference_mode(), one_thread():
-            probs = self.net(self.inputs(asked), offers_outside=self.offers_outside).exp()
+            inputs = self._with_pooled(self.inputs(asked))
+            probs = self.net(inputs, offers_outside=self.offers_outside).exp()
         return probs.numpy()
 
     def inputs(self, asked: Questions) -> Any:
@@ -192,14 +218,59 @@ class SurrogateSimulator:
 
         profiles = self._codes[asked.users]
         columns = (asked.memory, profiles, asked.session, asked.slates)
-        return NetInputs(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns))
+        whole = asked.whole
+        if whole is not None:
+            own = (whole.taken, whole.passed, whole.had, whole.count, whole.far)
+            whole = Whole(whole.histories, *map(torch.from_numpy, own))
+        return NetInputs(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), whole)
+
+    def _with_pooled(self, inputs: Any) -> Any:
+        """Histories at T0 are pooled once for each number of lines that were taken since."""
+        whole, past = inputs.whole, self.past
+        if whole is None or past is None or whole.histories.store is not past.at_t0:
+            return inputs
+        users, turns = whole.histories.of, (whole.taken != PAD).sum(dim=1).numpy()
+        if not turns.size:
+            return inputs
+        rows = len(past.at_t0.starts) - 1
+        pooled = None
+        for turn in np.unique(turns).tolist():
+            now = np.flatnonzero(turns == turn)
+            asked = users[now]
+            found = self._rows_of(turn, rows, asked)
+            if pooled is None:
+                pooled = found.new_empty(len(users), found.shape[1])
+            pooled[now] = found
+        return inputs._replace(whole=replace(whole, histories=pooled))
+
+    def _rows_of(self, turn: int, rows: int, asked: IntArray) -> Any:
+        """``(n, d + G)`` of :meth:`SurrogateNet.pooled`, of users at T0 who took so much since."""
+        import torch
+
+        if turn not in self._pooled:
+            shape = self.net.shape
+            table = torch.zeros(rows, shape.dim + shape.tastes)
+            self._pooled[turn] = table, np.zeros(rows, np.bool_)
+        table, known = self._pooled[turn]
+        new = np.unique(asked[~known[asked]])
+        if len(new):
+            assert self.past is not None
+            turns = torch.full((len(new),), turn)
+            table[new] = self.net.pooled(Histories(self.past.at_t0, new), turns)
+            known[new] = True
+        return table[asked]
 
     def _check(self, asked: Questions) -> None:
         items, users = self.facts.catalogue.n_items, len(self._codes) - 1
-        for what, values, most in (
-            ("item", asked.slates, items), ("item", asked.memory, items),
-            ("user", asked.users, users),
-        ):  # fmt: skip
+        told = [("item", asked.slates, items), ("item", asked.memory, items),
+                ("user", asked.users, users)]  # fmt: skip
+        if asked.whole is not None:
+            own = (asked.whole.taken, asked.whole.passed)
+            store = asked.whole.histories.store
+            if self.past is not None and store is not self.past.at_t0:
+                own += (store.items,)
+            told += [("item", values, items) for values in own]
+        for what, values, most in told:
             wrong = values[(values < 0) | (values > most)]
             if len(wrong):
                 raise SceneError(
@@ -225,7 +296,7 @@ def write_surrogate(folder: str | Path, net: SurrogateNet, facts: SurrogateFacts
 
     weights = net.merged()
     path = Path(folder) / SURROGATE_WEIGHTS
-    for name in _HALF:
+    for name in weights.keys() & set(_HALF):
         weights[name] = weights[name].half()
     for name, values in weights.items():
         if not values.isfinite().all():
@@ -274,7 +345,10 @@ def _misses(batch: SceneBatch) -> IntArray:
 
 
 def _digest(net: SurrogateNet) -> str:
-    content = hashlib.sha256(repr(net.shape).encode())
+    shape = net.shape
+    content = hashlib.sha256(repr(shape).encode())
+    if shape.history or shape.follow:
+        content.update(repr((shape.history, shape.follow, shape.once)).encode())
     for name, values in net.state_dict().items():
         content.update(name.encode() + values.detach().numpy().tobytes())
     return content.hexdigest()[:16]

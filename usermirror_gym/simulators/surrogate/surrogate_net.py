@@ -17,6 +17,14 @@ Lerman, Discrete Choice Analysis, 1985, ch. 10)::
 u = v is a conditional logit.  w depends on the session: lists seen, lists in a row without a
 choice, lines of the memory, length of the list.  Position effects are a number per place.
 
+With ``history`` the network reads all that a user did before the session as well, with ages and
+ratings, and what was shown and not taken: the taste is then what a
+:class:`~usermirror_gym.simulators.surrogate.history_reader.HistoryReader` makes of these, and of
+users who come back after an hour the weights are others.  With ``follow`` the small network also
+reads ``log(max(sum over m of softmax(lags)[m] * a(m) . b(i), 0) + floor)`` of the memory's lines:
+what they are followed by.  With ``once`` an option that was taken before loses a number that is
+not learned.
+
 A row's numbers are sums over one axis, in one order, never a product of matrices: they do not
 depend on the batch.
 """
@@ -24,14 +32,17 @@ depend on the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag, logsigmoid
 
+from usermirror_gym.simulators.session.session_net import SessionShape
+from usermirror_gym.simulators.surrogate.histories import Histories, Whole
+from usermirror_gym.simulators.surrogate.history_reader import HistoryReader
 from usermirror_gym.types import PAD, Float32Array, FloatArray, IntArray
 
 PLACES = 26
@@ -41,6 +52,8 @@ SESSION = 4
 _OPTION_EXTRAS = 5
 _FAR = -1e30
 """In place of minus infinity, which has no gradient."""
+_NEVER = 60.0
+_FLOOR = 0.5
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,13 @@ class NetShape:
     tastes: int = 2
     lines: int = 20
     hidden: int = 16
+    # Named in a digest only where they are not zero: simulators of before keep their names.
+    history: int = field(default=0, repr=False)
+    """Newest lines of history and session that are read with ages and ratings; 0: the memory."""
+    follow: int = field(default=0, repr=False)
+    """Numbers of an item's vector that say what follows what; 0: nothing does."""
+    once: bool = field(default=False, repr=False)
+    """Nobody takes an item twice.  Only with ``history``."""
 
 
 class NetInputs(NamedTuple):
@@ -75,6 +95,12 @@ class NetInputs(NamedTuple):
     """``(B, SESSION - 1)`` float32: lists seen, misses in a row, lines of the memory."""
     slates: Tensor
     """``(B, K)`` int64, 0 behind."""
+    whole: Whole | None = None
+    """All that was done, for a network with ``history``."""
+
+    def part(self, rows: Any) -> NetInputs:
+        """Some of them."""
+        return NetInputs(*(None if column is None else column[rows] for column in self))
 
 
 class SurrogateNet(nn.Module):
@@ -90,6 +116,8 @@ class SurrogateNet(nn.Module):
 
     popularity: Tensor
     words: Tensor | None
+    never: Tensor
+    floor: Tensor
 
     def __init__(
         self,
@@ -103,7 +131,8 @@ class SurrogateNet(nn.Module):
         self.shape = shape
         draw = torch.Generator().manual_seed(seed)
         rows, groups, width = shape.n_items + 1, shape.tastes, shape.dim // shape.tastes
-        options, hidden = groups + _OPTION_EXTRAS, shape.hidden
+        more = (shape.history > 0) + (shape.follow > 0)
+        options, hidden = groups + _OPTION_EXTRAS + more, shape.hidden
 
         def normal(*size: int, scale: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*size, generator=draw) * scale)
@@ -128,6 +157,14 @@ class SurrogateNet(nn.Module):
             self.past[:, PAD] = self.option[PAD] = 0.0
         logs = np.log1p(np.asarray(popularity, np.float64)) / 4.0
         self.register_buffer("popularity", torch.tensor(logs, dtype=torch.float32))
+        if shape.history:
+            self._add_history(options, seed)
+        if shape.follow:
+            self.ahead = normal(rows, shape.follow, scale=0.1)
+            self.behind = normal(rows, shape.follow, scale=0.1)
+            self.register_buffer("floor", torch.tensor(_FLOOR))
+            with torch.no_grad():
+                self.ahead[PAD] = self.behind[PAD] = 0.0
         self.register_buffer("words", None if words is None else torch.tensor(words))
         if words is not None:
             e = words.shape[1]
@@ -138,6 +175,17 @@ class SurrogateNet(nn.Module):
             self.words_past = nn.Parameter(start.clone())
             self.words_option = nn.Parameter(start.clone())
             self.words_general = nn.Parameter(torch.zeros(e))
+
+    def _add_history(self, options: int, seed: int) -> None:
+        """What only a network with ``history`` has; the reader has profiles of its own."""
+        shape = self.shape
+        of_reader = SessionShape(shape.dim, shape.tastes, shape.history, shape.profiles)
+        self.reader = HistoryReader(of_reader, seed=seed)
+        del self.profile
+        self.lags = nn.Parameter(self.lags.detach()[:1].clone())
+        self.general_far = nn.Parameter(torch.zeros(shape.n_items + 1))
+        self.direct_far = nn.Parameter(torch.zeros(2, options))
+        self.register_buffer("never", torch.tensor([[_NEVER, _NEVER], [0.0, 0.0]]))
 
     def forward(self, asked: NetInputs, *, offers_outside: bool = True) -> Tensor:
         """``(B, K + 1)`` log-probabilities, *none of these* last; very low where no option is.
@@ -182,11 +230,16 @@ class SurrogateNet(nn.Module):
         """u and v, each ``(B, K)``; what stands at padding does not matter."""
         past, option, general = tables
         offers = embedding(asked.slates, option, PAD)  # (B, K, d), zeros at padding for good
-        weights = self._lag_weights(asked.memory)  # (G, B, L)
-        taste = self._taste(asked, past, weights)  # (B, d)
-        match = _grouped_sum(offers * taste[:, None, :], self.shape.tastes)  # (B, K, G)
-        again, own = self._own_lines(asked, past, offers, weights)
-        match = match - own
+        whole = asked.whole
+        if whole is None:
+            weights = self._lag_weights(asked.memory)  # (G, B, L)
+            taste = self._taste(asked, past, weights)  # (B, d)
+            match = _grouped_sum(offers * taste[:, None, :], self.shape.tastes)  # (B, K, G)
+            again, own = self._own_lines(asked, past, offers, weights)
+            match = match - own
+        else:
+            match = _grouped_sum(offers * self._look(asked, past)[:, None, :], self.shape.tastes)
+            again = whole.had.float() * (not self.shape.once)
         others = torch.clamp(mask.sum(dim=1, keepdim=True) - 1, min=1).float()
         looks = offers[:, :, : self.shape.dim // self.shape.tastes]
         alike = (looks * (looks.sum(dim=1, keepdim=True) - looks)).sum(dim=-1)
@@ -200,10 +253,53 @@ class SurrogateNet(nn.Module):
             alike / others,
             rivals / others,
         ]
+        if whole is not None:
+            features.append(self.general_far[asked.slates])
+        if self.shape.follow:
+            features.append(self._followed(asked))
         inner = _layer(features, self.hidden, self.hidden_bias)
         u, v = ((inner * out).sum(dim=-1) + _mix(features, straight)
                 for out, straight in zip(self.outputs, self.direct, strict=True))  # fmt: skip
+        if whole is not None:
+            far = whole.far.float()[:, None]
+            u, v = (own + far * _mix(features, straight)
+                    for own, straight in zip((u, v), self.direct_far, strict=True))  # fmt: skip
+            if self.shape.once:
+                near, more = self.never
+                u, v = (own - whole.had * (near[n] + far * more[n]) for n, own in enumerate((u, v)))
         return u + self._place_numbers(mask.shape[1]), v
+
+    def pooled(self, histories: Histories, turns: Tensor) -> Tensor:
+        """What it reads of histories alone; see :meth:`HistoryReader.pool`.
+
+        Args:
+            turns: ``(B,)`` lines that stand before the newest one.
+        """
+        return self.reader.pool(histories, turns, self._tables()[0])
+
+    def _look(self, asked: NetInputs, past: Tensor) -> Tensor:
+        """``(B, d)`` the taste of users whose whole history is known."""
+        whole = asked.whole
+        assert whole is not None
+        pooled = whole.histories
+        if not isinstance(pooled, Tensor):
+            pooled = self.reader.pool(pooled, (whole.taken != PAD).sum(dim=1), past)
+        passed = self.reader.passed_table(past)
+        return self.reader.look(pooled, whole, asked.profiles, past, passed)
+
+    def _followed(self, asked: NetInputs) -> Tensor:
+        """``(B, K)`` how much each option is what the memory's lines are followed by; no line
+        speaks for itself."""
+        (share,) = self._lag_weights(asked.memory)[:1]
+        taste = embedding_bag(asked.memory, self.ahead, mode="sum", per_sample_weights=share)
+        match = (embedding(asked.slates, self.behind, PAD) * taste[:, None, :]).sum(dim=-1)
+        row, place, line = _repeats(asked)
+        items = asked.slates[row, place]
+        added = share[row, line] * (self.ahead[items] * self.behind[items]).sum(dim=-1)
+        own = torch.zeros_like(match).view(-1).index_add(0, row * match.shape[1] + place, added)
+        speak = (asked.memory[:, :1] != PAD) & (asked.slates != PAD)
+        match = match - own.view(match.shape)
+        return torch.where(speak, (match.clamp(min=0) + self.floor).log(), 0.0)
 
     def _lag_weights(self, memory: Tensor) -> Tensor:
         """``(G, B, L)`` of the lines of the memory; each row sums to one, or is zero."""

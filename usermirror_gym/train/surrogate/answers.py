@@ -27,14 +27,17 @@ from usermirror_gym.simulators.base import (
     Wrapping,
     forget_questions,
 )
+from usermirror_gym.simulators.surrogate.histories import Past, Whole
 from usermirror_gym.simulators.surrogate.surrogate import Questions
-from usermirror_gym.train.surrogate.config import SurrogateConfig
+from usermirror_gym.train.surrogate.config import NetworkSettings, SurrogateConfig
 from usermirror_gym.types import FloatArray, IntArray, Observation
 
 ROLES = ("train", "validation", "new lists", "new users")
 """``new lists``: of users that were learned from.  ``new users``: of others.  The report is of
 these two."""
 _WIDER = 5
+_WHOLE = "whole_"
+"""Before the names of the columns of whole histories in a file of answers."""
 _ASKED_AT_ONCE = 64
 _USERS_STREAM, _PICK_STREAM, _WANDER_STREAM = 1, 2, 3
 
@@ -70,7 +73,9 @@ class Answers:
             np.concatenate([getattr(p.questions, name) for p in parts])
             for name in ("users", "memory", "session")
         )
-        questions = Questions(users, memory, session, np.concatenate(slates))
+        wholes = [p.questions.whole for p in parts if p.questions.whole is not None]
+        whole = Whole.joined(wholes) if wholes else None
+        questions = Questions(users, memory, session, np.concatenate(slates), whole)
         return cls(questions, np.concatenate(probs), np.concatenate([p.sources for p in parts]))
 
 
@@ -91,18 +96,26 @@ class Part:
         return f"{self.role.replace(' ', '-')}-{self.number:05d}.npz"
 
 
-def ask(teacher: UserSimulator, scenes: Sequence[Scene], lines: int, source: str) -> Answers:
+def ask(
+    teacher: UserSimulator,
+    scenes: Sequence[Scene],
+    lines: int,
+    source: str,
+    past: Past | None = None,
+) -> Answers:
     """The teacher's answers to given scenes.
 
     Args:
         lines: of the memory that the surrogate reads.
         source: whose lists they are.
+        past: reads whole histories, of a surrogate that does.
     """
     forget_questions(teacher)
     parts = []
     for start in range(0, len(scenes), _ASKED_AT_ONCE):
         some = SceneBatch.of(scenes[start : start + _ASKED_AT_ONCE])
-        parts.append(_answered(Questions.of(some, lines), teacher.choose(some), source))
+        questions = Questions.of(some, lines, past)
+        parts.append(_answered(questions, teacher.choose(some), source))
     if not parts:
         raise ConfigError("there are no scenes to ask about: record some first")
     return Answers.joined(parts)
@@ -127,7 +140,7 @@ def ask_sessions(
         ConfigError: too few users to leave some out.
         RunError: a part that cannot be read.
     """
-    plan = list(plan_parts(split, config))
+    plan, past = list(plan_parts(split, config)), past_of(split, config.network)
     total = sum(part.episodes for part in plan) * config.questions.steps
     found: dict[str, list[Answers]] = {role: [] for role in ROLES}
     with display.phase("asking", total, "question") as advance:
@@ -136,11 +149,16 @@ def ask_sessions(
             if path.is_file():
                 answers = read_answers(path)
             else:
-                answers = _play(teacher, split, config, agents, part)
+                answers = _play(teacher, split, config, agents, part, past)
                 write_answers(path, answers)
             found[part.role].append(answers)
             advance(len(answers))
     return {role: Answers.joined(parts) for role, parts in found.items()}
+
+
+def past_of(split: TimeSplit, network: NetworkSettings) -> Past | None:
+    """What reads whole histories for such a network; ``None`` if it reads none."""
+    return Past(split, network.history) if network.history else None
 
 
 def plan_parts(split: TimeSplit, config: SurrogateConfig) -> Iterator[Part]:
@@ -189,13 +207,13 @@ def _users(split: TimeSplit, config: SurrogateConfig) -> tuple[IntArray, IntArra
 class _Asked(Wrapping):
     """The teacher, in an environment whose every question is kept."""
 
-    def __init__(self, teacher: UserSimulator, lines: int) -> None:
-        self.inner, self.lines, self.name = teacher, lines, teacher.name
+    def __init__(self, teacher: UserSimulator, lines: int, past: Past | None) -> None:
+        self.inner, self.lines, self.past, self.name = teacher, lines, past, teacher.name
         self.parts: list[Answers] = []
 
     def choose(self, scenes: Sequence[Scene]) -> ChoiceBatch:
         answer = self.inner.choose(scenes)
-        self.parts.append(_answered(Questions.of(scenes, self.lines), answer, ""))
+        self.parts.append(_answered(Questions.of(scenes, self.lines, self.past), answer, ""))
         return answer
 
 
@@ -205,8 +223,9 @@ def _play(
     config: SurrogateConfig,
     agents: Mapping[str, Agent],
     part: Part,
+    past: Past | None,
 ) -> Answers:
-    asked, settings = _Asked(teacher, config.network.lines), config.questions
+    asked, settings = _Asked(teacher, config.network.lines, past), config.questions
     world = make_world(split, simulator=asked, history_size=settings.history_size, users=part.users)
     env = SlateVectorEnv(
         part.episodes, world, slate_size=part.slate_size, session="stay",
@@ -265,7 +284,10 @@ def _answered(questions: Questions, answer: ChoiceBatch, source: str) -> Answers
 
 def write_answers(path: Path, answers: Answers) -> None:
     """An ``.npz`` file, whole or not at all."""
-    save_arrays(path, probs=answers.probs, sources=answers.sources, **vars(answers.questions))
+    columns = dict(vars(answers.questions))
+    whole = columns.pop("whole")
+    more = {} if whole is None else {_WHOLE + name: c for name, c in whole.arrays().items()}
+    save_arrays(path, probs=answers.probs, sources=answers.sources, **columns, **more)
 
 
 def read_answers(path: Path) -> Answers:
@@ -274,9 +296,11 @@ def read_answers(path: Path) -> Answers:
     Raises:
         RunError: it cannot be read.
     """
-    names = [field.name for field in fields(Questions)]
+    names = [field.name for field in fields(Questions) if field.name != "whole"]
     found = load_arrays(path, *names, "probs", "sources", cure="Delete it to ask again.")
-    questions = Questions(**{name: found[name] for name in names})
+    more = {n.removeprefix(_WHOLE): c for n, c in found.items() if n.startswith(_WHOLE)}
+    whole = Whole.of_arrays(more) if more else None
+    questions = Questions(**{name: found[name] for name in names}, whole=whole)
     return Answers(questions, found["probs"], found["sources"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from usermirror_gym.checkpoints import shipped_folder
 from usermirror_gym.configs.settings import written
@@ -29,7 +29,7 @@ def write_surrogate_card(
     split: TimeSplit,
     facts: Mapping[str, Any],
     curve: list[float],
-    words: bool,
+    begun: Literal["teacher", "words", "random"],
 ) -> None:
     """Write ``README.md`` and, last, ``distillation.json``.
 
@@ -37,7 +37,8 @@ def write_surrogate_card(
         folder: of the checkpoint.
         facts: of :func:`usermirror_gym.train.surrogate.report.report`.
         curve: divergence on the validation questions, epoch by epoch.
-        words: whether the item vectors began as what the teacher's LLM says of the items.
+        begun: what the item vectors began as: those of the teacher, what its LLM says of the items,
+            or random numbers.
     """
     report = facts["report"]
     view = {
@@ -61,7 +62,7 @@ def write_surrogate_card(
         ],
         "times_as_fast": facts["times_as_fast"],
         "source": SOURCES.get(split.dataset.name),
-        "words": words,
+        "begun": begun,
     }  # fmt: skip
     facts = {
         "name": config.name,
@@ -69,7 +70,7 @@ def write_surrogate_card(
         "teacher": student.facts.teacher,
         "surrogate": student.name,
         "t0": split.t0,
-        "words": words,
+        "words": begun == "words",
         "curve": curve,
         **facts,
     }

@@ -50,7 +50,16 @@ class NetworkSettings(Settings):
     hidden: Positive = 16
     items: Literal["teacher", "none"] = "teacher"
     """``teacher``: vectors start from what the teacher's LLM says of the items' lines, cut to
-    ``dim`` principal components; ``none``: from random numbers."""
+    ``dim`` principal components, or, with ``history`` and a teacher of the session readout, from
+    the teacher's own, and its way of reading histories with them; ``none``: from random numbers."""
+    history: Annotated[int, Field(ge=0)] = 0
+    """Newest lines of history and session that are read with ages and ratings, for teachers that
+    read them; 0: the memory's ``lines`` alone."""
+    follow: Annotated[int, Field(ge=0)] = 0
+    """Numbers of an item's vector that say what the memory's lines are followed by."""
+    once: bool = False
+    """What was taken before is all but never taken again, which need not be learned; for teachers
+    of whom this is true, and with ``history`` only."""
     parts: Annotated[tuple[StatePart, ...], Field(min_length=1)] = ((15, "mean"),)
     """Hidden states that are read of a line, unless the teacher reads some itself (affinity)."""
 
@@ -58,6 +67,8 @@ class NetworkSettings(Settings):
     def _tastes_divide(self) -> NetworkSettings:
         if self.dim % self.tastes:
             raise ValueError(f"dim must be a multiple of tastes, got {self.dim} and {self.tastes}")
+        if not self.history and (self.once or self.follow):
+            raise ValueError("once and follow go with history: set it above 0, or leave them out")
         return self
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -48,6 +49,7 @@ from usermirror_gym.train.surrogate.config import (
 )
 from usermirror_gym.train.surrogate.fit import fit, item_words
 from usermirror_gym.train.surrogate.report import report
+from usermirror_gym.train.surrogate.start import start_as
 from usermirror_gym.types import Float32Array
 
 RENEWAL = FitSettings(epochs=30, batch_size=64, learning_rate=2e-3, weight_decay=0.0, patience=8)
@@ -114,6 +116,7 @@ def distill(
             teacher, split.dataset.n_items, config.network, cache=folder / "words.npy"
         )
         student = new_student(split, config.network, words, teacher=teacher.name, seed=config.seed)
+        own = config.network.items == "teacher" and start_as(student, teacher)
         with display.phase("learning", config.fit.epochs, "epoch") as advance:
             curve = fit(
                 student, answers["train"], answers["validation"], config.fit,
@@ -127,7 +130,10 @@ def distill(
             write_simulator(new, settings)
             stored = SurrogateSimulator(*read_surrogate(new), split)  # rounded as in the file
             facts = report(stored, teacher, split, answers, config)
-            write_surrogate_card(new, config, stored, split, facts, curve, words is not None)
+            begun: Literal["teacher", "words", "random"] = (
+                "teacher" if own else "random" if words is None else "words"
+            )
+            write_surrogate_card(new, config, stored, split, facts, curve, begun)
             remember_own(new / FACTS_FILE)
     return checkpoint
 
@@ -164,7 +170,7 @@ def redistil(
     """
     fresh = (
         scenes if isinstance(scenes, Answers)
-        else ask(teacher, scenes, surrogate.net.shape.lines, "fresh")
+        else ask(teacher, scenes, surrogate.net.shape.lines, "fresh", surrogate.past)
     )  # fmt: skip
     if len(fresh) < 2:
         raise ConfigError(f"{len(fresh)} scenes teach nothing: record at least 2")
@@ -195,7 +201,8 @@ def new_student(
     features = profile_features(split.dataset.users)
     shape = NetShape(
         split.dataset.n_items, sum(feature.size for feature in features), settings.dim,
-        settings.tastes, settings.lines, settings.hidden,
+        settings.tastes, settings.lines, settings.hidden, settings.history, settings.follow,
+        settings.once,
     )  # fmt: skip
     net = SurrogateNet(shape, split.popularity, seed=seed, words=words)
     facts = SurrogateFacts(teacher, Catalogue.of(split.dataset), features)

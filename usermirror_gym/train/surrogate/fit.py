@@ -68,7 +68,7 @@ def fit(
         with one_thread():
             for rows in torch.from_numpy(rng.permutation(len(targets))).split(settings.batch_size):
                 optimizer.zero_grad(set_to_none=True)
-                _loss(net, _part(questions, rows), targets[rows]).mean().backward()
+                _loss(net, questions.part(rows), targets[rows]).mean().backward()
                 optimizer.step()
             now["curve"].append(divergence(student, validation))
         better = now["curve"][-1] < min(now["curve"][:-1])
@@ -91,7 +91,7 @@ def divergence(student: SurrogateSimulator, answers: Answers) -> float:
     with torch.inference_mode():
         for start in range(0, len(targets), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            total += float(_loss(student.net, _part(questions, rows), targets[rows]).sum())
+            total += float(_loss(student.net, questions.part(rows), targets[rows]).sum())
     return total / len(targets)
 
 
@@ -155,10 +155,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: FitSettings, done: int
     fall = (1 + math.cos(math.pi * done / settings.epochs)) / 2
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * fall)
-
-
-def _part(questions: NetInputs, rows: Any) -> NetInputs:
-    return NetInputs(*(column[rows] for column in questions))
 
 
 def write_state(

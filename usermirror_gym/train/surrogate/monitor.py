@@ -142,7 +142,7 @@ class FidelityMonitor:
         scenes = self._asked.scenes()
         self._asked.clear()
         lines = self.surrogate.net.shape.lines
-        fresh = ask(self.teacher, scenes, lines, "training")
+        fresh = ask(self.teacher, scenes, lines, "training", self.surrogate.past)
         found = self._compare(fresh)
         broken = self.trust.broken_by(found)
         found["monitor_trusted"] = not broken

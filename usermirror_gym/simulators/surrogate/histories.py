@@ -1,0 +1,252 @@
+"""Whole histories, as a small network reads them: each kept once, however many lists it met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from usermirror_gym.data import TimeSplit
+from usermirror_gym.scenes.scene import SceneBatch
+from usermirror_gym.simulators.affinity.affinity import newest_lines
+from usermirror_gym.simulators.session.session import passed_over, rating_scale, refused
+from usermirror_gym.types import PAD, BoolArray, IntArray
+
+_NEXT = 32
+"""Bits of an item's number in a key."""
+
+
+@dataclass(frozen=True, eq=False)
+class LineStore:
+    """U histories one after another, the lines of each oldest first.
+
+    Attributes:
+        items: ``(N,)``.
+        ages: ``(N,)`` classes of :func:`~usermirror_gym.simulators.session.session_net.age_classes`.
+        marks: ``(N,)`` classes of ratings, see ``rating_classes`` there.
+        starts: ``(U + 1,)`` where each begins; last, N.
+    """
+
+    items: IntArray
+    ages: IntArray
+    marks: IntArray
+    starts: IntArray
+
+    @cached_property
+    def newest(self) -> IntArray:
+        """``(U,)`` age class of each newest line; 0 without any."""
+        last = np.r_[self.ages, 0][self.starts[1:] - 1]
+        found: IntArray = np.where(np.diff(self.starts) > 0, last, 0)
+        return found
+
+    @cached_property
+    def _keys(self) -> IntArray:
+        rows = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        return np.sort(rows << _NEXT | self.items)
+
+    def has(self, of: IntArray, slates: IntArray) -> BoolArray:
+        """``(B, K)`` which items are in the history ``of`` their row."""
+        if not len(self.items):
+            return np.zeros(slates.shape, np.bool_)
+        keys = of[:, None] << _NEXT | slates
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        found: BoolArray = self._keys[places] == keys
+        return found
+
+    def lines(self, number: int) -> np.ndarray:
+        """``(3, n)`` of one history: items, ages and marks."""
+        rows = slice(self.starts[number], self.starts[number + 1])
+        return np.stack([self.items[rows], self.ages[rows], self.marks[rows]])
+
+    @classmethod
+    def of(cls, histories: Sequence[np.ndarray]) -> Self:
+        """Of the ``(3, n)`` lines of each."""
+        sizes = [own.shape[1] for own in histories]
+        joined = np.concatenate([np.zeros((3, 0), np.int64), *histories], axis=1)
+        return cls(*joined, starts=np.cumsum([0, *sizes]))
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """B histories, of which many are the same.
+
+    Attributes:
+        store: where they are.
+        of: ``(B,)`` which one.
+    """
+
+    store: LineStore
+    of: IntArray
+
+    @property
+    def lengths(self) -> IntArray:
+        """``(B,)`` lines."""
+        return np.diff(self.store.starts)[self.of]
+
+    def __getitem__(self, rows: Any) -> Histories:
+        return Histories(self.store, self.of[rows if isinstance(rows, slice) else np.asarray(rows)])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """All of them; what is alike is kept once, and what nobody asks for not at all."""
+        known: dict[bytes, int] = {}
+        histories, of = [], []
+        for part in parts:
+            used, rows = np.unique(part.of, return_inverse=True)
+            numbers = np.zeros(len(used), np.int64)
+            for place, number in enumerate(used):
+                lines = part.store.lines(number)
+                numbers[place] = known.setdefault(lines.tobytes(), len(known))
+                if len(known) > len(histories):
+                    histories.append(lines)
+            of.append(numbers[rows])
+        return cls(LineStore.of(histories), np.concatenate(of))
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """All that B users did, for a network that reads it; arrays, or tensors alike.
+
+    Attributes:
+        histories: before the session; or, ``(B, d + G)``, what the network made of them.
+        taken: ``(B, T)`` in the session, newest first, 0 behind; T is 1 at least.
+        passed: ``(B, M)`` what was shown and not taken; 0 is nothing, wherever it stands.
+        had: ``(B, K)`` which options were taken before.
+        count: ``(B,)`` lines of both.
+        far: ``(B,)`` whether an hour and more has passed since the newest line.
+    """
+
+    histories: Any
+    taken: Any
+    passed: Any
+    had: Any
+    count: Any
+    far: Any
+
+    def __getitem__(self, rows: Any) -> Whole:
+        return Whole(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """All of them, with room for the longest."""
+        wide = []
+        for name in ("taken", "passed", "had"):
+            columns = [getattr(part, name) for part in parts]
+            room = max(own.shape[1] for own in columns)
+            wide.append(
+                np.concatenate([np.pad(c, ((0, 0), (0, room - c.shape[1]))) for c in columns])
+            )
+        count, far = (np.concatenate([getattr(p, name) for p in parts]) for name in ("count", "far"))
+        return cls(Histories.joined([part.histories for part in parts]), *wide, count, far)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file keeps; see :meth:`of_arrays`."""
+        own = Histories.joined([self.histories])
+        others = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        return {**vars_of(own.store), "of": own.of, **others}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
+        """Of :meth:`arrays`; KeyError if one is missing."""
+        store = LineStore(*(arrays[field.name] for field in fields(LineStore)))
+        others = (arrays[field.name] for field in fields(cls)[1:])
+        return cls(Histories(store, arrays["of"]), *others)
+
+
+def vars_of(store: LineStore) -> dict[str, np.ndarray]:
+    """Its columns by name."""
+    return {field.name: getattr(store, field.name) for field in fields(store)}
+
+
+class Past:
+    """Reads whole histories of scenes.
+
+    Those of a batch that says that its users stand at T0 (``SceneBatch.at_t0``) are known already
+    and not read again.
+
+    Args:
+        split: whose users they are.
+        lines: newest ones of a history that are kept.
+    """
+
+    def __init__(self, split: TimeSplit, lines: int) -> None:
+        self.split, self.lines = split, lines
+        self._scale = rating_scale(split)
+
+    @cached_property
+    def at_t0(self) -> LineStore:
+        """Of all users, by their id."""
+        users = np.arange(self.split.dataset.n_users + 1)
+        longest = max((len(own) for own in self.split.histories.values()), default=1)
+        memory = self.split.memory(users, min(self.lines, longest))
+        return self._stored(memory.items, memory.ratings, memory.ages, memory.lengths)
+
+    @cached_property
+    def _passed(self) -> list[IntArray]:
+        return passed_over(self.split)
+
+    @cached_property
+    def _newest(self) -> dict[int, tuple[IntArray, IntArray]]:
+        return {}
+
+    def of(self, batch: SceneBatch, slates: IntArray) -> Whole:
+        """Columns of scenes.
+
+        Args:
+            slates: ``(B, K)``, 0 behind.
+        """
+        from usermirror_gym.simulators.session.session_net import FAR
+
+        known = batch.at_t0 is self.split
+        histories = (
+            Histories(self.at_t0, batch.user_ids)
+            if known
+            else Histories(
+                self._stored(batch.history, batch.ratings, batch.ages, batch.history_lengths),
+                np.arange(len(batch)),
+            )
+        )
+        taken = newest_lines(self._shown(batch, 0), max(batch.turn_chosen.shape[1], 1))
+        had = histories.store.has(histories.of, slates)
+        for column in taken.T:
+            had |= slates == column[:, None]
+        turns = (taken != PAD).sum(axis=1)
+        far = (turns == 0) & (histories.store.newest[histories.of] >= FAR)
+        seen = np.arange(batch.turn_chosen.shape[1]) < batch.turn_counts[:, None]
+        return Whole(
+            histories, taken, refused(batch, seen, self._passed), had & (slates != PAD),
+            np.minimum(histories.lengths + turns, self.lines), far,
+        )  # fmt: skip
+
+    def newest(self, batch: SceneBatch, lines: int) -> IntArray:
+        """``(B, lines)`` as :func:`newest_lines` has it."""
+        return newest_lines(self._shown(batch, lines) if batch.at_t0 is self.split else batch, lines)
+
+    def _shown(self, batch: SceneBatch, lines: int) -> SceneBatch:
+        """The same users, of whose history at T0 only so many lines are left."""
+        if lines not in self._newest:
+            users = np.arange(self.split.dataset.n_users + 1 if lines else 1)
+            memory = self.split.memory(users, lines)
+            self._newest[lines] = memory.items, memory.lengths
+        history, lengths = self._newest[lines]
+        rows = batch.user_ids if lines else np.zeros(len(batch), np.int64)
+        columns = {
+            "history": lambda: history[rows], "history_lengths": lambda: lengths[rows],
+            "turn_chosen": lambda: batch.turn_chosen, "turn_counts": lambda: batch.turn_counts,
+        }  # fmt: skip
+        return SceneBatch.lazy(len(batch), lambda name: columns[name]())
+
+    def _stored(
+        self, items: IntArray, ratings: np.ndarray, ages: IntArray, lengths: IntArray
+    ) -> LineStore:
+        from usermirror_gym.simulators.session.session_net import age_classes, rating_classes
+
+        behind = lengths[:, None] - 1 - np.arange(items.shape[1])
+        kept = (behind >= 0) & (behind < self.lines)
+        return LineStore(
+            items[kept], age_classes(ages[kept]), rating_classes(ratings[kept], *self._scale),
+            np.concatenate([[0], kept.sum(axis=1).cumsum()]),
+        )  # fmt: skip
