@@ -54,9 +54,13 @@ class World:
         lines = history_lines(self.simulator)
         if not self.shows_whole:
             return lambda name: getattr(self.memory, name)[users]
-        known = (self.split.histories.get(user) for user in users.tolist())
-        longest = max((len(history) for history in known if history is not None), default=1)
-        wide = cache(lambda: self.split.memory(users, min(lines, longest)))
+
+        @cache
+        def wide() -> Memory:
+            known = (self.split.histories.get(user) for user in users.tolist())
+            longest = max((len(history) for history in known if history is not None), default=1)
+            return self.split.memory(users, min(lines, longest))
+
         return lambda name: getattr(wide(), name)
 
     @cached_property

@@ -12,7 +12,7 @@ import numpy as np
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines
-from usermirror_gym.simulators.session.session import passed_over, rating_scale, refused
+from usermirror_gym.simulators.session.session import MOST_PASSED, passed_over, rating_scale, refused
 from usermirror_gym.types import PAD, BoolArray, IntArray
 
 _NEXT = 32
@@ -215,11 +215,20 @@ class Past:
             had |= slates == column[:, None]
         turns = (taken != PAD).sum(axis=1)
         far = (turns == 0) & (histories.store.newest[histories.of] >= FAR)
-        seen = np.arange(batch.turn_chosen.shape[1]) < batch.turn_counts[:, None]
         return Whole(
-            histories, taken, refused(batch, seen, self._passed), had & (slates != PAD),
+            histories, taken, self._refused(batch), had & (slates != PAD),
             np.minimum(histories.lengths + turns, self.lines), far,
         )  # fmt: skip
+
+    def _refused(self, batch: SceneBatch) -> IntArray:
+        """``(B, M)`` what was shown and not taken."""
+        slates, chosen = batch.turn_slates, batch.turn_chosen
+        seen = np.arange(chosen.shape[1]) < batch.turn_counts[:, None]
+        if self.split.dataset.impressions is not None or slates[:1].size > MOST_PASSED:
+            return refused(batch, seen, self._passed)
+        # All of it counts, in any order: it need not be sorted.
+        missed = seen[:, :, None] & (slates != chosen[:, :, None])
+        return np.where(missed, slates, PAD).reshape(len(slates), -1)
 
     def newest(self, batch: SceneBatch, lines: int) -> IntArray:
         """``(B, lines)`` as :func:`newest_lines` has it."""

@@ -65,16 +65,13 @@ class HistoryReader(SessionNet):
             totals.append(_bags(marks, bags, ones, weight))
         return torch.cat([*sums, *totals], dim=1)
 
-    def look(
-        self, pooled: Tensor, whole: Whole, profiles: Tensor, past: Tensor, passed: Tensor
-    ) -> Tensor:
+    def look(self, pooled: Tensor, whole: Whole, profiles: Tensor, past: Tensor) -> Tensor:
         """``(B, d)`` what the users look for.
 
         Args:
             pooled: of :meth:`pool`.
             profiles: ``(B, C)``, 0 for unknown.
             past: ``(G, n + 1, d / G)``.
-            passed: of :meth:`passed_table`.
         """
         groups, dim = self.shape.tastes, self.shape.dim
         taken, size = whole.taken, whole.count.clamp(min=1).float()
@@ -101,15 +98,14 @@ class HistoryReader(SessionNet):
         if whole.passed.shape[1]:
             share = (whole.passed != PAD).float()
             share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
-            refused = embedding_bag(whole.passed, passed, mode="sum", per_sample_weights=share)
-            taste = taste + refused
+            refused = [
+                embedding_bag(whole.passed, table, mode="sum", per_sample_weights=share)
+                for table in past
+            ]
+            taste = taste + times(torch.cat(refused, dim=1), self.passed)
         hidden = times(self.norm(taste), self.inner) + self.inner_bias
         query: Tensor = taste + times(torch.nn.functional.gelu(hidden), self.outer)
         return query
-
-    def passed_table(self, past: Tensor) -> Tensor:
-        """``(n + 1, d)`` what each item adds that was shown and not taken."""
-        return torch.cat(past.unbind(), dim=1) @ self.passed
 
     def _mark_vector(self, g: int) -> Tensor:
         width = self.shape.dim // self.shape.tastes

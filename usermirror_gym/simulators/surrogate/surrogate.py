@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SURROGATE_WEIGHTS = "surrogate.safetensors"
 _HALF = ("past", "option", "general", "general_far", "ahead", "behind")
 """Stored as float16."""
+_KEPT_BYTES = 2**28
+"""Most that is kept of pooled histories."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class SurrogateSimulator:
     def net(self, net: SurrogateNet) -> None:
         self._net = net.eval()
         self._digest = _digest(net)
-        self._pooled: dict[int, tuple[Any, Any]] = {}
+        self._pooled: tuple[Any, np.ndarray] | None = None
 
     @property
     def name(self) -> str:
@@ -230,35 +232,47 @@ class SurrogateSimulator:
         if whole is None or past is None or whole.histories.store is not past.at_t0:
             return inputs
         users, turns = whole.histories.of, (whole.taken != PAD).sum(dim=1).numpy()
-        if not turns.size:
+        if (turns.max(initial=0) + 1) * self._row_bytes > _KEPT_BYTES:
             return inputs
-        rows = len(past.at_t0.starts) - 1
-        pooled = None
-        for turn in np.unique(turns).tolist():
-            now = np.flatnonzero(turns == turn)
-            asked = users[now]
-            found = self._rows_of(turn, rows, asked)
-            if pooled is None:
-                pooled = found.new_empty(len(users), found.shape[1])
-            pooled[now] = found
-        return inputs._replace(whole=replace(whole, histories=pooled))
+        table, known = self._room(int(turns.max(initial=0)) + 1)
+        if not known[turns, users].all():
+            self._pool(turns, users)
+        return inputs._replace(whole=replace(whole, histories=table[turns, users]))
 
-    def _rows_of(self, turn: int, rows: int, asked: IntArray) -> Any:
-        """``(n, d + G)`` of :meth:`SurrogateNet.pooled`, of users at T0 who took so much since."""
+    @property
+    def _row_bytes(self) -> int:
+        """Of what is kept for each number of lines taken."""
+        assert self.past is not None
+        return 4 * (self.net.shape.dim + self.net.shape.tastes) * len(self.past.at_t0.starts)
+
+    def _room(self, turns: int) -> tuple[Any, np.ndarray]:
+        """What was pooled, ``(T, U, d + G)``, and which of it is there, ``(T, U)``."""
         import torch
 
-        if turn not in self._pooled:
-            shape = self.net.shape
-            table = torch.zeros(rows, shape.dim + shape.tastes)
-            self._pooled[turn] = table, np.zeros(rows, np.bool_)
-        table, known = self._pooled[turn]
-        new = np.unique(asked[~known[asked]])
-        if len(new):
-            assert self.past is not None
-            turns = torch.full((len(new),), turn)
-            table[new] = self.net.pooled(Histories(self.past.at_t0, new), turns)
-            known[new] = True
-        return table[asked]
+        assert self.past is not None
+        shape, users = self.net.shape, len(self.past.at_t0.starts) - 1
+        table, known = self._pooled or (
+            torch.zeros(0, users, shape.dim + shape.tastes), np.zeros((0, users), np.bool_)
+        )  # fmt: skip
+        if len(known) < turns:
+            more = turns - len(known)
+            table = torch.cat([table, table.new_zeros(more, *table.shape[1:])])
+            known = np.pad(known, ((0, more), (0, 0)))
+        self._pooled = table, known
+        return table, known
+
+    def _pool(self, turns: np.ndarray, users: IntArray) -> None:
+        import torch
+
+        assert self._pooled is not None
+        assert self.past is not None
+        table, known = self._pooled
+        new = np.zeros_like(known)
+        new[turns, users] = True
+        turns, users = np.nonzero(new & ~known)
+        histories = Histories(self.past.at_t0, users)
+        table[turns, users] = self.net.pooled(histories, torch.from_numpy(turns))
+        known[turns, users] = True
 
     def _check(self, asked: Questions) -> None:
         items, users = self.facts.catalogue.n_items, len(self._codes) - 1

@@ -66,7 +66,8 @@ class NetShape:
         dim: numbers of an item's vector, a multiple of ``tastes``.
         tastes: G, ways to weigh the lines of the memory.
         lines: newest lines of the memory that count.
-        hidden: units of the two small networks.
+        hidden: units of the two small networks; with 0 an option's numbers are a weighted sum of
+            what they read, and w is the same for all.
     """
 
     n_items: int
@@ -146,11 +147,11 @@ class SurrogateNet(nn.Module):
         self.places = nn.Parameter(torch.zeros(PLACES + 1))
         self.hidden = normal(options, hidden, scale=options**-0.5)
         self.hidden_bias = normal(hidden, scale=0.5)
-        self.outputs = normal(2, hidden, scale=0.3 * hidden**-0.5)
+        self.outputs = normal(2, hidden, scale=0.3 * max(hidden, 1) ** -0.5)
         self.direct = nn.Parameter(torch.zeros(2, options))
         self.session = normal(SESSION, hidden, scale=SESSION**-0.5)
         self.session_bias = normal(hidden, scale=0.5)
-        self.session_output = normal(hidden, scale=0.1 * hidden**-0.5)
+        self.session_output = normal(hidden, scale=0.1 * max(hidden, 1) ** -0.5)
         self.outside = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
             self.direct[:, :groups] = 1.0
@@ -257,9 +258,11 @@ class SurrogateNet(nn.Module):
             features.append(self.general_far[asked.slates])
         if self.shape.follow:
             features.append(self._followed(asked))
-        inner = _layer(features, self.hidden, self.hidden_bias)
-        u, v = ((inner * out).sum(dim=-1) + _mix(features, straight)
-                for out, straight in zip(self.outputs, self.direct, strict=True))  # fmt: skip
+        u, v = (_mix(features, straight) for straight in self.direct)
+        if self.shape.hidden:
+            inner = _layer(features, self.hidden, self.hidden_bias)
+            u, v = ((inner * out).sum(dim=-1) + own
+                    for out, own in zip(self.outputs, (u, v), strict=True))  # fmt: skip
         if whole is not None:
             far = whole.far.float()[:, None]
             u, v = (own + far * _mix(features, straight)
@@ -284,8 +287,7 @@ class SurrogateNet(nn.Module):
         pooled = whole.histories
         if not isinstance(pooled, Tensor):
             pooled = self.reader.pool(pooled, (whole.taken != PAD).sum(dim=1), past)
-        passed = self.reader.passed_table(past)
-        return self.reader.look(pooled, whole, asked.profiles, past, passed)
+        return self.reader.look(pooled, whole, asked.profiles, past)
 
     def _followed(self, asked: NetInputs) -> Tensor:
         """``(B, K)`` how much each option is what the memory's lines are followed by; no line
@@ -342,6 +344,8 @@ class SurrogateNet(nn.Module):
 
     def _reluctance(self, asked: NetInputs, mask: Tensor) -> Tensor:
         """w, ``(B,)``."""
+        if not self.shape.hidden:
+            return self.outside.expand(len(mask))
         length = (mask.sum(dim=1).float() / 5.0).log1p()
         features = [*asked.session.unbind(dim=1), length]
         inner = _layer(features, self.session, self.session_bias)

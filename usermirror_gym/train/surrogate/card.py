@@ -87,7 +87,7 @@ def _row(source: str, own: Mapping[str, Any], config: SurrogateConfig) -> dict[s
         "lists": own["scenes"],
         "users": own["users"],
         "KL": kl["mean"],
-        "95 %": MISSING if kl["low"] is None else f"{kl['low']:.4f} .. {kl['high']:.4f}",
+        "95 %": MISSING if kl["low"] is None else f"{kl['low']:.2g} .. {kl['high']:.2g}",
         "agreement": f"{own['agreement']['mean']:.1%}",
         "variation": own["total_variation"]["mean"],
         "rho": own["spearman"],

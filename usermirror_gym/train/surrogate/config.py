@@ -47,7 +47,8 @@ class NetworkSettings(Settings):
     dim: Positive = 64
     tastes: Positive = 2
     lines: Positive = 20
-    hidden: Positive = 16
+    hidden: Annotated[int, Field(ge=0)] = 16
+    """Units of the small networks; 0: an option's numbers are a weighted sum."""
     items: Literal["teacher", "none"] = "teacher"
     """``teacher``: vectors start from what the teacher's LLM says of the items' lines, cut to
     ``dim`` principal components, or, with ``history`` and a teacher of the session readout, from
