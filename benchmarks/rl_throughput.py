@@ -3,10 +3,11 @@
     python benchmarks/rl_throughput.py --json rl_throughput.json
     python benchmarks/rl_throughput.py --peers-python peers/bin/python     # RecSim, SARDINE too
 
-User-steps a second of the native vector environment whose user is the shipped surrogate (ml-100k,
-slates of 5, everything else at its defaults) with random slates, for 1, 64 and 1,024 users; the
-same with its teacher, the default simulator, for 64; and whole trainings: user-steps and gradient
-steps a second of an iteration of each learning agent (250 users, 10 lists).
+User-steps a second of the native vector environment whose user is a shipped surrogate (ml-100k,
+slates of 5, everything else at its defaults) with random slates, for 1, 64 and 1,024 users: that of
+the default simulator, and that of smollm2-session, which reads whole histories; the same with their
+teachers for 64; and whole trainings in the first: user-steps and gradient steps a second of an
+iteration of each learning agent (250 users, 10 lists).
 Only steps in which a user saw a list count.  ``--peers-python`` is a Python in whose environment
 other slate environments are installed (:mod:`peer_steps` says which); they are measured in turns
 with ours, and the ratio is to the nearest number of users.
@@ -36,6 +37,7 @@ from usermirror_gym.simulators import DEFAULT_SIMULATOR
 
 SLATES = 64
 SURROGATE = "surrogate"
+SESSION = "smollm2-session"
 TARGET = 100_000
 """User-steps a second with 1,024 users, on 2 cores."""
 
@@ -107,13 +109,18 @@ def peers(python: str, seconds: float) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All rates, the settings, the machine and the versions."""
-    fast, slow = (make_world(simulator=name) for name in (SURROGATE, DEFAULT_SIMULATOR))
-    env_steps(slow, 1, 0.1)  # reads the items once
+    names = (SURROGATE, DEFAULT_SIMULATOR, f"{SESSION}-surrogate", SESSION)
+    fast, slow, session_fast, session = (make_world(simulator=name) for name in names)
+    for world in (slow, session):
+        env_steps(world, 1, 0.1)  # reads the items once
     rounds = []
     other: list[dict[str, Any]] = []
     for _ in range(args.rounds):
         rates = {f"surrogate, {_users(n)}": env_steps(fast, n, args.seconds) for n in args.users}
         rates["default simulator, 64 users"] = env_steps(slow, 64, args.seconds)
+        for n in args.users:
+            rates[f"{names[2]}, {_users(n)}"] = env_steps(session_fast, n, args.seconds)
+        rates[f"{SESSION}, 64 users"] = env_steps(session, 64, args.seconds)
         rounds.append(rates)
         if args.peers_python:
             other.append(peers(args.peers_python, args.seconds))

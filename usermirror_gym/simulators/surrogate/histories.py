@@ -12,7 +12,12 @@ import numpy as np
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines
-from usermirror_gym.simulators.session.session import MOST_PASSED, passed_over, rating_scale, refused
+from usermirror_gym.simulators.session.session import (
+    MOST_PASSED,
+    passed_over,
+    rating_scale,
+    refused,
+)
 from usermirror_gym.types import PAD, BoolArray, IntArray
 
 _NEXT = 32
@@ -25,8 +30,8 @@ class LineStore:
 
     Attributes:
         items: ``(N,)``.
-        ages: ``(N,)`` classes of :func:`~usermirror_gym.simulators.session.session_net.age_classes`.
-        marks: ``(N,)`` classes of ratings, see ``rating_classes`` there.
+        ages: ``(N,)`` classes, see ``session_net.age_classes``.
+        marks: ``(N,)`` classes of ratings, see ``session_net.rating_classes``.
         starts: ``(U + 1,)`` where each begins; last, N.
     """
 
@@ -65,8 +70,8 @@ class LineStore:
     def of(cls, histories: Sequence[np.ndarray]) -> Self:
         """Of the ``(3, n)`` lines of each."""
         sizes = [own.shape[1] for own in histories]
-        joined = np.concatenate([np.zeros((3, 0), np.int64), *histories], axis=1)
-        return cls(*joined, starts=np.cumsum([0, *sizes]))
+        items, ages, marks = np.concatenate([np.zeros((3, 0), np.int64), *histories], axis=1)
+        return cls(items, ages, marks, np.cumsum([0, *sizes]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +98,8 @@ class Histories:
     def joined(cls, parts: Sequence[Self]) -> Self:
         """All of them; what is alike is kept once, and what nobody asks for not at all."""
         known: dict[bytes, int] = {}
-        histories, of = [], []
+        histories: list[np.ndarray] = []
+        of = []
         for part in parts:
             used, rows = np.unique(part.of, return_inverse=True)
             numbers = np.zeros(len(used), np.int64)
@@ -132,21 +138,25 @@ class Whole:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """All of them, with room for the longest."""
-        wide = []
-        for name in ("taken", "passed", "had"):
+
+        def wide(name: str) -> np.ndarray:
             columns = [getattr(part, name) for part in parts]
             room = max(own.shape[1] for own in columns)
-            wide.append(
-                np.concatenate([np.pad(c, ((0, 0), (0, room - c.shape[1]))) for c in columns])
-            )
-        count, far = (np.concatenate([getattr(p, name) for p in parts]) for name in ("count", "far"))
-        return cls(Histories.joined([part.histories for part in parts]), *wide, count, far)
+            return np.concatenate([np.pad(c, ((0, 0), (0, room - c.shape[1]))) for c in columns])
+
+        return cls(
+            Histories.joined([part.histories for part in parts]),
+            wide("taken"), wide("passed"), wide("had"),
+            np.concatenate([part.count for part in parts]),
+            np.concatenate([part.far for part in parts]),
+        )  # fmt: skip
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file keeps; see :meth:`of_arrays`."""
         own = Histories.joined([self.histories])
+        lines = {f.name: getattr(own.store, f.name) for f in fields(LineStore)}
         others = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
-        return {**vars_of(own.store), "of": own.of, **others}
+        return {**lines, "of": own.of, **others}
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
@@ -154,11 +164,6 @@ class Whole:
         store = LineStore(*(arrays[field.name] for field in fields(LineStore)))
         others = (arrays[field.name] for field in fields(cls)[1:])
         return cls(Histories(store, arrays["of"]), *others)
-
-
-def vars_of(store: LineStore) -> dict[str, np.ndarray]:
-    """Its columns by name."""
-    return {field.name: getattr(store, field.name) for field in fields(store)}
 
 
 class Past:
@@ -232,7 +237,9 @@ class Past:
 
     def newest(self, batch: SceneBatch, lines: int) -> IntArray:
         """``(B, lines)`` as :func:`newest_lines` has it."""
-        return newest_lines(self._shown(batch, lines) if batch.at_t0 is self.split else batch, lines)
+        return newest_lines(
+            self._shown(batch, lines) if batch.at_t0 is self.split else batch, lines
+        )
 
     def _shown(self, batch: SceneBatch, lines: int) -> SceneBatch:
         """The same users, of whose history at T0 only so many lines are left."""

@@ -113,8 +113,8 @@ class HistoryReader(SessionNet):
 
 
 def times(values: Tensor, matrix: Tensor) -> Tensor:
-    """``values @ matrix``; in inference in blocks of always as many rows, so that a row's numbers do
-    not depend on the batch."""
+    """``values @ matrix``; in inference in blocks of one size: a row's numbers do not depend on the
+    batch."""
     if torch.is_grad_enabled():
         return values @ matrix
     count, width = values.shape

@@ -131,8 +131,10 @@ class Questions:
 
     def part(self, rows: IntArray | slice | np.ndarray) -> Questions:
         """Some of them."""
-        columns = vars(self).values()
-        return Questions(*(None if column is None else column[rows] for column in columns))
+        whole = None if self.whole is None else self.whole[rows]
+        return Questions(
+            self.users[rows], self.memory[rows], self.session[rows], self.slates[rows], whole
+        )
 
 
 class SurrogateSimulator:
@@ -218,13 +220,15 @@ class SurrogateSimulator:
 
         from usermirror_gym.simulators.surrogate.surrogate_net import NetInputs
 
-        profiles = self._codes[asked.users]
-        columns = (asked.memory, profiles, asked.session, asked.slates)
         whole = asked.whole
         if whole is not None:
             own = (whole.taken, whole.passed, whole.had, whole.count, whole.far)
             whole = Whole(whole.histories, *map(torch.from_numpy, own))
-        return NetInputs(*(torch.from_numpy(np.ascontiguousarray(c)) for c in columns), whole)
+        columns = (asked.memory, self._codes[asked.users], asked.session, asked.slates)
+        memory, profiles, session, slates = (
+            torch.from_numpy(np.ascontiguousarray(column)) for column in columns
+        )
+        return NetInputs(memory, profiles, session, slates, whole)
 
     def _with_pooled(self, inputs: Any) -> Any:
         """Histories at T0 are pooled once for each number of lines that were taken since."""
@@ -279,10 +283,10 @@ class SurrogateSimulator:
         told = [("item", asked.slates, items), ("item", asked.memory, items),
                 ("user", asked.users, users)]  # fmt: skip
         if asked.whole is not None:
-            own = (asked.whole.taken, asked.whole.passed)
+            own = [asked.whole.taken, asked.whole.passed]
             store = asked.whole.histories.store
             if self.past is not None and store is not self.past.at_t0:
-                own += (store.items,)
+                own.append(store.items)
             told += [("item", values, items) for values in own]
         for what, values, most in told:
             wrong = values[(values < 0) | (values > most)]

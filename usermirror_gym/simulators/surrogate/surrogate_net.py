@@ -101,7 +101,9 @@ class NetInputs(NamedTuple):
 
     def part(self, rows: Any) -> NetInputs:
         """Some of them."""
-        return NetInputs(*(None if column is None else column[rows] for column in self))
+        whole = None if self.whole is None else self.whole[rows]
+        memory, profiles, session, slates = (column[rows] for column in self[:4])
+        return NetInputs(memory, profiles, session, slates, whole)
 
 
 class SurrogateNet(nn.Module):

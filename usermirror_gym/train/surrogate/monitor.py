@@ -41,6 +41,11 @@ _ANSWERS = "answers.npz"
 Row = dict[str, Any]
 
 
+_LEAST_KL = 1e-3
+"""Nats.  Below it two simulators are the same to whoever trains in them: of a surrogate that is its
+teacher but for rounding, three times the divergence would be noise."""
+
+
 @dataclass(frozen=True)
 class Trust:
     """From where on a surrogate is not trusted any more.
@@ -58,12 +63,14 @@ class Trust:
     @classmethod
     def of(cls, folder: str | Path) -> Trust:
         """What a surrogate's own report allows: three times its divergence on lists that it did
-        not learn from, and ten points less agreement; the defaults where there is no report."""
+        not learn from, but a thousandth of a nat in any case, and ten points less agreement; the
+        defaults where there is no report."""
         path = Path(folder) / FACTS_FILE
         if not path.is_file():
             return cls()
         own = read_json(path)["report"]["new lists"]["all"]
-        return cls(kl=3.0 * own["kl"]["mean"], agreement=max(own["agreement"]["mean"] - 0.1, 0.0))
+        kl = max(3.0 * own["kl"]["mean"], _LEAST_KL)
+        return cls(kl=kl, agreement=max(own["agreement"]["mean"] - 0.1, 0.0))
 
     def broken_by(self, row: Row) -> list[str]:
         """Which bounds the row of a check breaks, in words."""

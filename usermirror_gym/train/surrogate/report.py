@@ -15,6 +15,7 @@ from usermirror_gym.files import to_json_types
 from usermirror_gym.measures.bootstrap import UserBootstrap
 from usermirror_gym.scenes.scene import SceneBatch
 from usermirror_gym.simulators import UserSimulator
+from usermirror_gym.simulators.base import history_lines
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 from usermirror_gym.train.surrogate.answers import Answers
 from usermirror_gym.train.surrogate.config import SurrogateConfig
@@ -53,7 +54,8 @@ def speed_ratio(
     """Choices a second of the student, divided by those of the teacher, on this machine now."""
     users = split.users_with_history(config.questions.min_history)
     rows = np.resize(users, _MANY)
-    few, many = (_scenes(split, rows[:n], config) for n in (_FEW, _MANY))
+    lines = max(config.questions.history_size, history_lines(student))
+    few, many = (_scenes(split, rows[:n], config, lines) for n in (_FEW, _MANY))
     student.choose(many)
     own = _MANY / _seconds(student, many)
     slow = _seconds(teacher, few, 1) > _SLOW
@@ -65,13 +67,16 @@ def _seconds(simulator: UserSimulator, scenes: SceneBatch, times: int = 3) -> fl
     return min(timeit.repeat(lambda: simulator.choose(scenes), number=1, repeat=times))
 
 
-def _scenes(split: TimeSplit, users: IntArray, config: SurrogateConfig) -> SceneBatch:
-    """Random lists at T0."""
-    memory = split.memory(users, config.questions.history_size)
+def _scenes(split: TimeSplit, users: IntArray, config: SurrogateConfig, lines: int) -> SceneBatch:
+    """Random lists at T0, as an environment has them."""
+    longest = max((len(own) for own in split.histories.values()), default=1)
+    memory = split.memory(users, min(lines, longest))
     k, rng = config.questions.slate_sizes[0], np.random.default_rng(config.seed)
     n_items = split.dataset.n_items
     slates = np.stack([rng.choice(n_items, min(k, n_items), replace=False) + 1 for _ in users])
-    return SceneBatch.first_lists(users, memory, slates)
+    batch = SceneBatch.first_lists(users, memory, slates)
+    known = split if config.network.history else None
+    return SceneBatch.lazy(len(batch), lambda name: getattr(batch, name), at_t0=known)
 
 
 def _by_source(student: SurrogateSimulator, answers: Answers, seed: int) -> dict[str, Any]:
