@@ -75,7 +75,8 @@ class TestRatings:
 
 class TestByName:
     def test_every_preset_is_valid_and_loads_no_weights(self, split: TimeSplit) -> None:
-        surrogates = {"surrogate", "smollm2-ml100k-surrogate"}  # of the items of ml-100k alone
+        # Of the items of ml-100k alone.
+        surrogates = {"surrogate", "smollm2-ml100k-surrogate", "smollm2-session-surrogate"}
         assert surrogates <= set(available_simulators())
         for name in set(available_simulators()) - surrogates:
             assert isinstance(make_simulator(name, split), UserSimulator)
