@@ -93,7 +93,7 @@ class Inputs(Check):
             "worth, nats": lambda row: interval(row["log_loss"], ".3f", sign=True),
         }
         note = (
-            f"On the same {card['inputs'][0]['count']:,} lists: told rightly minus told wrongly. "
+            f"On the same {card['reads'][0]['count']:,} lists: told rightly minus told wrongly. "
             "Above 0 points and below 0 nats what is told moves choices as the real ones go."
         )
         return [View.of("What it reads", card["reads"], columns, note)]
