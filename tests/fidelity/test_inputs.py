@@ -76,7 +76,7 @@ def found(split: TimeSplit, place: Callable[[Scene], int], **more: Any) -> dict[
 def test_only_what_is_read_is_worth_something(
     split: TimeSplit, reads: str, place: Callable[[Scene], int]
 ) -> None:
-    rows = {row["input"]: row for row in found(split, place)["inputs"]}
+    rows = {row["input"]: row for row in found(split, place)["reads"]}
     assert set(rows) == {RATINGS, PROFILE, NEWEST, OLD}
     assert rows[reads]["accuracy"]["low"] > 0
     assert rows[reads]["log_loss"]["high"] < 0
@@ -96,7 +96,7 @@ def test_of_a_log_with_lists_what_was_passed_over_is_forgotten(split: TimeSplit)
         knows = split.dataset.impressions is not None
         return Reads(lambda scene: scene.user_id + (not knows))
 
-    rows = found(browsed, lambda scene: scene.user_id, remake=remake)["inputs"]
+    rows = found(browsed, lambda scene: scene.user_id, remake=remake)["reads"]
     (row,) = (row for row in rows if row["input"] == PASSED)
     assert row["log_loss"]["mean"] == pytest.approx(np.log(0.1 / 0.7))
     assert row["accuracy"]["mean"] == 1.0

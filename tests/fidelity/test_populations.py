@@ -89,6 +89,12 @@ def test_a_card_tells_near_from_far_for_everybody(data: CardScenes) -> None:
         assert everybody["own_history"][metric]["mean"] == pytest.approx(gap["mean"])
     assert everybody["own_history"]["log_loss"]["mean"] < 0.02
     near, far = mine["environment users, near"], mine["environment users, far"]
+    # Paired, where both answered the same lists.
+    for which in mine.keys() & other.keys():
+        gap = other[which]["difference"]["log_loss"]["mean"]
+        losses = (rows[which]["log_loss"]["mean"] for rows in (mine, other))
+        assert gap == pytest.approx(next(losses) - next(losses))
+    assert near["difference"] is None
     assert near["n"] + far["n"] <= mine["environment users"]["n"] < everybody["n"]
     assert other["all users"]["own_history"]["accuracy"]["mean"] == 0  # it reads no history
     controls = [c for c in card["choosers"] if c["kind"] == "control"]
@@ -127,18 +133,19 @@ def test_the_card_says_first_how_it_does_near_and_far() -> None:
     assert near_and_far.columns[2:] == [
         f"{which}: {what}"
         for which in ("near", "far")
-        for what in ("accuracy %", "log-loss", "own history, points", "own history, nats")
-    ]
+        for what in ("accuracy %", "log-loss", "difference", "own history, points",
+                     "own history, nats")
+    ]  # fmt: skip
     cells = [cell.text for cell in near_and_far.rows[0]]
-    assert cells[4:6] == ["+3.1 [+1.1, +5.1]", "-0.070 [-0.090, -0.050]"]
-    assert cells[8:] == ["–"] * 2  # not asked with another's
+    assert cells[4:7] == ["–", "+3.1 [+1.1, +5.1]", "-0.070 [-0.090, -0.050]"]
+    assert cells[10:] == ["–"] * 2  # not asked with another's
     # Nobody was asked about a later sitting: the card does not hide it.
     card["choosers"][0]["populations"] = rows
     assert figures(card)[:3] == [near, ("environment users, far", "no lists"), worth]
     assert "nats; far no lists. Near, the last line" in sentences(card)[0]
     (near_alone, _) = Populations().tables(card)
     assert near_alone is not None
-    assert [cell.text for cell in near_alone.rows[0]][6:] == ["–"] * 4
+    assert [cell.text for cell in near_alone.rows[0]][7:] == ["–"] * 5
     assert near_alone.note.endswith("another user's of any length.")
     card["scenes"]["swapped_as_long"] = 1.0
     assert "another user's of the same length" in render_markdown(card)

@@ -259,6 +259,10 @@ def test_fitted_weights_are_those_that_made_the_choices() -> None:
     assert found.value_match == pytest.approx(0.7, abs=0.08)
     assert found.value_general == pytest.approx(0.4, abs=0.08)
     assert fit_session(features, far, mask, targets % 4, outside=False).outside_utility is None
+    # On few choices of one kind of users nothing is fitted of its own.
+    few = np.arange(count) < 100
+    assert fit_session(features, few, mask, targets).far == ()
+    assert fit_session(features, ~few, mask, targets).far == ()
 
 
 def test_classes_of_ages_and_ratings() -> None:

@@ -16,7 +16,7 @@ from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
 from usermirror_gym.simulators import SessionSimulator, make_simulator
-from usermirror_gym.simulators.session.session_net import SessionShape
+from usermirror_gym.simulators.session.session_net import FAR, JUST_NOW, Lines, SessionShape
 from usermirror_gym.testing.data import tiny_split
 from usermirror_gym.train.config import Session, TrainConfig, read_config
 from usermirror_gym.train.run import train
@@ -25,7 +25,9 @@ from usermirror_gym.train.session.fit import (
     Log,
     Student,
     _draw_lists,
+    _draw_openers,
     _loss,
+    _plan,
     fit_student,
     opener_scenes,
 )
@@ -149,6 +151,71 @@ def test_openers_come_after_an_hour_and_the_cut_and_know_the_whole_history(
     own = events[(events["user_id"] == scenes[0].user_id)].sort_values(TIMESTAMP, kind="stable")
     assert tuple(own[ITEM_ID])[: len(scenes[0].history)] == scenes[0].history
     assert scenes == opener_scenes(split, removed=0.25, slate_size=4, draws=4, seed=3)
+
+
+def test_steps_on_openers_are_of_what_was_taken_after_a_pause(split: TimeSplit) -> None:
+    log = Log.of(split, np.zeros((split.dataset.n_users + 1, 0), np.int64))
+    settings = replace_settings(steps=12, opener_share=0.25)
+    batch = _draw_openers(log, settings, np.random.default_rng(0))
+    before = split.before.sort_values(["user_id", TIMESTAMP], kind="stable")
+    gaps = before.groupby("user_id")[TIMESTAMP].diff()
+    opened = set(before.loc[gaps > 3600, ITEM_ID])
+    assert set(batch.targets[:, 0].tolist()) <= opened
+    for items, ages, target in zip(*batch.lines[:2], batch.targets[:, 0], strict=True):
+        newest = ages[items != 0][-1]
+        assert newest >= FAR
+        assert target not in items
+    kinds = [kind for kind, _ in _plan(settings, log)]
+    assert kinds.count("openers") == 3
+    assert {kinds[i] for i in (3, 7, 11)} == {"openers"}
+    # A log without pauses has none.
+    at_once = split.dataset.interactions.assign(**{TIMESTAMP: 1})
+    data = TimeSplit(replace(split.dataset, interactions=at_once), 2)
+    log = Log.of(data, log.codes)
+    assert "openers" not in [kind for kind, _ in _plan(settings, log)]
+
+
+def test_of_a_share_of_the_lists_the_newest_lines_are_told_as_those_of_a_session(
+    split: TimeSplit,
+) -> None:
+    data = with_lists(split)
+    log = Log.of(data, np.zeros((data.dataset.n_users + 1, 0), np.int64))
+
+    def drawn(share: float) -> Lines:
+        settings = replace_settings(list_sessions=share, list_batch_size=500)
+        return _draw_lists(log, settings, np.random.default_rng(1)).lines
+
+    plain, told = drawn(0.0), drawn(1.0)
+    assert torch.equal(plain.items, told.items)
+    new = (told.ages == JUST_NOW) & (told.items != 0)
+    assert (told.marks[new] == 0).all()
+    assert torch.equal(told.ages[~new], plain.ages[~new])
+    assert torch.equal(told.marks[~new], plain.marks[~new])
+    counts = new.sum(dim=1)[(told.items != 0).any(dim=1)]
+    assert counts.min() >= 1
+    assert counts.max() <= 8
+    # They are the newest ones: nothing older stands behind.
+    real = told.items != 0
+    behind = new[:, :-1] & real[:, 1:] & ~new[:, 1:]
+    assert not behind.any()
+
+
+def test_lists_teach_how_much_the_numbers_count(split: TimeSplit) -> None:
+    data = with_lists(split)
+    weights = fitted(data).weights(data)
+    assert weights is not None
+    assert weights.match == 1.0
+    assert weights.general == (1.0,)
+    assert weights.outside_utility is not None
+    assert fitted(split).weights(split) is None
+    # If something was taken from every list, nobody knows when nothing is.
+    shown = data.dataset.impressions
+    assert shown is not None
+    every = replace(shown, clicked=np.tile([True, False, False], len(shown)))
+    taken = TimeSplit(replace(data.dataset, impressions=every), data.t0)
+    found = fitted(taken).weights(taken)
+    assert found is not None
+    assert found.outside_utility is None
 
 
 def test_nothing_to_learn_from_is_said(split: TimeSplit) -> None:

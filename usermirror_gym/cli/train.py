@@ -26,8 +26,8 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            help="A YAML file, or a preset: smollm2-ml100k, smollm2-ml100k-next-item, "
-            "llama3.2-3b-usermirrorer."
+            help="A YAML file, or a preset: smollm2-ml100k, smollm2-session, session-lists, "
+            "smollm2-ml100k-next-item, llama3.2-1b-session, llama3.2-3b-usermirrorer."
         ),
     ],
     out: OutFolder = None,

@@ -34,12 +34,12 @@ Wrong = Callable[[Scene, np.random.Generator], Scene]
 
 
 class Inputs(Check):
-    """``inputs``: what each thing that is told is worth: right minus wrong, paired."""
+    """``reads``: what each thing that is told is worth: right minus wrong, paired."""
 
     def run(self, context: Context) -> dict[str, Any]:
         rows = context.first(context.sizes.inputs)
         if context.split is None or not len(rows):
-            return {"inputs": []}
+            return {"reads": []}
         scenes = [context.choices.scenes[row] for row in rows]
         asked = ObservedChoices.of(scenes)
         own = _scores(context.answered[0].probs, context.choices)[rows]
@@ -59,18 +59,18 @@ class Inputs(Check):
             names.append((PASSED, len(scenes)))
             gains.append(own - _scores(probs, asked))
         if not names:
-            return {"inputs": []}
+            return {"reads": []}
         boot = context.resampled(context.choices.users[rows])
         worth = by_name(SHOWN, boot.intervals(np.hstack(gains)))
         return {
-            "inputs": [
+            "reads": [
                 {"input": name, "count": len(rows), "changed": changed} | pair
                 for (name, changed), pair in zip(names, worth, strict=True)
             ]
         }
 
     def sentences(self, card: Card) -> list[str]:
-        found = card.get("inputs") or ()
+        found = card.get("reads") or ()
         read: dict[str, list[str]] = {BETTER: [], OPEN: [], WORSE: []}
         for row in found:
             told = f"{row['input']}: {interval(row['log_loss'], '.3f', sign=True)}"
@@ -84,7 +84,7 @@ class Inputs(Check):
         return [f"{words[side]} ({'; '.join(names)})." for side, names in read.items() if names]
 
     def tables(self, card: Card) -> list[View | None]:
-        if not card.get("inputs"):
+        if not card.get("reads"):
             return []
         columns: dict[str, Any] = {
             "what it is told": "input",
@@ -93,10 +93,10 @@ class Inputs(Check):
             "worth, nats": lambda row: interval(row["log_loss"], ".3f", sign=True),
         }
         note = (
-            f"On the same {card['inputs'][0]['count']:,} lists: told rightly minus told wrongly. "
+            f"On the same {card['reads'][0]['count']:,} lists: told rightly minus told wrongly. "
             "Above 0 points and below 0 nats what is told moves choices as the real ones go."
         )
-        return [View.of("What it reads", card["inputs"], columns, note)]
+        return [View.of("What it reads", card["reads"], columns, note)]
 
 
 PASSED = "what was passed over"

@@ -28,8 +28,8 @@ from usermirror_gym.fidelity.checks.history import how_long
 from usermirror_gym.fidelity.checks.parts import KINDS, own, sorted_choosers
 from usermirror_gym.fidelity.checks.slices import FEW
 from usermirror_gym.measures.choice_scores import scores_given_click
-from usermirror_gym.report.tables import View
-from usermirror_gym.report.text import MISSING, interval, points
+from usermirror_gym.report.tables import Cell, View
+from usermirror_gym.report.text import MISSING, interval, points, standing
 from usermirror_gym.types import USER_ID, BoolArray
 
 NEAR, FAR, DAY = 60, 3_600, 86_400
@@ -43,8 +43,9 @@ _NO_LISTS = "no lists"
 
 
 class Populations(Check):
-    """``populations`` of every chooser: :data:`SHOWN`, and ``own_history``, what its own history is
-    worth (own minus another user's), for those who were asked with both."""
+    """``populations`` of every chooser: :data:`SHOWN`; ``own_history``, what its own history is
+    worth (own minus another user's), for those who were asked with both; and ``difference``, the
+    simulator minus it, list by list."""
 
     def run(self, context: Context) -> dict[str, Any]:
         groups = {} if context.table is None else populations(context.table, context.split)
@@ -55,15 +56,22 @@ class Populations(Check):
             else mine - scores_given_click(row.swapped, context.choices)[:, SHOWN_COLUMNS]
             for row, mine in zip(context.answered, scores, strict=True)
         ]  # fmt: skip
-        values = np.hstack([part for pair in zip(scores, gains, strict=True) for part in pair])
+        values = np.hstack([
+            part for mine, gain in zip(scores, gains, strict=True)
+            for part in (mine, gain, scores[0] - mine)
+        ])  # fmt: skip
         for name, member in groups.items():
             found = context.bootstrap.intervals(np.where(member[:, None], values, np.nan))
             blocks = by_name(SHOWN, found)
             about = {"name": name, "n": int(member.sum()), "few": bool(member.sum() < FEW),
                      "users": len(np.unique(context.choices.users[member]))}  # fmt: skip
             for place, row in enumerate(context.answered):
-                gain = None if row.swapped is None else blocks[2 * place + 1]
-                rows[place].append(about | blocks[2 * place] | {"own_history": gain})
+                shown, gain, difference = blocks[3 * place : 3 * place + 3]
+                more = {
+                    "own_history": None if row.swapped is None else gain,
+                    "difference": difference if place else None,
+                }
+                rows[place].append(about | shown | more)
         return {"choosers": [{"populations": own_rows} for own_rows in rows]}
 
     def sentences(self, card: Card) -> list[str]:
@@ -185,6 +193,14 @@ def _gain(row: Mapping[str, Any] | None, metric: str) -> str:
     return interval(block[metric], ".3f", sign=True)
 
 
+def _difference(row: Mapping[str, Any] | None) -> Cell:
+    block = ((row or {}).get("difference") or {}).get("log_loss")  # no older card has any
+    if not block:
+        return Cell(MISSING)
+    side = standing(block, lower_is_better=True)
+    return Cell(interval(block, ".3f", sign=True), side)
+
+
 def _everybody(card: Card) -> View | None:
     """All choosers near and far, best far log-loss first."""
     found = [(chooser, _by_name(chooser)) for chooser in sorted_choosers(card)]
@@ -202,6 +218,9 @@ def _everybody(card: Card) -> View | None:
     def worth(which: str, metric: str) -> Any:
         return lambda row: _gain(row[which], metric)
 
+    def difference(which: str) -> Any:
+        return lambda row: _difference(row[which])
+
     columns: dict[str, Any] = {
         "chooser": lambda row: row["chooser"]["name"],
         "kind": lambda row: KINDS[row["chooser"]["kind"]],
@@ -210,11 +229,14 @@ def _everybody(card: Card) -> View | None:
         columns |= {
             f"{which}: accuracy %": shown(which, "accuracy"),
             f"{which}: log-loss": shown(which, "log_loss"),
+            f"{which}: difference": difference(which),
             f"{which}: own history, points": worth(which, "accuracy"),
             f"{which}: own history, nats": worth(which, "log_loss"),
         }
     note = (
-        "Order of a page helps near; far shows taste. own history: own minus another user's"
+        "Order of a page helps near; far shows taste. difference: log-loss of the simulator minus "
+        "the chooser's, list by list, ▲ where it excludes zero for the simulator and ▼ against it. "
+        "own history: own minus another user's"
         f"{how_long(card)}."
     )
     return View.of("Environment users, near and far", rows, columns, note)
