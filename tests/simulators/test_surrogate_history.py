@@ -26,6 +26,7 @@ from usermirror_gym.simulators.affinity.affinity_head import LineMemory
 from usermirror_gym.simulators.session.session_head import Follow, SessionHead
 from usermirror_gym.simulators.session.session_net import SessionNet, SessionShape
 from usermirror_gym.simulators.surrogate.profile_codes import profile_features
+from usermirror_gym.simulators.surrogate.start import start_as
 from usermirror_gym.simulators.surrogate.surrogate import read_surrogate, write_surrogate
 from usermirror_gym.train.surrogate.answers import (
     Answers,
@@ -36,7 +37,6 @@ from usermirror_gym.train.surrogate.answers import (
 )
 from usermirror_gym.train.surrogate.config import NetworkSettings, read_surrogate_config
 from usermirror_gym.train.surrogate.distil import distill, new_student
-from usermirror_gym.train.surrogate.start import start_as
 
 DAY = 86_400
 NETWORK = NetworkSettings(dim=6, tastes=2, lines=4, hidden=0, history=1000, follow=4, once=True)

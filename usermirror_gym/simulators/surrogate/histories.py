@@ -180,6 +180,7 @@ class Past:
     def __init__(self, split: TimeSplit, lines: int) -> None:
         self.split, self.lines = split, lines
         self._scale = rating_scale(split)
+        self._kept: IntArray | None = None
 
     @cached_property
     def at_t0(self) -> LineStore:
@@ -192,10 +193,6 @@ class Past:
     @cached_property
     def _passed(self) -> list[IntArray]:
         return passed_over(self.split)
-
-    @cached_property
-    def _newest(self) -> dict[int, tuple[IntArray, IntArray]]:
-        return {}
 
     def of(self, batch: SceneBatch, slates: IntArray) -> Whole:
         """Columns of scenes.
@@ -214,7 +211,7 @@ class Past:
                 np.arange(len(batch)),
             )
         )
-        taken = newest_lines(self._shown(batch, 0), max(batch.turn_chosen.shape[1], 1))
+        taken = newest_lines(_session(batch), max(batch.turn_chosen.shape[1], 1))
         had = histories.store.has(histories.of, slates)
         for column in taken.T:
             had |= slates == column[:, None]
@@ -235,25 +232,28 @@ class Past:
         missed = seen[:, :, None] & (slates != chosen[:, :, None])
         return np.where(missed, slates, PAD).reshape(len(slates), -1)
 
-    def newest(self, batch: SceneBatch, lines: int) -> IntArray:
-        """``(B, lines)`` as :func:`newest_lines` has it."""
-        return newest_lines(
-            self._shown(batch, lines) if batch.at_t0 is self.split else batch, lines
-        )
+    def newest(self, batch: SceneBatch, taken: IntArray, lines: int) -> IntArray:
+        """``(B, lines)`` as :func:`newest_lines` has it.
 
-    def _shown(self, batch: SceneBatch, lines: int) -> SceneBatch:
-        """The same users, of whose history at T0 only so many lines are left."""
-        if lines not in self._newest:
-            users = np.arange(self.split.dataset.n_users + 1 if lines else 1)
-            memory = self.split.memory(users, lines)
-            self._newest[lines] = memory.items, memory.lengths
-        history, lengths = self._newest[lines]
-        rows = batch.user_ids if lines else np.zeros(len(batch), np.int64)
-        columns = {
-            "history": lambda: history[rows], "history_lengths": lambda: lengths[rows],
-            "turn_chosen": lambda: batch.turn_chosen, "turn_counts": lambda: batch.turn_counts,
-        }  # fmt: skip
-        return SceneBatch.lazy(len(batch), lambda name: columns[name]())
+        Args:
+            taken: of :meth:`of`.
+        """
+        if batch.at_t0 is not self.split:
+            return newest_lines(batch, lines)
+        behind = np.arange(lines) - (taken != PAD).sum(axis=1)[:, None]
+        before = self._newest(lines)[batch.user_ids[:, None], np.maximum(behind, 0)]
+        room = max(lines - taken.shape[1], 0)
+        return np.where(behind < 0, np.pad(taken, ((0, 0), (0, room)))[:, :lines], before)
+
+    def _newest(self, lines: int) -> IntArray:
+        """``(n_users + 1, lines)`` newest lines at T0, newest first, 0 behind."""
+        if self._kept is None or self._kept.shape[1] != lines:
+            store = self.at_t0
+            behind = np.arange(lines)
+            rows = store.starts[1:, None] - 1 - behind
+            real = rows >= store.starts[:-1, None]
+            self._kept = np.where(real, np.r_[store.items, 0][np.maximum(rows, 0)], PAD)
+        return self._kept
 
     def _stored(
         self, items: IntArray, ratings: np.ndarray, ages: IntArray, lengths: IntArray
@@ -266,3 +266,13 @@ class Past:
             items[kept], age_classes(ages[kept]), rating_classes(ratings[kept], *self._scale),
             np.concatenate([[0], kept.sum(axis=1).cumsum()]),
         )  # fmt: skip
+
+
+def _session(batch: SceneBatch) -> SceneBatch:
+    """The same users, as if nothing had been before."""
+    nothing = np.zeros((len(batch), 0), np.int64)
+    columns = {
+        "history": lambda: nothing, "history_lengths": lambda: np.zeros(len(batch), np.int64),
+        "turn_chosen": lambda: batch.turn_chosen, "turn_counts": lambda: batch.turn_counts,
+    }  # fmt: skip
+    return SceneBatch.lazy(len(batch), lambda name: columns[name]())

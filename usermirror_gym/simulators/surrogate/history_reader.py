@@ -11,6 +11,8 @@ history and on that number alone: of users at T0 it is computed once.  Everythin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,12 +25,14 @@ from usermirror_gym.simulators.session.session_net import (
     SessionNet,
     SessionShape,
 )
-from usermirror_gym.simulators.surrogate.histories import Histories, Whole
-from usermirror_gym.types import PAD
+from usermirror_gym.simulators.surrogate.histories import Histories, LineStore, Whole
+from usermirror_gym.types import PAD, IntArray
 
 _LEAST = 1e-20
 """Weight of no line at all."""
 _BLOCK = 32
+_KEPT = 2**20
+"""Most pairs of a history and a number of lines taken of which something is kept."""
 
 
 class HistoryReader(SessionNet):
@@ -110,6 +114,48 @@ class HistoryReader(SessionNet):
     def _mark_vector(self, g: int) -> Tensor:
         width = self.shape.dim // self.shape.tastes
         return self.mark_vector[:, g * width : (g + 1) * width].contiguous()
+
+
+class Pools:
+    """What a network makes of histories at T0, kept from when it is first asked for.
+
+    Args:
+        pool: :meth:`HistoryReader.pool` of a network, with its vectors.
+        store: of all users.
+    """
+
+    def __init__(self, pool: Callable[[Histories, Tensor], Tensor], store: LineStore) -> None:
+        self._pool, self._store = pool, store
+        self._known = np.zeros((0, len(store.starts) - 1), np.bool_)
+        self._table = torch.zeros(0, 0, 0)
+
+    def of(self, users: IntArray, turns: Tensor) -> Tensor:
+        """``(B, d + G)``; of the very long sessions of very many users nothing is kept.
+
+        Args:
+            turns: ``(B,)`` lines that were taken since.
+        """
+        longest = int(turns.max()) + 1 if len(turns) else 0
+        if longest > len(self._known) and longest * self._known.shape[1] > _KEPT:
+            return self._pool(Histories(self._store, users), turns)
+        rows = turns.numpy()
+        self._known = np.pad(self._known, ((0, max(longest - len(self._known), 0)), (0, 0)))
+        if not self._known[rows, users].all():
+            self._learn(rows, users)
+        return self._table[turns, torch.from_numpy(users)]
+
+    def _learn(self, rows: np.ndarray, users: IntArray) -> None:
+        asked = np.zeros_like(self._known)
+        asked[rows, users] = True
+        rows, users = np.nonzero(asked & ~self._known)
+        found = self._pool(Histories(self._store, users), torch.from_numpy(rows))
+        if len(self._table) < len(self._known):
+            table = found.new_zeros(*self._known.shape, found.shape[1])
+            if len(self._table):
+                table[: len(self._table)] = self._table
+            self._table = table
+        self._table[rows, users] = found
+        self._known[rows, users] = True
 
 
 def times(values: Tensor, matrix: Tensor) -> Tensor:

@@ -24,19 +24,18 @@ from usermirror_gym.foreign import parse_json
 from usermirror_gym.scenes.scene import Scene, SceneBatch
 from usermirror_gym.simulators.affinity.affinity import newest_lines, shown_slates
 from usermirror_gym.simulators.base import ChoiceBatch
-from usermirror_gym.simulators.surrogate.histories import Histories, Past, Whole
+from usermirror_gym.simulators.surrogate.histories import Past, Whole
 from usermirror_gym.simulators.surrogate.profile_codes import ProfileFeature, profile_codes
 from usermirror_gym.threads import one_thread
 from usermirror_gym.types import PAD, TOKEN, Float32Array, IntArray
 
 if TYPE_CHECKING:
+    from usermirror_gym.simulators.surrogate.history_reader import Pools
     from usermirror_gym.simulators.surrogate.surrogate_net import SurrogateNet
 
 SURROGATE_WEIGHTS = "surrogate.safetensors"
 _HALF = ("past", "option", "general", "general_far", "ahead", "behind")
 """Stored as float16."""
-_KEPT_BYTES = 2**28
-"""Most that is kept of pooled histories."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,14 @@ class Questions:
 
         batch = SceneBatch.of(scenes)
         slates = shown_slates(batch, scenes)
-        memory = newest_lines(batch, lines) if past is None else past.newest(batch, lines)
+        whole = None if past is None else past.of(batch, slates)
+        memory = (
+            newest_lines(batch, lines)
+            if past is None or whole is None
+            else past.newest(batch, whole.taken, lines)
+        )
         turns, length = batch.turn_counts, (memory != PAD).sum(axis=1)
         session = session_features(turns, _misses(batch), length)
-        whole = None if past is None else past.of(batch, slates)
         return cls(batch.user_ids, memory, session, slates, whole)
 
     def part(self, rows: IntArray | slice | np.ndarray) -> Questions:
@@ -181,7 +184,7 @@ class SurrogateSimulator:
     def net(self, net: SurrogateNet) -> None:
         self._net = net.eval()
         self._digest = _digest(net)
-        self._pooled: tuple[Any, np.ndarray] | None = None
+        self._pools: Pools | None = None
 
     @property
     def name(self) -> str:
@@ -235,48 +238,12 @@ class SurrogateSimulator:
         whole, past = inputs.whole, self.past
         if whole is None or past is None or whole.histories.store is not past.at_t0:
             return inputs
-        users, turns = whole.histories.of, (whole.taken != PAD).sum(dim=1).numpy()
-        if (turns.max(initial=0) + 1) * self._row_bytes > _KEPT_BYTES:
-            return inputs
-        table, known = self._room(int(turns.max(initial=0)) + 1)
-        if not known[turns, users].all():
-            self._pool(turns, users)
-        return inputs._replace(whole=replace(whole, histories=table[turns, users]))
+        if self._pools is None:
+            from usermirror_gym.simulators.surrogate.history_reader import Pools
 
-    @property
-    def _row_bytes(self) -> int:
-        """Of what is kept for each number of lines taken."""
-        assert self.past is not None
-        return 4 * (self.net.shape.dim + self.net.shape.tastes) * len(self.past.at_t0.starts)
-
-    def _room(self, turns: int) -> tuple[Any, np.ndarray]:
-        """What was pooled, ``(T, U, d + G)``, and which of it is there, ``(T, U)``."""
-        import torch
-
-        assert self.past is not None
-        shape, users = self.net.shape, len(self.past.at_t0.starts) - 1
-        table, known = self._pooled or (
-            torch.zeros(0, users, shape.dim + shape.tastes), np.zeros((0, users), np.bool_)
-        )  # fmt: skip
-        if len(known) < turns:
-            more = turns - len(known)
-            table = torch.cat([table, table.new_zeros(more, *table.shape[1:])])
-            known = np.pad(known, ((0, more), (0, 0)))
-        self._pooled = table, known
-        return table, known
-
-    def _pool(self, turns: np.ndarray, users: IntArray) -> None:
-        import torch
-
-        assert self._pooled is not None
-        assert self.past is not None
-        table, known = self._pooled
-        new = np.zeros_like(known)
-        new[turns, users] = True
-        turns, users = np.nonzero(new & ~known)
-        histories = Histories(self.past.at_t0, users)
-        table[turns, users] = self.net.pooled(histories, torch.from_numpy(turns))
-        known[turns, users] = True
+            self._pools = Pools(self.net.pooled, past.at_t0)
+        pooled = self._pools.of(whole.histories.of, (whole.taken != PAD).sum(dim=1))
+        return inputs._replace(whole=replace(whole, histories=pooled))
 
     def _check(self, asked: Questions) -> None:
         items, users = self.facts.catalogue.n_items, len(self._codes) - 1

@@ -32,6 +32,7 @@ from usermirror_gym.simulators import UserSimulator
 from usermirror_gym.simulators.base import fingerprint
 from usermirror_gym.simulators.checkpoint import remember_own, write_simulator
 from usermirror_gym.simulators.surrogate.profile_codes import profile_features
+from usermirror_gym.simulators.surrogate.start import start_as
 from usermirror_gym.simulators.surrogate.surrogate import (
     Catalogue,
     SurrogateFacts,
@@ -49,7 +50,6 @@ from usermirror_gym.train.surrogate.config import (
 )
 from usermirror_gym.train.surrogate.fit import fit, item_words
 from usermirror_gym.train.surrogate.report import report
-from usermirror_gym.train.surrogate.start import start_as
 from usermirror_gym.types import Float32Array
 
 RENEWAL = FitSettings(epochs=30, batch_size=64, learning_rate=2e-3, weight_decay=0.0, patience=8)

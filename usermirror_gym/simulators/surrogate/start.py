@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from usermirror_gym.simulators import SessionSimulator, UserSimulator
-from usermirror_gym.simulators.session.session import NEVER
+from usermirror_gym.simulators.base import UserSimulator
+from usermirror_gym.simulators.session.session import NEVER, SessionSimulator
 from usermirror_gym.simulators.session.session_net import GAIN
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
 from usermirror_gym.simulators.surrogate.surrogate_net import SurrogateNet
