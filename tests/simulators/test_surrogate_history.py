@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from usermirror_gym.data import TimeSplit
 from usermirror_gym.envs import SlateVectorEnv, make_world
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.files import read_json
 from usermirror_gym.progress import Display
 from usermirror_gym.scenes import PromptBuilder, PromptConfig, Scene, SceneBatch, domain_text
@@ -231,8 +232,16 @@ def test_another_teacher_is_learned_from_the_start(split: TimeSplit, teacher) ->
     name = student.name
     assert not start_as(student, student)
     assert student.name == name
-    other_size = new_student(split, NETWORK.model_copy(update={"dim": 8}), teacher="t")
-    assert not start_as(other_size, teacher)
+
+
+def test_sizes_that_are_not_those_of_the_teacher_are_refused(split: TimeSplit, teacher) -> None:  # type: ignore[no-untyped-def]
+    for change, told in (
+        ({"dim": 8}, "network.dim=6"), ({"once": False}, "network.once=true"),
+        ({"follow": 0}, "network.follow=4"), ({"lines": 2}, "network.lines=3"),
+    ):  # fmt: skip
+        other = new_student(split, NETWORK.model_copy(update=change), teacher="t")
+        with pytest.raises(ConfigError, match=told):
+            start_as(other, teacher)
 
 
 def test_settings_that_need_a_history_are_refused_without() -> None:

@@ -122,6 +122,10 @@ def test_bounds_come_from_the_report(folder, tmp_path):
     assert trust.kl == pytest.approx(3 * own["kl"]["mean"])
     assert trust.agreement == pytest.approx(own["agreement"]["mean"] - 0.1)
     assert Trust.of(tmp_path) == Trust()
+    rounding = {"kl": {"mean": 1e-8}, "agreement": {"mean": 1.0}}
+    facts = {"report": {"new lists": {"all": rounding}}}
+    (tmp_path / "distillation.json").write_text(json.dumps(facts))
+    assert Trust.of(tmp_path).kl == 1e-3  # three times nothing would be broken by rounding
 
 
 def test_a_surrogate_without_a_report_has_no_monitor(split, surrogate, tmp_path):

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from usermirror_gym.errors import ConfigError
 from usermirror_gym.simulators.base import UserSimulator
-from usermirror_gym.simulators.session.session import NEVER, SessionSimulator
+from usermirror_gym.simulators.session.session import NEVER, ItemNumbers, SessionSimulator
 from usermirror_gym.simulators.session.session_net import GAIN
 from usermirror_gym.simulators.surrogate.surrogate import SurrogateSimulator
-from usermirror_gym.simulators.surrogate.surrogate_net import SurrogateNet
+from usermirror_gym.simulators.surrogate.surrogate_net import NetShape, SurrogateNet
 
 
 def start_as(student: SurrogateSimulator, teacher: UserSimulator) -> bool:
@@ -24,19 +25,23 @@ def start_as(student: SurrogateSimulator, teacher: UserSimulator) -> bool:
         teacher: whose student it shall be.
 
     Returns:
-        whether that was possible: the teacher is a session readout, and the sizes are its own.
+        whether that is possible: the teacher is a session readout, and the network reads histories.
+
+    Raises:
+        ConfigError: its sizes are not those of the teacher, or its users have other profiles.
     """
     net = student.net
     if not isinstance(teacher, SessionSimulator) or not net.shape.history:
         return False
     numbers, head, own = teacher.tables(), teacher.head, net.reader.shape
-    theirs = head.net.shape
-    fits = (own.dim, own.tastes) == (theirs.dim, theirs.tastes)
-    fits = fits and student.facts.profiles == head.profiles
+    _check_sizes(net.shape, teacher, numbers)
+    if student.facts.profiles != head.profiles:
+        raise ConfigError(
+            "the teacher was trained on users with other profiles than these data have, and its "
+            "numbers mean nothing here: set network.items=none, which learns all of them, with more "
+            "epochs at a higher rate"
+        )
     follows = numbers.follow is not None
-    width = numbers.follow[0].shape[1] if numbers.follow is not None else 0
-    if not fits or net.shape.follow != width:
-        return False
     with torch.no_grad():
         net.reader.load_state_dict(head.net.state_dict())
         wide = GAIN * torch.from_numpy(numbers.past)
@@ -49,6 +54,23 @@ def start_as(student: SurrogateSimulator, teacher: UserSimulator) -> bool:
         _start_weights(net, teacher.weights, numbers.general, follows)
     student.net = net  # another one now, to whoever asks for its name
     return True
+
+
+def _check_sizes(shape: NetShape, teacher: SessionSimulator, numbers: ItemNumbers) -> None:
+    theirs, follow = teacher.head.net.shape, teacher.head.follow
+    wanted = {
+        "dim": theirs.dim, "tastes": theirs.tastes,
+        "history": theirs.lines, "once": teacher.takes_once,
+        "follow": 0 if numbers.follow is None else numbers.follow[0].shape[1],
+        "lines": shape.lines if follow is None else max(len(follow.lags), shape.lines),
+    }  # fmt: skip
+    wrong = {name: value for name, value in wanted.items() if getattr(shape, name) != value}
+    if wrong:
+        told = ", ".join(f"network.{name}={str(value).lower()}" for name, value in wrong.items())
+        raise ConfigError(
+            "the surrogate cannot begin with the numbers of its teacher, which has other sizes: "
+            f"set {told}, or learn all from random numbers (network.items=none)"
+        )
 
 
 def _start_follow(net: SurrogateNet, tables: tuple[Any, Any], follow: Any) -> None:

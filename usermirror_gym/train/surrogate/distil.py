@@ -111,12 +111,18 @@ def distill(
             ).fit(split)
             for name in dict.fromkeys((*asked.agents, *asked.strangers))
         }  # fmt: skip
-        answers = ask_sessions(teacher, split, config, agents, folder / "answers", display=display)
-        words = item_words(
-            teacher, split.dataset.n_items, config.network, cache=folder / "words.npy"
-        )
-        student = new_student(split, config.network, words, teacher=teacher.name, seed=config.seed)
+        words = None
+        student = new_student(split, config.network, teacher=teacher.name, seed=config.seed)
+        # Before anything is asked: sizes that do not fit are told now.
         own = config.network.items == "teacher" and start_as(student, teacher)
+        answers = ask_sessions(teacher, split, config, agents, folder / "answers", display=display)
+        if not own:
+            words = item_words(
+                teacher, split.dataset.n_items, config.network, cache=folder / "words.npy"
+            )
+            student = new_student(
+                split, config.network, words, teacher=teacher.name, seed=config.seed
+            )
         with display.phase("learning", config.fit.epochs, "epoch") as advance:
             curve = fit(
                 student, answers["train"], answers["validation"], config.fit,
