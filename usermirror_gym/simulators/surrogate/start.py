@@ -38,7 +38,7 @@ def start_as(student: SurrogateSimulator, teacher: UserSimulator) -> bool:
     if student.facts.profiles != head.profiles:
         raise ConfigError(
             "the teacher was trained on users with other profiles than these data have, and its "
-            "numbers mean nothing here: set network.items=none, which learns all of them, with more "
+            "numbers mean nothing here: set network.items=none, which learns all of them, and more "
             "epochs at a higher rate"
         )
     follows = numbers.follow is not None
