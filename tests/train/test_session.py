@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,26 @@ def test_it_learns_from_lists_what_is_taken_and_how_often_nothing_is(split: Time
     assert loss < 0.1
 
 
+def killed_at(step: int) -> Callable[[int], None]:
+    """Progress of a fit that ends there."""
+    done = 0
+
+    def killed(steps: int) -> None:
+        nonlocal done
+        done += steps
+        if done == step:
+            raise KeyboardInterrupt
+
+    return killed
+
+
+def check_same_weights(one: Student, other: Student) -> None:
+    for (name, own), theirs in zip(
+        one.state_dict().items(), other.state_dict().values(), strict=True
+    ):
+        assert torch.equal(own, theirs), name
+
+
 @pytest.mark.parametrize("at", [30, 75])
 def test_a_fit_that_was_killed_ends_with_the_same_weights(
     split: TimeSplit, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
@@ -97,24 +118,13 @@ def test_a_fit_that_was_killed_ends_with_the_same_weights(
     data = with_lists(split, 500)
     monkeypatch.setattr(fit_module, "_SAVE_EVERY", 25)
     whole = fitted(data)
-    done = 0
-
-    def killed(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if done == at:
-            raise KeyboardInterrupt
-
     state = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fitted(data, state=state, progress=killed)
+        fitted(data, state=state, progress=killed_at(at))
     told: list[int] = []
     again = fitted(data, state=state, progress=told.append)
     assert told[0] == 25 * (at // 25) > 0
-    for (name, one), other in zip(
-        whole.state_dict().items(), again.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other), name
+    check_same_weights(whole, again)
 
 
 def test_only_what_was_before_the_cut_is_learned_from(split: TimeSplit) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.train.test_session import check_same_weights, killed_at
 from usermirror_gym.data import TimeSplit, load_dataset, time_cut
 from usermirror_gym.envs import SlateVectorEnv, make_world
 from usermirror_gym.errors import CheckpointError, ConfigError
@@ -152,26 +153,15 @@ def test_a_fit_that_was_killed_ends_with_the_same_weights(
     monkeypatch.setattr(fit_module, "_SAVE_EVERY", 5)
     settings = asking(steps=25)
     whole = fitted(log, settings, base)
-    done = 0
-
-    def killed(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if done == at:
-            raise KeyboardInterrupt
-
     state = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fitted(log, settings, base, state=state, progress=killed)
+        fitted(log, settings, base, state=state, progress=killed_at(at))
     with safe_open(state, "pt") as file:
         assert not any("q_proj.base" in name for name in file.keys())  # noqa: SIM118
     told: list[int] = []
     again = fitted(log, settings, base, state=state, progress=told.append)
     assert told[0] == at
-    for (name, one), other in zip(
-        whole.state_dict().items(), again.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other), name
+    check_same_weights(whole, again)
 
 
 def test_only_the_newest_events_are_read_in_their_order_and_nothing_behind_them(

@@ -202,9 +202,11 @@ def _settings(
     if config.affinity is not None or config.session is not None:
         # A head has learned one kind of item, and says nonsense of any other.
         settings["domain"] = data.split.dataset.domain
+    if weights is not None:
+        return settings | dict(fitted_settings(weights))
     if config.session is not None:
         shown = data.split.dataset.impressions is not None
         appealing = config.session.appeal and not shown
         features = len(appeal(data.split).names) if appealing else 0
         settings["general"] = (1.0,) * (1 + (config.affinity is not None) + features)
-    return settings | ({} if weights is None else dict(fitted_settings(weights)))
+    return settings

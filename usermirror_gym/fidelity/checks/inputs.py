@@ -26,6 +26,7 @@ from usermirror_gym.measures.choice_scores import ObservedChoices, scores_given_
 from usermirror_gym.report.tables import View
 from usermirror_gym.report.text import BETTER, OPEN, WORSE, interval, points, standing
 from usermirror_gym.scenes import Scene
+from usermirror_gym.simulators.session.session import rating_scale
 from usermirror_gym.types import RATING, FloatArray
 
 _FEW = 10
@@ -104,9 +105,7 @@ PASSED = "what was passed over"
 
 def wrongly(split: TimeSplit, scenes: Sequence[Scene]) -> Mapping[str, Wrong]:
     """By what is told, how to tell it wrongly; what data do not have leaves scenes as they are."""
-    ratings = split.before[RATING].to_numpy(np.float64)
-    ratings = ratings[np.isfinite(ratings)]
-    total = float(ratings.min() + ratings.max()) if len(ratings) else 0.0
+    total = sum(rating_scale(split))
     users = np.unique([scene.user_id for scene in scenes])
 
     def mirrored(scene: Scene, _: np.random.Generator) -> Scene:
@@ -122,12 +121,12 @@ def wrongly(split: TimeSplit, scenes: Sequence[Scene]) -> Mapping[str, Wrong]:
     def without_old(scene: Scene, _: np.random.Generator) -> Scene:
         return _lines(scene, max(len(scene.history) - _FEW, 0), len(scene.history))
 
-    found = {
+    rated = {"ratings (the other way round)": mirrored}
+    return (rated if split.before[RATING].notna().any() else {}) | {
         "profile (of another user)": of_another,
         "newest line (left out)": without_newest,
         f"lines before the newest {_FEW} (left out)": without_old,
     }
-    return ({"ratings (the other way round)": mirrored} if len(ratings) else {}) | found
 
 
 def _lines(scene: Scene, start: int, end: int) -> Scene:

@@ -120,7 +120,7 @@ class SessionNet(nn.Module):
         real = lines.items != PAD
         count = real.sum(dim=1)
         behind = (count[:, None] - 1 - torch.arange(real.shape[1])).clamp(min=0)
-        lag = (torch.log2(behind + 1.0) * 2.0).long().clamp(max=LAGS - 1)
+        lag = lag_classes(behind)
         kept = real
         if self.training and self.dropout.p:
             # A part of the lines must do, where there are enough for a part.
@@ -184,6 +184,11 @@ def _times_in(slates: Tensor, rows: Tensor) -> Tensor:
     wide = torch.zeros((), dtype=torch.long)
     counts = [(rows == column[:, None]).sum(dim=1) for column in slates.T] or [wide]
     return torch.stack(counts, dim=1) * (slates != PAD)
+
+
+def lag_classes(behind: Tensor) -> Tensor:
+    """Classes of how many lines lie behind one, two for every doubling."""
+    return (torch.log2(behind + 1.0) * 2.0).long().clamp(max=LAGS - 1)
 
 
 def age_classes(ages: IntArray) -> IntArray:

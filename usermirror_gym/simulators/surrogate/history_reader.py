@@ -20,10 +20,10 @@ from torch.nn.functional import embedding_bag
 
 from usermirror_gym.simulators.session.session_net import (
     JUST_NOW,
-    LAGS,
     MARKS,
     SessionNet,
     SessionShape,
+    lag_classes,
 )
 from usermirror_gym.simulators.surrogate.histories import Histories, LineStore, Whole
 from usermirror_gym.types import PAD, IntArray
@@ -58,7 +58,7 @@ class HistoryReader(SessionNet):
         items, ages, marks = (
             torch.from_numpy(column[at]) for column in (store.items, store.ages, store.marks)
         )
-        kept, lag, bags = behind < self.shape.lines, _lag_class(behind), torch.from_numpy(begins)
+        kept, lag, bags = behind < self.shape.lines, lag_classes(behind), torch.from_numpy(begins)
         ones, sums, totals = torch.ones(MARKS, 1), [], []
         for g in range(groups):
             logits = self.lag[g][lag] + self.age[g][ages] + self.mark[g][marks]
@@ -85,7 +85,7 @@ class HistoryReader(SessionNet):
         for g, (own, total) in enumerate(
             zip(pooled[:, :dim].chunk(groups, dim=1), pooled[:, dim:].T, strict=True)
         ):
-            logits = self.lag[g][_lag_class(behind)] + self.age[g][JUST_NOW] + self.mark[g][0]
+            logits = self.lag[g][lag_classes(behind)] + self.age[g][JUST_NOW] + self.mark[g][0]
             weight = logits.exp()  # (T,)
             # As far as the row's own number goes: what others took does not matter.
             reached = torch.cat([weight.new_zeros(1), weight.cumsum(dim=0)])[turns]
@@ -167,10 +167,6 @@ def times(values: Tensor, matrix: Tensor) -> Tensor:
     blocks = torch.nn.functional.pad(values, (0, 0, 0, -count % _BLOCK)).view(-1, _BLOCK, width)
     product = torch.bmm(blocks, matrix.expand(len(blocks), -1, -1))
     return product.view(-1, matrix.shape[1])[:count]
-
-
-def _lag_class(behind: Tensor) -> Tensor:
-    return (torch.log2(behind + 1.0) * 2.0).long().clamp(max=LAGS - 1)
 
 
 def _bags(rows: Tensor, bags: Tensor, table: Tensor, weights: Tensor) -> Tensor:

@@ -454,27 +454,25 @@ def _draw_next(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
     room = np.maximum(sizes - _LEAST, 0)
     weights = np.minimum(room, 300) ** 0.5
     users = rng.choice(len(sizes), settings.batch_size, p=weights / weights.sum())
-    rows, targets, ages = [], [], []
-    for user in users:
-        place = int(rng.integers(_LEAST, sizes[user]))
-        count = min(place, settings.next_lines)
-        start = log.starts[user] + place
-        rows.append(np.arange(start - count, start))
-        ages.append(age_classes(log.times[start] - log.times[start - count : start]))
-        targets.append(log.items[start : start + 1])
-    return Batch(_lines(log, users, rows, ages), _padded(targets))
+    places = [int(rng.integers(_LEAST, sizes[user])) for user in users]
+    return _what_came(log, users, log.starts[users] + places, settings.next_lines)
 
 
 def _draw_openers(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
     found, weights = log.openers
-    picked = rng.choice(found, settings.batch_size, p=weights)
-    users = np.searchsorted(log.starts, picked, side="right") - 1
-    rows, ages = [], []
-    for user, row in zip(users, picked, strict=True):
-        past = np.arange(max(log.starts[user], row - settings.most_lines), row)
-        rows.append(past)
+    rows = rng.choice(found, settings.batch_size, p=weights)
+    users = np.searchsorted(log.starts, rows, side="right") - 1
+    return _what_came(log, users, rows, settings.most_lines)
+
+
+def _what_came(log: Log, users: IntArray, rows: IntArray, most: int) -> Batch:
+    """What was taken at these rows of the log, after at most so many lines of its user."""
+    pasts, ages = [], []
+    for user, row in zip(users, rows, strict=True):
+        past = np.arange(max(log.starts[user], row - most), row)
+        pasts.append(past)
         ages.append(age_classes(log.times[row] - log.times[past]))
-    return Batch(_lines(log, users, rows, ages), torch.from_numpy(log.items[picked][:, None]))
+    return Batch(_lines(log, users, pasts, ages), torch.from_numpy(log.items[rows][:, None]))
 
 
 def _draw_lists(log: Log, settings: Session, rng: np.random.Generator) -> Batch:
